@@ -1,0 +1,42 @@
+"""The command line: `ensembleflow COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import ensembleflow
+from ensembleflow.errors import EnsembleflowError
+
+# Each module has `add_command(subparsers)`, which sets `run` (a function of the parsed arguments).
+_COMMANDS = (
+    "ensembleflow.search.command",
+    "ensembleflow.selection.command",
+    "ensembleflow.serving.command",
+    "ensembleflow.report.command",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake ends with exit code 1 and one message."""
+    parser = argparse.ArgumentParser(prog="ensembleflow", description=ensembleflow.__doc__)
+    parser.add_argument("--version", action="version", version=ensembleflow.__version__)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in _COMMANDS:
+        importlib.import_module(module).add_command(subparsers)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed) or 0)
+    except EnsembleflowError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Reading and writing: files appear whole or not at all, and broken ones are named."""
+
+from ensembleflow.io.atomic import atomic_directory, atomic_path, link_or_copy, write_csv, write_json
+from ensembleflow.io.hdf5 import create_hdf5, open_hdf5
+from ensembleflow.io.provenance import provenance
+from ensembleflow.io.read import read_csv, read_json
+from ensembleflow.io.rule import rule_log
+
+__all__ = [
+    "atomic_directory",
+    "atomic_path",
+    "create_hdf5",
+    "link_or_copy",
+    "open_hdf5",
+    "provenance",
+    "read_csv",
+    "read_json",
+    "rule_log",
+    "write_csv",
+    "write_json",
+]

@@ -1,0 +1,57 @@
+"""What every job does around its one function: log to the rule's file, tell a user's mistake in one message."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ensembleflow.errors import EnsembleflowError, StorageError
+
+__all__ = ["rule_log"]
+
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+
+
+@contextmanager
+def rule_log(path: str | Path) -> Iterator[logging.Logger]:
+    """Send the package's log to `path` (all of it) and to the terminal (warnings and `progress` records).
+
+    A user's mistake (EnsembleflowError), or a disk that cannot be written, ends the process with exit
+    code 1 and one message on the terminal and in the log; anything else keeps its traceback.
+    """
+    logger = logging.getLogger("ensembleflow")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    file_handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.addFilter(lambda record: record.levelno >= logging.WARNING or getattr(record, "progress", False))
+    logger.handlers = [file_handler, terminal]
+    try:
+        yield logger
+    except EnsembleflowError as error:
+        logger.error("%s", error)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _DISK_FAULTS:
+            logger.exception("unexpected failure")
+            raise
+        fault = StorageError(
+            "a file could not be written or read",
+            where=error.filename,
+            found=os.strerror(error.errno or 0),
+            hint="free some space or mend the permissions, then run the same command again: finished work is reused",
+        )
+        logger.error("%s", fault)
+        sys.exit(1)
+    except Exception:
+        logger.exception("unexpected failure")
+        raise
+    finally:
+        file_handler.close()
+        logger.handlers = []

@@ -1,1 +1,29 @@
+"""Placing an ensemble's members on devices, and the pipeline that runs them there."""
 
+from ensembleflow.allocation.allocate import allocate_ensemble
+from ensembleflow.allocation.bench import bench_allocation
+from ensembleflow.allocation.devices import Device, assign_cores
+from ensembleflow.allocation.pipeline import Pipeline
+from ensembleflow.allocation.placement import Allocation, Placement, allocation_text, find_neighbours
+from ensembleflow.allocation.refine import Bench, Refinement, Score, refine
+from ensembleflow.allocation.worker import Member, MemberError
+from ensembleflow.allocation.worst_fit import worst_fit
+
+__all__ = [
+    "Allocation",
+    "Bench",
+    "Device",
+    "Member",
+    "MemberError",
+    "Pipeline",
+    "Placement",
+    "Refinement",
+    "Score",
+    "allocate_ensemble",
+    "allocation_text",
+    "assign_cores",
+    "bench_allocation",
+    "find_neighbours",
+    "refine",
+    "worst_fit",
+]

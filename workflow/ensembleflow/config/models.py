@@ -7,9 +7,19 @@ from these classes (`ensembleflow.config.render`).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 __all__ = [
     "AllocationConfig",
@@ -30,20 +40,32 @@ Metric = Literal["error", "macro_f1_error", "cross_entropy"]
 
 
 class Block(BaseModel):
-    """A block of the config: unknown keys are errors, values never change after validation."""
+    """A block of the config: unknown keys are errors, values never change after validation.
+
+    A validator's message says what must be, and puts the keys that it is about in backticks:
+    `ensembleflow.config.faults` looks up their values and lines.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, value: Any) -> Any:
+        # No key is a switch, and pydantic would read `yes` as the number 1.
+        if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
+            raise ValueError("must be neither true nor false")
+        return value
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound {bounds[0]:g} is above the upper bound {bounds[1]:g}")
+        raise ValueError("must be `[lowest, highest]`, the lowest first")
     return bounds
 
 
-def _distinct(values: list) -> list:
+def _distinct(values: list[Any]) -> list[Any]:
     if len(set(map(str, values))) != len(values):
-        raise ValueError("a value stands there twice")
+        raise ValueError("must be values that differ from each other")
     return values
 
 
@@ -60,11 +82,17 @@ def budget_name(value: object) -> str:
     text = str(value).strip().lower()
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(x?)", text)
     if isinstance(value, bool) or match is None or float(match[1]) <= 0:
-        raise ValueError("not a budget: give seconds (320) or a multiple of the median cost (4x)")
-    return f"{float(match[1]):.12g}{match[2]}"
+        raise ValueError("must be seconds (320) or a multiple of the median cost (4x), above 0")
+    return f"{Decimal(match[1]).normalize():f}{match[2]}"
 
 
-Budget = Annotated[str, BeforeValidator(budget_name)]
+Budget = Annotated[
+    str,
+    BeforeValidator(budget_name),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9]*\.?[0-9]*[xX]?$"}]}
+    ),
+]
 
 
 class DatasetConfig(Block):
@@ -113,20 +141,20 @@ class DatasetConfig(Block):
     @model_validator(mode="after")
     def _combination(self) -> Self:
         if self.source != "digits" and self.path is None:
-            raise ValueError(f"source `{self.source}` needs `path`")
+            raise ValueError(f"`path` must be set where `source` is {self.source}")
         if self.source == "image_folder" and self.image_size is None:
-            raise ValueError("source `image_folder` needs `image_size`")
+            raise ValueError("`image_size` must be set where `source` is image_folder")
         if self.source != "cifar100" and self.valid_fraction + self.test_fraction >= 1:
-            raise ValueError("valid_fraction + test_fraction leave no training image")
+            raise ValueError(
+                "the sum of `valid_fraction` and `test_fraction` must be below 1: the rest is for training"
+            )
         return self
 
 
 class SpaceConfig(Block):
     """The hyperparameter space (the paper's Table 5). A range is `[lowest, highest]`, both included."""
 
-    learning_rate: FloatRange = Field(
-        (0.001, 0.01), description="Adam's learning rate, range."
-    )
+    learning_rate: FloatRange = Field((0.001, 0.01), description="Adam's learning rate, range.")
     batch_size: IntRange = Field((16, 48), description="Training batch size in images, range.")
     l2: FloatRange = Field((0.0, 0.001), description="L2 regularisation factor of the kernels, range.")
     block: Annotated[list[Literal["v1", "v2", "next"]], AfterValidator(_distinct)] = Field(
@@ -137,9 +165,7 @@ class SpaceConfig(Block):
     activation: Annotated[list[Literal["tanh", "relu", "elu"]], AfterValidator(_distinct)] = Field(
         ["tanh", "relu", "elu"], min_length=1, description="Activation function, choices."
     )
-    stem_filters: IntRange = Field(
-        (8, 24), description="Filters of the first convolution, range."
-    )
+    stem_filters: IntRange = Field((8, 24), description="Filters of the first convolution, range.")
     stage_filters: IntRange = Field(
         (8, 24), description="Filters of the first stage, range; each later stage doubles them."
     )
@@ -147,9 +173,7 @@ class SpaceConfig(Block):
     blocks_stage_2: IntRange = Field((1, 2), description="Residual blocks in the second stage, range.")
     blocks_stage_3: IntRange = Field((1, 1), description="Residual blocks in the third stage, range.")
     blocks_stage_4: IntRange = Field((1, 1), description="Residual blocks in the fourth stage, range.")
-    max_zoom: FloatRange = Field(
-        (0.0, 0.2), description="Augmentation: largest relative zoom, range."
-    )
+    max_zoom: FloatRange = Field((0.0, 0.2), description="Augmentation: largest relative zoom, range.")
     max_translation: FloatRange = Field(
         (0.0, 0.15), description="Augmentation: largest shift as a share of the image's side, range."
     )
@@ -157,22 +181,20 @@ class SpaceConfig(Block):
     max_channel_shift: FloatRange = Field(
         (0.0, 0.2), description="Augmentation: largest shift of a channel as a share of the full scale, range."
     )
-    max_rotation_degrees: IntRange = Field(
-        (0, 15), description="Augmentation: largest rotation in degrees, range."
-    )
+    max_rotation_degrees: IntRange = Field((0, 15), description="Augmentation: largest rotation in degrees, range.")
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
         for name in ("batch_size", "stem_filters", "stage_filters", *(f"blocks_stage_{i}" for i in range(1, 5))):
             if getattr(self, name)[0] < 1:
-                raise ValueError(f"{name} must start at 1 or more")
+                raise ValueError(f"`{name}` must start at 1 or more")
         if self.learning_rate[0] <= 0:
-            raise ValueError("learning_rate must be above 0")
+            raise ValueError("`learning_rate` must start above 0")
         for name in ("l2", "max_zoom", "max_translation", "max_shear", "max_channel_shift", "max_rotation_degrees"):
             if getattr(self, name)[0] < 0:
-                raise ValueError(f"{name} must be 0 or more")
+                raise ValueError(f"`{name}` must start at 0 or more")
         if self.max_zoom[1] >= 1:
-            raise ValueError("max_zoom must be below 1")
+            raise ValueError("`max_zoom` must end below 1")
         return self
 
 
@@ -191,12 +213,8 @@ class SearchConfig(Block):
         description="Consecutive trials that one job trains. 1 where a trial takes minutes; more where "
         "starting TensorFlow (5 to 10 s) would dominate.",
     )
-    max_epochs: int = Field(
-        9, ge=1, description="Epochs of a trial that is never stopped (Hyperband's max_resource)."
-    )
-    reduction_factor: int = Field(
-        3, ge=2, description="Hyperband keeps the best 1/reduction_factor at each rung."
-    )
+    max_epochs: int = Field(9, ge=1, description="Epochs of a trial that is never stopped (Hyperband's max_resource).")
+    reduction_factor: int = Field(3, ge=2, description="Hyperband keeps the best 1/reduction_factor at each rung.")
     metric: Metric = Field(
         "error",
         description="Validation metric to minimise, and to rank the library by: `error` (1 - accuracy), "
@@ -207,10 +225,7 @@ class SearchConfig(Block):
     @model_validator(mode="after")
     def _combination(self) -> Self:
         if self.n_trials < self.trials_per_job:
-            raise ValueError(
-                f"n_trials ({self.n_trials}) is below trials_per_job ({self.trials_per_job}): "
-                "lower trials_per_job or raise n_trials"
-            )
+            raise ValueError("`n_trials` must be at least `trials_per_job`")
         return self
 
 
@@ -257,7 +272,9 @@ class SelectionConfig(Block):
 class DeviceConfig(Block):
     """A device that members of an ensemble can be placed on."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="Name in the allocation's tables.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-]+$", description="Name in the allocation's tables (letters, digits, `_`, `-`)."
+    )
     cores: int = Field(1, ge=1, description="CPU cores of the device.")
     memory_mb: int = Field(2048, ge=1, description="Memory for members in MB.")
 
@@ -283,9 +300,7 @@ class AllocationConfig(Block):
     batch_sizes: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(_distinct)] = Field(
         [8, 32, 128], min_length=1, description="Batch sizes in images that the refinement may choose from."
     )
-    max_benches: int = Field(
-        16, ge=1, description="The refinement stops after this many benches of whole ensembles."
-    )
+    max_benches: int = Field(16, ge=1, description="The refinement stops after this many benches of whole ensembles.")
     bench_images: int = Field(2000, ge=1, description="Images predicted in one bench repeat.")
     bench_repeats: int = Field(3, ge=1, description="Repeats of a bench; its score is their median.")
 
@@ -293,9 +308,9 @@ class AllocationConfig(Block):
     def _combination(self) -> Self:
         names = [device.name for device in self.devices]
         if len(set(names)) != len(names):
-            raise ValueError("two devices have the same name")
+            raise ValueError("the names of `devices` must differ from each other")
         if max(self.device_counts) > len(self.devices):
-            raise ValueError(f"device_counts asks for {max(self.device_counts)} of {len(self.devices)} devices")
+            raise ValueError(f"`device_counts` must be at most the number of `devices`, {len(self.devices)}")
         return self
 
 
@@ -315,6 +330,13 @@ class RuleResources(Block):
     gpus: int = Field(0, ge=0, le=16, description="GPUs a job (`gpu=1` for Slurm).")
 
 
+class AllocationResources(RuleResources):
+    """What an allocation job asks for: the devices' cores and memory."""
+
+    threads: int = Field(2, ge=1, description="CPU cores a job.")
+    mem_mb: int = Field(8000, ge=100, description="Memory a job in MB.")
+
+
 class ResourcesConfig(Block):
     """What the jobs of each stage ask the cluster for."""
 
@@ -323,8 +345,8 @@ class ResourcesConfig(Block):
         default_factory=RuleResources,
         description="Prediction and cost jobs (the cost job takes at least the cores that it measures).",
     )
-    allocation: RuleResources = Field(
-        default_factory=lambda: RuleResources(threads=2, mem_mb=8000),
+    allocation: AllocationResources = Field(
+        default_factory=AllocationResources,
         description="Allocation jobs: they run the whole ensemble on the devices.",
     )
 
@@ -354,10 +376,7 @@ class Config(Block):
     @model_validator(mode="after")
     def _combination(self) -> Self:
         if n_kept(self.search.n_trials, self.library.keep_fraction) == 0:
-            raise ValueError(
-                f"library.keep_fraction ({self.library.keep_fraction:g}) of search.n_trials "
-                f"({self.search.n_trials}) keeps no model: raise either"
-            )
+            raise ValueError("the share `library.keep_fraction` of `search.n_trials` must be at least 1 model, rounded")
         return self
 
 

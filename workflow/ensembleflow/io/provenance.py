@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
+import time
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import ensembleflow
+import yaml
 
-__all__ = ["provenance"]
+import ensembleflow
+from ensembleflow.io.atomic import atomic_path, write_json
+
+__all__ = ["provenance", "record_run"]
 
 _PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "optuna", "numpy", "h5py", "dask", "snakemake", "scikit-learn", "pandas")
 
@@ -36,6 +41,13 @@ def provenance() -> dict[str, Any]:
             "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         },
     }
+
+
+def record_run(config_json: str, run_config_yaml: str | Path, provenance_json: str | Path) -> None:
+    """Write the merged config as YAML and the provenance as JSON, beside the results."""
+    with atomic_path(run_config_yaml) as aside:
+        aside.write_text(yaml.safe_dump(json.loads(config_json), sort_keys=False), encoding="utf-8")
+    write_json(provenance_json, {**provenance(), "written_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
 
 
 @cache

@@ -21,15 +21,22 @@ _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ERO
 def rule_log(path: str | Path) -> Iterator[logging.Logger]:
     """Send the package's log to `path` (all of it) and to the terminal (warnings and `progress` records).
 
+    What libraries print, in Python or below it, goes to `path` as well.
+
     A user's mistake (EnsembleflowError), or a disk that cannot be written, ends the process with exit
     code 1 and one message on the terminal and in the log; anything else keeps its traceback.
     """
     logger = logging.getLogger("ensembleflow")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    file_handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    stdout_copy = os.dup(1)
+    terminal_file = os.fdopen(os.dup(2), "w", encoding="utf-8")
+    log_file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed below
+    os.dup2(log_file.fileno(), 1)
+    os.dup2(log_file.fileno(), 2)
+    file_handler = logging.StreamHandler(log_file)
     file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    terminal = logging.StreamHandler(sys.stderr)
+    terminal = logging.StreamHandler(terminal_file)
     terminal.addFilter(lambda record: record.levelno >= logging.WARNING or getattr(record, "progress", False))
     logger.handlers = [file_handler, terminal]
     try:
@@ -53,5 +60,11 @@ def rule_log(path: str | Path) -> Iterator[logging.Logger]:
         logger.exception("unexpected failure")
         raise
     finally:
-        file_handler.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(terminal_file.fileno(), 2)
+        os.dup2(stdout_copy, 1)
+        os.close(stdout_copy)
         logger.handlers = []
+        terminal_file.close()
+        log_file.close()

@@ -1,1 +1,27 @@
+"""The residual networks, their training, and the one exported function of each."""
 
+from ensembleflow.models.export import ExportedModel, export_model, load_exported, model_function
+from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.metrics import classification_metrics
+from ensembleflow.models.model_file import load_model, save_model, weights_sha256
+from ensembleflow.models.resnet import build_resnet
+from ensembleflow.models.runtime import configure_tensorflow, device_name
+from ensembleflow.models.training import EpochResult, Trainer, training_batches
+
+__all__ = [
+    "EpochResult",
+    "ExportedModel",
+    "Hyperparameters",
+    "Trainer",
+    "build_resnet",
+    "classification_metrics",
+    "configure_tensorflow",
+    "device_name",
+    "export_model",
+    "load_exported",
+    "load_model",
+    "model_function",
+    "save_model",
+    "training_batches",
+    "weights_sha256",
+]

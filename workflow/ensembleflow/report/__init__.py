@@ -1,1 +1,29 @@
+"""The report: the figures, the table of budgets and the summary, drawn from the other stages' artefacts."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ensembleflow.report.allocation import plot_allocation
+    from ensembleflow.report.budgets import tabulate_budgets
+    from ensembleflow.report.error_against_cost import plot_error_against_cost
+    from ensembleflow.report.learning_curves import plot_learning_curves
+    from ensembleflow.report.library_distribution import plot_library_distribution
+
+__all__ = [
+    "plot_allocation",
+    "plot_error_against_cost",
+    "plot_learning_curves",
+    "plot_library_distribution",
+    "tabulate_budgets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: every command imports this package, and matplotlib is slow to import.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = name.removeprefix("plot_").removeprefix("tabulate_")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

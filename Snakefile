@@ -1,0 +1,44 @@
+# From labelled images to a served ensemble that fits an inference budget.
+#   snakemake --cores all                          everything, on this machine
+#   snakemake --profile slurm                      everything, as Slurm jobs
+#   snakemake --cores all --configfile my.yaml     another config (only what differs from config/config.yaml)
+#   snakemake --cores all TARGET                   up to one stage: search library selection allocation bundles
+import os
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: os.path.join(workflow.basedir, "config", "config.yaml")
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/datasets.smk"
+include: "rules/search.smk"
+include: "rules/library.smk"
+include: "rules/selection.smk"
+include: "rules/allocation.smk"
+include: "rules/bundles.smk"
+include: "rules/report.smk"
+include: "rules/targets.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    """Everything: bundles, tables, figures, and what they were made with."""
+    default_target: True
+    input:
+        rules.record_run.output,
+        expand(f"{RESULTS}/{STUDY}/bundles/budget-{{budget}}", budget=BUDGETS),
+        rules.plot_learning_curves.output,
+        rules.plot_library_distribution.output,
+        rules.plot_error_against_cost.output,
+        rules.plot_allocation.output,
+        rules.tabulate_budgets.output,

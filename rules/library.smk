@@ -1,0 +1,70 @@
+# Requires: {study}/search/trials.csv and the jobs' models.
+# Makes: {study}/library/models.csv, exported/, predictions.h5, costs.csv.
+
+
+rule rank_models:
+    """Rank all models by the validation metric and mark the kept ones."""
+    input:
+        trials=f"{RESULTS}/{{study}}/search/trials.csv",
+        code=stage_code("library"),
+    output:
+        models=f"{RESULTS}/{{study}}/library/models.csv",
+    log:
+        f"{LOGS}/{{study}}/rank_models.log",
+    conda:
+        "../envs/training.yaml"
+    params:
+        library=canonical_json(
+            {"keep_fraction": CONFIG.library.keep_fraction, "metric": CONFIG.search.metric}
+        ),
+    script:
+        "../workflow/scripts/rank_models.py"
+
+
+rule cache_predictions:
+    """Export the kept models and cache what they predict on validation and test."""
+    input:
+        models=f"{RESULTS}/{{study}}/library/models.csv",
+        trained=expand(f"{RESULTS}/{{{{study}}}}/search/models/job-{{job}}", job=JOBS),
+        dataset=DATASET,
+    output:
+        exported=directory(f"{RESULTS}/{{study}}/library/exported"),
+        predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
+    log:
+        f"{LOGS}/{{study}}/cache_predictions.log",
+    benchmark:
+        f"{BENCHMARKS}/{{study}}/cache_predictions.tsv"
+    threads: CONFIG.resources.library.threads
+    resources:
+        mem_mb=CONFIG.resources.library.mem_mb,
+        runtime=CONFIG.resources.library.runtime_minutes,
+        gpu=CONFIG.resources.library.gpus,
+    conda:
+        "../envs/training.yaml"
+    script:
+        "../workflow/scripts/cache_predictions.py"
+
+
+rule measure_costs:
+    """Time each kept model alone on an otherwise idle device."""
+    input:
+        models=f"{RESULTS}/{{study}}/library/models.csv",
+        exported=f"{RESULTS}/{{study}}/library/exported",
+        dataset=DATASET,
+    output:
+        costs=f"{RESULTS}/{{study}}/library/costs.csv",
+    log:
+        f"{LOGS}/{{study}}/measure_costs.log",
+    benchmark:
+        f"{BENCHMARKS}/{{study}}/measure_costs.tsv"
+    threads: whole_machine(CONFIG.library.cost.threads)
+    resources:
+        mem_mb=CONFIG.resources.library.mem_mb,
+        runtime=CONFIG.resources.library.runtime_minutes,
+        gpu=CONFIG.resources.library.gpus,
+    conda:
+        "../envs/training.yaml"
+    params:
+        cost=canonical_json(CONFIG.library.cost),
+    script:
+        "../workflow/scripts/measure_costs.py"

@@ -1,0 +1,163 @@
+# Requires: the tables of the other stages.
+# Makes: tables/*.csv, figures/*.png and *.svg, run_config.yaml, provenance.json.
+# `snakemake --report results/report.html` then packs them into one page.
+
+
+rule record_run:
+    """Write the merged config and what the run was made with beside the results."""
+    output:
+        config=f"{RESULTS}/run_config.yaml",
+        provenance=f"{RESULTS}/provenance.json",
+    log:
+        f"{LOGS}/record_run.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        config=canonical_json(CONFIG.model_dump(mode="json", exclude={"resources"})),
+    script:
+        "../workflow/scripts/record_run.py"
+
+
+rule plot_learning_curves:
+    """Draw every trial's validation metric by epoch, bracket and rung."""
+    input:
+        trials=f"{RESULTS}/{STUDY}/search/trials.csv",
+        epochs=f"{RESULTS}/{STUDY}/search/epochs.csv",
+        code=stage_code("report"),
+    output:
+        table=f"{RESULTS}/tables/learning_curves.csv",
+        png=f"{RESULTS}/figures/learning_curves.png",
+        svg=report(
+            f"{RESULTS}/figures/learning_curves.svg",
+            caption="../workflow/report/learning_curves.rst",
+            category="1 Search",
+            labels={"figure": "Learning curves by rung"},
+        ),
+    log:
+        f"{LOGS}/plot_learning_curves.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        report=canonical_json(CONFIG.report),
+        search=canonical_json(
+            CONFIG.search.model_dump(
+                mode="json", include={"metric", "max_epochs", "reduction_factor"}
+            )
+        ),
+    script:
+        "../workflow/scripts/plot_learning_curves.py"
+
+
+rule plot_library_distribution:
+    """Draw all models' errors and costs, the kept ones marked."""
+    input:
+        models=f"{RESULTS}/{STUDY}/library/models.csv",
+        costs=f"{RESULTS}/{STUDY}/library/costs.csv",
+        code=stage_code("report"),
+    output:
+        table=f"{RESULTS}/tables/library_distribution.csv",
+        png=f"{RESULTS}/figures/library_distribution.png",
+        svg=report(
+            f"{RESULTS}/figures/library_distribution.svg",
+            caption="../workflow/report/library_distribution.rst",
+            category="2 Library",
+            labels={"figure": "Distribution of the library"},
+        ),
+    log:
+        f"{LOGS}/plot_library_distribution.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        report=canonical_json(CONFIG.report, metric=CONFIG.search.metric),
+    script:
+        "../workflow/scripts/plot_library_distribution.py"
+
+
+rule plot_error_against_cost:
+    """Draw SMOBF's and the baseline's ensembles, error against cost, with the Pareto front."""
+    input:
+        ensembles=f"{RESULTS}/{STUDY}/selection/ensembles.csv",
+        pareto=f"{RESULTS}/{STUDY}/selection/pareto.csv",
+        code=stage_code("report"),
+    output:
+        table=f"{RESULTS}/tables/error_against_cost.csv",
+        png=f"{RESULTS}/figures/error_against_cost.png",
+        svg=report(
+            f"{RESULTS}/figures/error_against_cost.svg",
+            caption="../workflow/report/error_against_cost.rst",
+            category="3 Selection",
+            labels={"figure": "Error against cost"},
+        ),
+    log:
+        f"{LOGS}/plot_error_against_cost.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        report=canonical_json(
+            CONFIG.report,
+            loss=CONFIG.selection.loss,
+            n_images=CONFIG.library.cost.n_images,
+        ),
+    script:
+        "../workflow/scripts/plot_error_against_cost.py"
+
+
+rule plot_allocation:
+    """Draw the allocation search of every budget and where its members ended up."""
+    input:
+        allocations=expand(
+            f"{RESULTS}/{STUDY}/allocation/budget-{{budget}}/devices-{{n}}.json",
+            budget=BUDGETS,
+            n=CONFIG.allocation.device_counts,
+        ),
+        searches=expand(
+            f"{RESULTS}/{STUDY}/allocation/budget-{{budget}}/search-{{n}}.csv",
+            budget=BUDGETS,
+            n=CONFIG.allocation.device_counts,
+        ),
+        code=stage_code("report"),
+    output:
+        table=f"{RESULTS}/tables/allocation.csv",
+        members=f"{RESULTS}/tables/allocation_members.csv",
+        png=f"{RESULTS}/figures/allocation.png",
+        svg=report(
+            f"{RESULTS}/figures/allocation.svg",
+            caption="../workflow/report/allocation.rst",
+            category="4 Allocation",
+            labels={"figure": "Allocation"},
+        ),
+    log:
+        f"{LOGS}/plot_allocation.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        report=canonical_json(CONFIG.report),
+    script:
+        "../workflow/scripts/plot_allocation.py"
+
+
+rule tabulate_budgets:
+    """The result in one table: a row a budget, the best single model first."""
+    input:
+        ensembles=f"{RESULTS}/{STUDY}/selection/ensembles.csv",
+        selections=expand(f"{RESULTS}/{STUDY}/selection/budget-{{budget}}.json", budget=BUDGETS),
+        allocations=expand(
+            f"{RESULTS}/{STUDY}/allocation/budget-{{budget}}/devices-{N_DEVICES}.json",
+            budget=BUDGETS,
+        ),
+        costs=f"{RESULTS}/{STUDY}/library/costs.csv",
+        code=stage_code("report"),
+    output:
+        table=f"{RESULTS}/tables/budgets.csv",
+        html=report(
+            f"{RESULTS}/tables/budgets.html",
+            caption="../workflow/report/budgets.rst",
+            category="5 Result",
+            labels={"figure": "Budgets"},
+        ),
+    log:
+        f"{LOGS}/tabulate_budgets.log",
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow/scripts/tabulate_budgets.py"

@@ -1,0 +1,46 @@
+# Requires: datasets/{dataset}.h5.
+# Makes: {study}/search/trials/job-{job}.json and models/job-{job}/ (a job a few trials), trials.csv, epochs.csv.
+# Beside them, and no outputs: study.journal (Optuna's storage) and store/ (checkpoints), which outlive any rerun.
+
+
+rule train_trials:
+    """Train the trials of one job's slots, resuming those that a killed job left."""
+    input:
+        dataset=DATASET,
+    output:
+        trials=f"{RESULTS}/{{study}}/search/trials/job-{{job}}.json",
+        models=directory(f"{RESULTS}/{{study}}/search/models/job-{{job}}"),
+    log:
+        f"{LOGS}/{{study}}/train_trials/job-{{job}}.log",
+    benchmark:
+        f"{BENCHMARKS}/{{study}}/train_trials/job-{{job}}.tsv"
+    # In the order of the slots, so that a run on one core is the same each time.
+    priority: lambda wildcards: 1 / (1 + int(wildcards.job))
+    retries: 2
+    threads: CONFIG.resources.search.threads
+    resources:
+        mem_mb=CONFIG.resources.search.mem_mb,
+        runtime=CONFIG.resources.search.runtime_minutes,
+        gpu=CONFIG.resources.search.gpus,
+    conda:
+        "../envs/training.yaml"
+    params:
+        plan=lambda wildcards: plan_job(CONFIG, int(wildcards.job)),
+    script:
+        "../workflow/scripts/train_trials.py"
+
+
+rule freeze_tables:
+    """Gather the jobs' trials into one table of trials and one of epochs."""
+    input:
+        jobs=expand(f"{RESULTS}/{{{{study}}}}/search/trials/job-{{job}}.json", job=JOBS),
+        code=stage_code("search"),
+    output:
+        trials=f"{RESULTS}/{{study}}/search/trials.csv",
+        epochs=f"{RESULTS}/{{study}}/search/epochs.csv",
+    log:
+        f"{LOGS}/{{study}}/freeze_tables.log",
+    conda:
+        "../envs/training.yaml"
+    script:
+        "../workflow/scripts/freeze_tables.py"

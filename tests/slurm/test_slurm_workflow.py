@@ -1,0 +1,169 @@
+"""The whole workflow on a cluster: `snakemake --profile slurm`, with a GPU for each search job."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ensembleflow.config import Config, load_config
+from ensembleflow.config.plan import n_jobs
+from slurm_lab import Job, SlurmLab, Task
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG_FILES = ("config/tiny.yaml", "tests/slurm/one_gpu.yaml")
+SEARCH_RULE = "train_trials"
+
+
+@dataclass(frozen=True)
+class ClusterRun:
+    """A finished run: what Snakemake said, what it made, and what Slurm recorded of it."""
+
+    returncode: int
+    output: str
+    results: Path
+    config: Config
+    jobs: list[Job]
+    tasks: list[Task]
+
+    @property
+    def study(self) -> Path:
+        """The folder of the study's results."""
+        return self.results / self.config.study
+
+    @property
+    def search_jobs(self) -> list[Job]:
+        """Slurm's jobs of the search."""
+        return [job for job in self.jobs if job.rule == SEARCH_RULE]
+
+
+@pytest.fixture(scope="module")
+def run(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> ClusterRun:
+    clone = tmp_path_factory.mktemp("clone") / "ensembleflow"
+    _copy_repository(clone)
+    earlier = {job.id for job in slurm_lab.jobs()}
+    environment = {**slurm_lab.environment, "PYTHONPATH": str(clone / "workflow")}
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", *CONFIG_FILES]
+    # Only for speed: nothing here is minutes long.
+    quick = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10"]
+    done = subprocess.run(
+        [*command, *quick], cwd=clone, env=environment, capture_output=True, text=True, timeout=540, check=False
+    )
+    config = load_config([clone / name for name in CONFIG_FILES])
+    jobs = [job for job in slurm_lab.jobs() if job.id not in earlier]
+    ids = {job.id for job in jobs}
+    return ClusterRun(
+        returncode=done.returncode,
+        output=done.stdout + done.stderr,
+        results=clone / config.results_dir,
+        config=config,
+        jobs=jobs,
+        tasks=[task for task in slurm_lab.tasks() if task.job in ids],
+    )
+
+
+def _copy_repository(target: Path) -> None:
+    """What a clone would hold, including edits that are not committed yet."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listing.stdout.split("\0")):
+        source = REPOSITORY / name
+        if source.exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name, follow_symlinks=False)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_workflow_ends_well(run: ClusterRun) -> None:
+    assert run.returncode == 0, run.output
+
+
+def test_each_search_job_is_a_slurm_job_of_its_own(run: ClusterRun) -> None:
+    expected = n_jobs(run.config.search.n_trials, run.config.search.trials_per_job)
+    assert expected >= 2
+    assert len(run.search_jobs) == expected
+    assert len({job.comment for job in run.search_jobs}) == expected
+    assert {job.state for job in run.search_jobs} == {"COMPLETED"}
+
+
+def test_each_search_job_had_the_gpu_it_asked_for(run: ClusterRun, slurm_lab: SlurmLab) -> None:
+    for job in run.search_jobs:
+        assert job.nodes == (slurm_lab.gpu_node,)
+        assert job.gpus == 1
+        assert job.fields["TresPerJob"] == "gres:gpu:1"
+        assert {task.cuda_visible_devices for task in run.tasks if task.job == job.id} == {"0"}
+
+
+def test_no_other_job_was_given_a_gpu(run: ClusterRun) -> None:
+    others = [job for job in run.jobs if job.rule != SEARCH_RULE]
+    assert others
+    assert {job.gpus for job in others} == {0}
+
+
+def test_the_search_code_itself_saw_the_gpu(run: ClusterRun) -> None:
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in run.study.glob("search/trials/job-*.json")]
+    assert len(records) == len(run.search_jobs)
+    assert {record["provenance"]["machine"]["cuda_visible_devices"] for record in records} == {"0"}
+
+
+def test_the_jobs_asked_for_what_the_config_says(run: ClusterRun) -> None:
+    asked = run.config.resources.search
+    for job in run.search_jobs:
+        assert job.cpus == asked.threads
+        assert job.fields["MinMemoryNode"] in (f"{asked.mem_mb}M", f"{asked.mem_mb / 1000:g}G")
+        assert job.fields["TimeLimit"] == f"00:{asked.runtime_minutes:02d}:00"
+
+
+def test_every_trial_is_in_the_library(run: ClusterRun) -> None:
+    models = {row["model"] for row in _rows(run.study / "library/models.csv")}
+    assert len(models) == run.config.search.n_trials
+
+
+@pytest.mark.parametrize(
+    "artefact", ["search/trials.csv", "search/epochs.csv", "library/predictions.h5", "selection/ensembles.csv"]
+)
+def test_the_stages_artefacts_are_there(run: ClusterRun, artefact: str) -> None:
+    assert (run.study / artefact).stat().st_size > 0
+
+
+def test_each_budget_has_a_whole_bundle(run: ClusterRun) -> None:
+    for budget in run.config.selection.budgets:
+        bundle = run.study / f"bundles/budget-{budget}"
+        members = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["members"]
+        assert members
+        assert {path.name for path in (bundle / "members").iterdir()} == {member["model"] for member in members}
+
+
+def test_the_report_is_there(run: ClusterRun) -> None:
+    assert list(run.results.rglob("figures/*.png"))
+    assert list(run.results.rglob("figures/*.svg"))
+    assert list(run.results.rglob("report.html"))
+
+
+def test_nothing_is_left_to_do(run: ClusterRun) -> None:
+    clone = run.results.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--configfile", *CONFIG_FILES],
+        cwd=clone,
+        env={**os.environ, "PYTHONPATH": str(clone / "workflow")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Nothing to be done" in done.stdout + done.stderr

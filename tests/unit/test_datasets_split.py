@@ -1,0 +1,74 @@
+"""The split is disjoint, complete, stratified, repeatable, and leaves no class out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ensembleflow.datasets.split import check_every_class_in_every_split, stratified_split
+from ensembleflow.errors import DatasetError
+
+LABELS = arrays(np.int64, st.integers(0, 200), elements=st.integers(0, 5))
+FRACTIONS = st.tuples(st.floats(0.01, 0.6), st.floats(0.01, 0.39)).map(lambda pair: {"valid": pair[0], "test": pair[1]})
+SEEDS = st.integers(0, 2**40)
+
+
+@given(LABELS, FRACTIONS, SEEDS)
+def test_each_image_is_in_exactly_one_split(labels, fractions, seed):
+    splits = stratified_split(labels, fractions, seed)
+    assert set(splits) == {"train", "valid", "test"}
+    assert sorted(np.concatenate(list(splits.values()))) == list(range(len(labels)))
+
+
+@given(LABELS, FRACTIONS, SEEDS)
+def test_each_class_has_its_share_of_each_split(labels, fractions, seed):
+    splits = stratified_split(labels, fractions, seed)
+    for label in np.unique(labels):
+        n_images = np.sum(labels == label)
+        for name, fraction in fractions.items():
+            assert abs(np.sum(labels[splits[name]] == label) - n_images * fraction) <= 0.5 + 1e-9
+
+
+@given(LABELS, FRACTIONS, SEEDS)
+def test_same_seed_gives_the_same_split(labels, fractions, seed):
+    one, again = (stratified_split(labels, fractions, seed) for _ in range(2))
+    for name in one:
+        np.testing.assert_array_equal(one[name], again[name])
+
+
+def test_another_seed_gives_another_split():
+    labels = np.repeat([0, 1], 50)
+    valid = [frozenset(stratified_split(labels, {"valid": 0.2}, seed)["valid"].tolist()) for seed in range(20)]
+    assert len(set(valid)) == 20
+
+
+def test_first_images_of_a_split_are_of_many_classes():
+    labels = np.repeat(np.arange(10), 100)
+    splits = stratified_split(labels, {"valid": 0.2, "test": 0.2}, 0)
+    for indices in splits.values():
+        assert len(set(labels[indices[:50]])) >= 8
+
+
+@given(LABELS, FRACTIONS, SEEDS)
+def test_refused_exactly_where_a_class_is_absent_from_a_split(labels, fractions, seed):
+    names = [f"class-{label}" for label in range(6)]
+    splits = stratified_split(labels, fractions, seed)
+    absent = {names[label] for each in splits.values() for label in range(6) if label not in labels[each]}
+    if not absent:
+        check_every_class_in_every_split(labels, names, splits)
+        return
+    with pytest.raises(DatasetError) as caught:
+        check_every_class_in_every_split(labels, names, splits)
+    assert {name for name in names if f"{name} (" in caught.value.where} == absent
+
+
+def test_absent_class_is_named_with_its_splits_and_number_of_images():
+    labels = np.array([0] * 20 + [1] * 2)
+    splits = stratified_split(labels, {"valid": 0.2, "test": 0.3}, 0)
+    with pytest.raises(DatasetError) as caught:
+        check_every_class_in_every_split(labels, ["common", "rare", "empty"], splits)
+    assert "rare (2 images) is not in valid" in caught.value.where
+    assert "empty (0 images) is not in train and valid and test" in caught.value.where
+    assert "common" not in caught.value.where
+    assert "dataset.valid_fraction" in caught.value.hint

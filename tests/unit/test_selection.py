@@ -1,0 +1,378 @@
+"""SMOBF and forward greedy: invariants, a brute-force oracle, and what they refuse."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ensembleflow.errors import SelectionError
+from ensembleflow.models.metrics import CHUNK_SAMPLES, METRICS, SMALLEST_PROBABILITY, classification_metrics
+from ensembleflow.selection import forward_greedy, losses, pareto_front, smobf
+from ensembleflow.selection.losses import GrowingEnsemble
+
+LOSSES = list(METRICS)
+NOISE = 1e-9
+
+
+@st.composite
+def problems(draw, distinct=False):
+    """Probabilities (models, samples, classes), labels, costs and a budget that at least one model fits."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_models, n_samples = draw(st.integers(1, 6)), draw(st.integers(2, 12))
+    n_classes = draw(st.integers(2 if distinct else 1, 4))
+    labels = rng.integers(0, n_classes, n_samples)
+    probabilities = rng.dirichlet(np.full(n_classes, 0.4), (n_models, n_samples))
+    costs = rng.uniform(0.1, 2.0, n_models)
+    if not distinct:
+        if draw(st.booleans()):
+            probabilities = np.round(probabilities, 1)  # zero probabilities and equal losses
+            probabilities /= np.maximum(probabilities.sum(axis=2, keepdims=True), 0.1)
+        if draw(st.booleans()):
+            probabilities[-1] = probabilities[0]
+        if draw(st.booleans()):
+            costs = np.round(costs, 1) + 0.1
+    budget = draw(st.one_of(st.none(), st.floats(float(costs.min()), float(costs.sum()) * 1.2)))
+    return probabilities, labels, costs, budget
+
+
+def naive_loss(probabilities, labels, members, loss):
+    """The loss of an average, written down from its definition."""
+    average = np.mean([probabilities[member] for member in members], axis=0, dtype=np.float64)
+    n_samples, n_classes = average.shape
+    predicted = [max(range(n_classes), key=lambda k: (row[k], -k)) for row in average]
+    if loss == "error":
+        return sum(a != b for a, b in zip(predicted, labels, strict=True)) / n_samples
+    if loss == "macro_f1_error":
+        scores = []
+        for k in set(predicted) | set(map(int, labels)):
+            hits = sum(a == b == k for a, b in zip(predicted, labels, strict=True))
+            scores.append(2 * hits / (predicted.count(k) + list(labels).count(k)))
+        return 1 - sum(scores) / len(scores)
+    if loss == "brier":
+        return (
+            sum(np.sum((row - np.eye(n_classes)[k]) ** 2) for row, k in zip(average, labels, strict=True)) / n_samples
+        )
+    true_class = [max(row[k], SMALLEST_PROBABILITY) for row, k in zip(average, labels, strict=True)]
+    return -sum(math.log(value) for value in true_class) / n_samples
+
+
+def usable(result, n_models):
+    return [model for model in range(n_models) if model not in result.dropped]
+
+
+def check_greedy_steps(trace, candidates, problem, loss, weight, only_gains, max_members=None):
+    """Each step takes a best candidate by the oracle's scores, and the stop is due."""
+    probabilities, labels, costs, budget = problem
+    limit = math.inf if budget is None else budget
+    members, score = [], math.inf
+    for step in trace:
+        left = [model for model in candidates if model not in members]
+        fitting = [model for model in left if math.fsum(costs[[*members, model]]) <= limit]
+        scores = {
+            model: (1 - weight) * naive_loss(probabilities, labels, [*members, model], loss)
+            + weight * math.fsum(costs[[*members, model]]) / limit
+            for model in fitting
+        }
+        assert step.n_over_budget == len(left) - len(fitting)
+        if step.stop_reason:
+            assert step.model is None and step is trace[-1]
+            if fitting and len(members) != max_members:
+                assert only_gains and min(scores.values()) >= score - NOISE
+            return
+        assert scores[step.model] <= min(scores.values()) + NOISE
+        assert step.score == pytest.approx(scores[step.model], abs=NOISE)
+        assert step.score < score or not only_gains
+        for model, runner_up_score in step.runners_up:
+            assert runner_up_score == pytest.approx(scores[model], abs=NOISE) and runner_up_score >= step.score
+        members.append(step.model)
+        score = step.score
+        assert step.loss == pytest.approx(naive_loss(probabilities, labels, members, loss), abs=NOISE)
+        assert step.cost == math.fsum(costs[members])
+    pytest.fail("the trace does not say why it stopped")
+
+
+@settings(deadline=None, max_examples=120)
+@given(problem=problems(), loss=st.sampled_from(LOSSES))
+def test_every_step_of_smobf_takes_the_best_candidate_of_the_oracle(problem, loss):
+    probabilities, labels, costs, budget = problem
+    result = smobf(probabilities, labels, costs, budget=budget, weights=(0.5, 0.1, 0.001), loss=loss)
+    assert [run.weight for run in result.runs] == [0.5, 0.1, 0.001]
+    for run in result.runs:
+        check_greedy_steps(run.trace, usable(result, len(costs)), problem, loss, run.weight, only_gains=True)
+        assert [step.model for step in run.trace if step.model is not None] == run.members
+
+
+@settings(deadline=None, max_examples=60)
+@given(problem=problems(), loss=st.sampled_from(LOSSES), max_members=st.none() | st.integers(1, 4))
+def test_every_step_of_forward_greedy_takes_the_best_candidate_of_the_oracle(problem, loss, max_members):
+    probabilities, labels, costs, budget = problem
+    result = forward_greedy(probabilities, labels, costs, budget=budget, max_members=max_members, loss=loss)
+    check_greedy_steps(result.trace, usable(result, len(costs)), problem, loss, 0.0, False, max_members)
+    assert [len(run.members) for run in result.path] == list(range(1, len(result.path) + 1))
+    assert all(run.members == result.path[-1].members[: len(run.members)] for run in result.path)
+    assert result.loss == min(run.loss for run in result.path)
+
+
+@settings(deadline=None, max_examples=120)
+@given(problem=problems(), loss=st.sampled_from(LOSSES))
+def test_a_result_fits_its_budget_and_is_no_worse_than_the_best_single_model_that_does(problem, loss):
+    probabilities, labels, costs, budget = problem
+    result = smobf(probabilities, labels, costs, budget=budget, loss=loss)
+    path = forward_greedy(probabilities, labels, costs, budget=budget, loss=loss)
+    limit = math.inf if budget is None else budget
+    singles = [
+        naive_loss(probabilities, labels, [model], loss)
+        for model in usable(result, len(costs))
+        if costs[model] <= limit
+    ]
+    for found in (result, path):
+        assert math.fsum(costs[found.members]) == found.cost <= limit == found.budget_seconds
+        assert found.loss <= min(singles) + NOISE
+        assert len(set(found.members)) == len(found.members) > 0
+    assert result.best_single.loss == pytest.approx(min(singles), abs=NOISE)
+    assert result.loss <= min(run.loss for run in result.runs)
+    assert all(run.cost <= limit for run in result.runs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(problem=problems(), loss=st.sampled_from(LOSSES))
+def test_no_ensemble_within_the_budget_is_better_than_full_enumeration_finds(problem, loss):
+    probabilities, labels, costs, budget = problem
+    result = smobf(probabilities, labels, costs, budget=budget, loss=loss)
+    subsets = itertools.chain.from_iterable(
+        itertools.combinations(usable(result, len(costs)), size) for size in range(1, len(costs) + 1)
+    )
+    limit = math.inf if budget is None else budget
+    within = [list(subset) for subset in subsets if math.fsum(costs[list(subset)]) <= limit]
+    assert min(naive_loss(probabilities, labels, subset, loss) for subset in within) <= result.loss + NOISE
+    assert sorted(result.members) in within
+
+
+@settings(deadline=None, max_examples=60)
+@given(problem=problems(), loss=st.sampled_from(LOSSES))
+def test_the_same_arguments_give_the_same_result(problem, loss):
+    probabilities, labels, costs, budget = problem
+    first = smobf(probabilities, labels, costs, budget=budget, loss=loss)
+    assert smobf(probabilities.copy(), list(labels), list(costs), budget=budget, loss=loss) == first
+
+
+@settings(deadline=None, max_examples=60)
+@given(problem=problems(distinct=True), loss=st.sampled_from(LOSSES), seed=st.integers(0, 1000))
+def test_the_order_of_the_models_does_not_matter(problem, loss, seed):
+    probabilities, labels, costs, budget = problem
+    order = np.random.default_rng(seed).permutation(len(costs))
+    result = smobf(probabilities, labels, costs, budget=budget, loss=loss)
+    shuffled = smobf(probabilities[order], labels, costs[order], budget=budget, loss=loss)
+    assert [int(order[member]) for member in shuffled.members] == result.members
+    assert (shuffled.loss, shuffled.cost, shuffled.score) == (result.loss, result.cost, result.score)
+    path = forward_greedy(probabilities, labels, costs, budget=budget, loss=loss)
+    shuffled_path = forward_greedy(probabilities[order], labels, costs[order], budget=budget, loss=loss)
+    assert [int(order[member]) for member in shuffled_path.path[-1].members] == path.path[-1].members
+
+
+def sharp(labels, n_classes, p_true):
+    """Predictions that give the true class `p_true` (a number or one a sample), the rest evenly."""
+    p_true = np.broadcast_to(p_true, len(labels))
+    rows = np.repeat(((1 - p_true) / (n_classes - 1))[:, None], n_classes, axis=1)
+    rows[np.arange(len(labels)), labels] = p_true
+    return rows
+
+
+LABELS = np.array([0, 1, 0, 1])
+
+
+def test_equal_models_are_chosen_by_cost_then_index_and_only_once():
+    probabilities = np.stack([sharp(LABELS, 2, [0.6, 0.7, 0.8, 0.9])] * 4)
+    result = smobf(probabilities, LABELS, [2.0, 1.0, 1.0, 2.0], budget=10.0)
+    assert result.members == [1]
+    assert result.trace[-1].stop_reason == "no model that fits lowers the score"
+    assert result.trace[-1].runners_up[0][0] == 2
+    assert smobf(probabilities, LABELS, [2.0, 1.0, 1.0, 2.0]).members == [1]
+
+
+def test_equal_results_of_the_weights_fall_to_the_first():
+    result = smobf(sharp(LABELS, 2, [0.6, 0.7, 0.8, 0.9])[None], LABELS, [1.0], budget=1.0, weights=(0.01, 0.1))
+    assert result.weight == 0.01
+    assert result.members == [0]
+
+
+def test_where_cost_leads_every_weight_astray_the_best_single_model_is_picked_and_the_trace_says_so():
+    probabilities = np.stack([sharp(LABELS, 2, [0.70, 0.75, 0.70, 0.75]), sharp(LABELS, 2, [0.69, 0.75, 0.70, 0.75])])
+    result = smobf(probabilities, LABELS, [0.9, 0.5], budget=1.0, weights=(0.1,))
+    assert result.runs[0].members == [1]
+    assert result.members == [0]
+    assert result.weight is None
+    assert result.loss == result.score == result.best_single.loss < result.runs[0].loss
+    assert result.trace[-1].stop_reason.startswith("picked: this single model has a lower loss")
+
+
+def test_without_a_budget_cost_only_breaks_ties():
+    probabilities = np.stack([sharp(LABELS, 2, [0.9, 0.6, 0.7, 0.9]), sharp(LABELS, 2, [0.6, 0.9, 0.9, 0.7])])
+    result = smobf(probabilities, LABELS, [100.0, 1.0])
+    assert sorted(result.members) == [0, 1]
+    assert result.budget_seconds == math.inf
+    assert result.trace[-1].stop_reason == "no model is left"
+
+
+def test_a_multiple_of_equal_costs_holds_that_many_models():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), (12, 8))
+    for n_members in range(1, 13):
+        path = forward_greedy(probabilities, rng.integers(0, 3, 8), [0.1] * 12, budget=f"{n_members}x").path
+        assert len(path) == n_members
+
+
+def test_a_budget_is_seconds_as_a_number_or_text_or_a_multiple_of_the_median():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), (4, 8))
+    labels = [0, 1, 2, 0, 1, 2, 0, 1]
+    costs = [1.0, 2.0, 4.0, 8.0]
+    assert smobf(probabilities, labels, costs, budget="4x").budget_seconds == 12.0
+    assert smobf(probabilities, labels, costs, budget=12) == smobf(probabilities, labels, costs, budget="12")
+
+
+def test_models_that_cannot_be_averaged_are_left_out_with_a_reason():
+    good = sharp(LABELS, 2, [0.6, 0.7, 0.8, 0.9])
+    bad = good.copy()
+    bad[2, 1] = np.nan
+    infinite = good.copy()
+    infinite[0, 0] = np.inf
+    constant = np.tile([0.5, 0.5], (4, 1))
+    result = smobf(np.stack([bad, good, infinite, constant, good * 5]), LABELS, [1.0, 5.0, 1.0, 1.0, 1.0])
+    assert result.members == [1]
+    assert result.dropped == {
+        0: "probabilities that are not finite",
+        2: "probabilities that are not finite",
+        3: "the same probabilities for every sample",
+        4: "probabilities outside 0 … 1",
+    }
+    assert forward_greedy(np.stack([bad, good]), LABELS).dropped == {0: "probabilities that are not finite"}
+
+
+def test_constant_models_stay_where_there_is_nothing_else():
+    constant = np.tile([[[0.5, 0.5]], [[0.4, 0.6]]], (1, 4, 1))
+    assert smobf(constant, LABELS, [2.0, 1.0], budget=2.0).dropped == {}
+    one_label = np.stack([np.tile([0.9, 0.1], (4, 1)), sharp(np.zeros(4, int), 2, [0.6, 0.7, 0.8, 0.9])])
+    assert smobf(one_label, [0, 0, 0, 0], [1.0, 1.0], budget=2.0).members == [0]
+
+
+def test_zero_probabilities_give_a_finite_loss():
+    probabilities = np.stack([sharp(LABELS, 2, [0.0, 0.0, 0.0, 1.0]), sharp(LABELS, 2, [0.0, 1.0, 0.0, 0.0])])
+    result = smobf(probabilities, LABELS, [1.0, 1.0], budget=2.0)
+    assert result.members == [0, 1]
+    assert result.loss == pytest.approx((2 * -math.log(SMALLEST_PROBABILITY) + 2 * math.log(2)) / 4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("n_models", "n_classes"), [(1, 1), (3, 1), (1, 3)])
+def test_one_model_or_one_class_is_enough(loss, n_models, n_classes):
+    probabilities = np.full((n_models, 4, n_classes), 1 / n_classes)
+    result = smobf(probabilities, np.zeros(4, int), np.arange(1.0, n_models + 1), budget="3x", loss=loss)
+    assert result.members == [0]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_loss_is_the_metric_of_the_averaged_probabilities(dtype):
+    rng = np.random.default_rng(5)
+    n_samples = CHUNK_SAMPLES + 300
+    probabilities = rng.dirichlet(np.ones(5), (6, n_samples)).astype(dtype)
+    labels = rng.integers(0, 5, n_samples)
+    for loss in LOSSES:
+        result = smobf(probabilities, labels, np.ones(6), budget="3x", loss=loss)
+        summed = np.zeros((n_samples, 5))
+        for member in result.members:
+            summed += probabilities[member]
+        assert classification_metrics(summed / len(result.members), labels)[loss] == result.loss
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_does_not_depend_on_the_other_candidates_nor_on_who_sums_which_chunk(loss, monkeypatch):
+    rng = np.random.default_rng(6)
+    n_samples, metric = 2 * CHUNK_SAMPLES + 100, METRICS[loss]
+    labels = rng.integers(0, 4, n_samples)
+    probabilities = rng.dirichlet(np.ones(4), (5, n_samples))
+    if not metric.needs_all_classes:
+        probabilities = probabilities[:, np.arange(n_samples), labels]
+    whole, parts = GrowingEnsemble(metric, probabilities, labels), []
+    for part in (slice(0, CHUNK_SAMPLES), slice(CHUNK_SAMPLES, None)):
+        parts.append(GrowingEnsemble(metric, probabilities[:, part], labels[part]))
+    for ensemble in (whole, *parts):
+        ensemble.add(3)
+    others = np.array([0, 1, 2, 4])
+    together = whole.losses_with(others)
+    np.testing.assert_array_equal(together, [whole.losses_with(np.array([other]))[0] for other in others])
+    np.testing.assert_array_equal(whole.chunk_sums(others), np.concatenate([part.chunk_sums(others) for part in parts]))
+    monkeypatch.setattr(losses, "_BLOCK_VALUES", 1)
+    np.testing.assert_array_equal(together, whole.losses_with(others))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    points=st.lists(
+        st.tuples(st.integers(0, 5), st.one_of(st.integers(0, 5), st.just(math.nan))).map(
+            lambda p: tuple(map(float, p))
+        ),
+        max_size=12,
+    )
+)
+def test_the_pareto_front_holds_the_points_that_none_dominates(points):
+    costs, losses_ = [cost for cost, _ in points], [loss for _, loss in points]
+    front = pareto_front(costs, losses_)
+
+    def dominated(point):
+        return any(a <= point[0] and b <= point[1] and (a, b) != point for a, b in points)
+
+    expected = {index for index, point in enumerate(points) if not math.isnan(point[1]) and not dominated(point)}
+    assert set(front) == expected
+    assert [costs[index] for index in front] == sorted(costs[index] for index in front)
+
+
+GOOD = np.stack([sharp(LABELS, 2, [0.6, 0.7, 0.8, 0.9]), sharp(LABELS, 2, [0.9, 0.7, 0.8, 0.6])])
+
+
+def test_a_budget_below_the_cheapest_model_names_both():
+    with pytest.raises(SelectionError) as caught:
+        smobf(GOOD, LABELS, [4.0, 2.0], budget="0.5x")
+    message = str(caught.value)
+    assert "the budget 0.5x (1.5 s) is below the cost of every model" in message
+    assert "the cheapest, model 1, costs 2 s" in message
+    assert "1x is 3 s here" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": "four"}, "the budget is not a cost"),
+        ({"budget": 0}, "the budget is not a cost"),
+        ({"budget": math.nan}, "the budget is not a cost"),
+        ({"budget": True}, "the budget is not a cost"),
+        ({"costs": [0.0, 0.0], "budget": "4x"}, "the budget is not a cost"),
+        ({"weights": ()}, "no weight is given"),
+        ({"weights": (1.5,)}, "a weight is out of range"),
+        ({"weights": (math.nan,)}, "a weight is out of range"),
+        ({"loss": "accuracy"}, "unknown loss"),
+        ({"costs": [1.0]}, "the costs do not match the models"),
+        ({"costs": [1.0, math.nan]}, "a cost is not a time"),
+        ({"costs": [1.0, -1.0]}, "a cost is not a time"),
+        ({"labels": [0, 1]}, "the labels do not match the probabilities"),
+        ({"labels": None}, "the labels do not match the probabilities"),
+        ({"labels": [0, 1, 2, 0]}, "a label is not a class"),
+        ({"labels": [0, 1, math.nan, 0]}, "a label is not a class"),
+        ({"probabilities": GOOD[0]}, "the probabilities have the wrong shape"),
+        ({"probabilities": GOOD * np.nan}, "no model has usable predictions"),
+        ({"probabilities": GOOD[:0], "costs": []}, "no model has usable predictions"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, message):
+    given_ = {"probabilities": GOOD, "labels": LABELS, "costs": [1.0, 2.0], "budget": 3.0} | arguments
+    with pytest.raises(SelectionError, match=message):
+        smobf(**given_)
+
+
+def test_forward_greedy_refuses_a_budget_without_costs_and_an_empty_ensemble():
+    with pytest.raises(SelectionError, match="a budget needs costs"):
+        forward_greedy(GOOD, LABELS, budget=1.0)
+    with pytest.raises(SelectionError, match="max_members leaves no ensemble"):
+        forward_greedy(GOOD, LABELS, max_members=0)

@@ -1,0 +1,122 @@
+"""The process of one member: pinned to its device's cores, it answers with its own share of the probabilities.
+
+Run as a file by `worker.Worker`, not as a module of its package: importing the package's other modules
+would only delay each start. Messages are tuples. Orders: `("start", settings)`, `("configure", core_ids,
+batch_size)`, `("predict", n_images)`. Answers: `("ready", peak_memory_mb)`, `("done",)`, `("failed", reason)`.
+The process ends when its parent does, or after a failure: then its memory is given back for sure.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def main() -> int:
+    """Obey the orders that come over the file descriptor given as the only argument."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with Connection(int(sys.argv[1])) as control:
+        try:
+            _, settings = control.recv()
+            _obey(control, settings)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return 0  # the parent is gone
+        except Exception as error:  # whatever it is, the parent reports it as this member's failure
+            try:
+                control.send(("failed", _reason(error)))
+            except OSError:
+                return 0
+            return 1
+    return 0
+
+
+def _obey(control: Connection, settings: dict[str, Any]) -> None:
+    pin_to_cores(settings["core_ids"])
+    batch_size: int = settings["batch_size"]
+    model = _load(settings["exported"], len(settings["core_ids"]))
+    image_shape, n_classes, capacity = settings["image_shape"], settings["n_classes"], settings["capacity_images"]
+    images = _attach(settings["images_fd"], (capacity, *image_shape), np.uint8)
+    probabilities = _attach(settings["probabilities_fd"], (capacity, n_classes), np.float32)
+
+    def warm_up() -> None:
+        # Tracing and the choice of kernels for this batch size must not fall into the first request.
+        answer = model.predict(np.zeros((batch_size, *image_shape), np.uint8), batch_size)
+        if answer.shape != (batch_size, n_classes):
+            raise ValueError(f"the model answers with shape {answer.shape[1:]}, the ensemble has {n_classes} classes")
+
+    warm_up()
+    warm = {batch_size}
+    control.send(("ready", peak_memory_mb()))
+    while True:
+        order, *values = control.recv()
+        if order == "configure":
+            core_ids, batch_size = values
+            pin_to_cores(core_ids)
+            if batch_size not in warm:
+                warm_up()
+                warm.add(batch_size)
+            control.send(("ready", peak_memory_mb()))
+        elif order == "predict":
+            (n_images,) = values
+            probabilities[:n_images] = model.predict(images[:n_images], batch_size)
+            control.send(("done",))
+
+
+def _load(exported: str, threads: int) -> Any:
+    # An exported function needs TensorFlow alone, which imports Keras only if it is there: half the
+    # start-up time and a fifth of the memory are Keras and what it imports.
+    sys.modules["keras"] = None  # type: ignore[assignment]
+    from ensembleflow.models import configure_tensorflow, load_exported
+
+    configure_tensorflow(threads)
+    return load_exported(exported)
+
+
+def _attach(fd: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    return np.ndarray(shape, dtype, buffer=mmap.mmap(fd, 0))
+
+
+def pin_to_cores(core_ids: Iterable[int]) -> None:
+    """Bind every thread of this process, TensorFlow's included, to `core_ids`; no-op where the system cannot."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = set(core_ids)
+    done: set[int] = set()
+    while threads := {int(entry.name) for entry in Path("/proc/self/task").iterdir()} - done:
+        for thread in threads:
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.sched_setaffinity(thread, cores)
+        done |= threads  # a thread born meanwhile is found in the next round, or was born bound
+
+
+def peak_memory_mb() -> float:
+    """The most resident memory that this process has had, in MB."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            # Not getrusage's: that one survives exec, so it starts at the parent's peak.
+            return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    named = text if type(error).__module__ == "ensembleflow.errors" else f"{type(error).__name__}: {text}"
+    return named if len(named) <= 500 else f"{named[:500]} …"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

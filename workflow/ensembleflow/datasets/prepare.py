@@ -1,0 +1,62 @@
+"""From the config's dataset block to the dataset's file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from ensembleflow.config import DatasetConfig
+from ensembleflow.datasets.cifar100 import read_cifar100
+from ensembleflow.datasets.dataset_file import SPLITS, write_dataset
+from ensembleflow.datasets.digits import read_digits
+from ensembleflow.datasets.image_folder import read_image_folder
+from ensembleflow.datasets.labelled_images import LabelledImages
+from ensembleflow.datasets.split import check_every_class_in_every_split, stratified_split
+
+__all__ = ["prepare_dataset"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def prepare_dataset(config: DatasetConfig, path: str | Path) -> None:
+    """Read the images of the config's source, split them by class, and write the dataset's file.
+
+    The same config and images give the same bytes.
+
+    Args:
+        config: the config's dataset block.
+        path: the HDF5 file to write.
+
+    Raises:
+        DatasetError: the source cannot be read, images in it cannot, or a class would be absent from a
+            split.
+        StorageError: the file cannot be written.
+    """
+    images = _read_source(config)
+    splits = split_of(config, images)
+    check_every_class_in_every_split(images.labels, images.class_names, splits)
+    checksum = write_dataset(path, images, splits, name=config.name, source=config.source, split_seed=config.split_seed)
+    sizes = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
+    _LOG.info("%s: %s images of %d classes, checksum %s", config.name, sizes, len(images.class_names), checksum)
+
+
+def _read_source(config: DatasetConfig) -> LabelledImages:
+    if config.source == "digits":
+        return read_digits()
+    assert config.path is not None  # DatasetConfig has refused its absence
+    if config.source == "cifar100":
+        return read_cifar100(config.path)
+    assert config.image_size is not None
+    return read_image_folder(config.path, config.image_size)
+
+
+def split_of(config: DatasetConfig, images: LabelledImages) -> dict[str, np.ndarray]:
+    """Indices of each split; what the source itself sets aside for the test stays the test."""
+    fractions = {"valid": config.valid_fraction}
+    if images.test_indices is None:
+        return stratified_split(images.labels, {**fractions, "test": config.test_fraction}, config.split_seed)
+    others = np.setdiff1d(np.arange(len(images.labels)), images.test_indices)
+    splits = stratified_split(images.labels[others], fractions, config.split_seed)
+    return {**{name: others[indices] for name, indices in splits.items()}, "test": images.test_indices}

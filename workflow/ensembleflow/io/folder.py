@@ -1,0 +1,29 @@
+"""Checking the results folder before any work starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ensembleflow.errors import StorageError
+
+__all__ = ["require_writable"]
+
+
+def require_writable(folder: str | Path) -> None:
+    """Refuse a results folder that cannot be made or written.
+
+    Raises:
+        StorageError: it, or the nearest folder above it that exists, is no folder or not writable.
+    """
+    nearest = Path(folder).absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return
+    raise StorageError(
+        "the results folder cannot be written",
+        where=Path(folder).absolute(),
+        found=f"{nearest} is not writable" if nearest.is_dir() else f"{nearest} is not a folder",
+        hint="set results_dir in the config to a folder of yours, or mend its permissions",
+    )

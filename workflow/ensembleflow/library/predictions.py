@@ -1,0 +1,140 @@
+"""The cache of the kept models' class probabilities."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.datasets import open_dataset
+from ensembleflow.errors import ArtefactError
+from ensembleflow.io import atomic_directory, create_hdf5, open_hdf5
+from ensembleflow.library.ranking import kept_models
+from ensembleflow.models import configure_tensorflow, export_model, load_exported, load_model, weights_sha256
+
+__all__ = ["Predictions", "cache_predictions", "open_predictions"]
+
+SCHEMA, SCHEMA_VERSION = "predictions", 1
+SPLITS = ("valid", "test")
+_BATCH_SIZE = 256
+
+logger = logging.getLogger("ensembleflow.library")
+
+
+class Predictions:
+    """An open cache.
+
+    Attributes:
+        study: the study's name.
+        models: the kept models' ids, in rank order.
+        class_names: the classes' names.
+        dataset_checksum: of the dataset that was predicted.
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self.study = str(file.attrs["study"])
+        self.models: list[str] = [str(model) for model in file["models"].asstr()[...]]
+        self.class_names: list[str] = [str(name) for name in file.attrs["class_names"]]
+        self.dataset_checksum = str(file.attrs["dataset_checksum"])
+
+    def labels(self, split: str) -> npt.NDArray[np.int64]:
+        """The true classes of `valid` or `test`, int64 (samples,)."""
+        return np.asarray(self._file[split]["labels"][...])
+
+    def probabilities(self, split: str) -> npt.NDArray[np.float32]:
+        """All class probabilities, float32 (models, samples, classes), read whole."""
+        return np.asarray(self._file[split]["probabilities"][...])
+
+    def true_class_probability(self, split: str) -> npt.NDArray[np.float32]:
+        """The true class's probabilities, float32 (models, samples): all that the cross-entropy needs."""
+        return np.asarray(self._file[split]["true_class_probability"][...])
+
+
+@contextmanager
+def open_predictions(path: str | Path) -> Iterator[Predictions]:
+    """Open a cache for reading.
+
+    Raises:
+        ArtefactError: it is missing, truncated, or of another schema version.
+    """
+    with open_hdf5(path, SCHEMA, SCHEMA_VERSION) as file:
+        try:
+            predictions = Predictions(file)
+        except (KeyError, AttributeError) as error:
+            raise ArtefactError("a predictions cache is incomplete", where=path, found=error) from None
+        yield predictions
+
+
+def cache_predictions(
+    models_csv: str | Path,
+    model_folders: Sequence[str | Path],
+    dataset_path: str | Path,
+    study: str,
+    exported_dir: str | Path,
+    predictions_h5: str | Path,
+    threads: int = 1,
+) -> None:
+    """Export each kept model and cache what its exported function predicts on validation and test.
+
+    Args:
+        models_csv: the ranked table.
+        model_folders: the search jobs' folders of `.keras` files.
+        dataset_path: the prepared dataset.
+        study: the study's name.
+        exported_dir: folder to make, with one exported function a model.
+        predictions_h5: the cache to write.
+        threads: CPU cores to use.
+
+    Raises:
+        ArtefactError: a model's file is missing, damaged, or holds other weights than the trial recorded.
+    """
+    kept = kept_models(models_csv)
+    files = {path.stem: path for folder in model_folders for path in Path(folder).glob("*.keras")}
+    configure_tensorflow(threads)
+    with open_dataset(dataset_path) as data, atomic_directory(exported_dir) as folder:
+        images = {split: data.images(split) for split in SPLITS}
+        labels = {split: data.labels(split) for split in SPLITS}
+        probabilities: dict[str, list[Any]] = {split: [] for split in SPLITS}
+        for done, row in enumerate(kept.itertuples(), start=1):
+            _export(row.model, files, row.weights_sha256, folder)
+            function = load_exported(folder / row.model)
+            for split in SPLITS:
+                probabilities[split].append(function.predict(images[split], _BATCH_SIZE))
+            logger.info("predicted with %s (%d of %d)", row.model, done, len(kept))
+        with create_hdf5(predictions_h5, SCHEMA, SCHEMA_VERSION) as file:
+            file.attrs["study"] = study
+            file.attrs["dataset_checksum"] = data.checksum
+            file.attrs["dtype"] = "float32"
+            file.attrs["class_names"] = np.array(data.class_names, dtype=h5py.string_dtype())
+            file.attrs["weights_sha256"] = np.array(kept["weights_sha256"].tolist(), dtype=h5py.string_dtype())
+            file.create_dataset("models", data=kept["model"].tolist(), dtype=h5py.string_dtype())
+            for split in SPLITS:
+                group = file.create_group(split)
+                cached = np.stack(probabilities[split]).astype(np.float32)
+                group.create_dataset("probabilities", data=cached)
+                true_class = cached[:, np.arange(len(labels[split])), labels[split]]
+                group.create_dataset("true_class_probability", data=true_class)
+                group.create_dataset("labels", data=labels[split])
+
+
+def _export(model: str, files: dict[str, Path], recorded_sha256: str, folder: Path) -> None:
+    if model not in files:
+        raise ArtefactError("a kept model's weights are missing", where=f"{model}.keras", hint="rerun its search job")
+    network = load_model(files[model])
+    found = weights_sha256(network)
+    if found != recorded_sha256:
+        raise ArtefactError(
+            "a model's weights are not those that its trial recorded",
+            where=files[model],
+            found=found,
+            expected=recorded_sha256,
+            hint=f"delete {files[model].parent} and run snakemake again",
+        )
+    export_model(network, folder / model)

@@ -1,0 +1,78 @@
+"""The five augmentations of the paper's Table 5."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.models.hyperparameters import Hyperparameters
+
+__all__ = ["augment", "random_affines"]
+
+
+def random_affines(
+    n_images: int, image_shape: tuple[int, int, int], hyperparameters: Hyperparameters, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Random zoom, translation, shear and rotation about the image's centre, one matrix an image.
+
+    Returns:
+        float32 (n_images, 8): the rows of the 3x3 matrix that takes an output pixel (x, y) to the input
+        pixel it is read from, without the last 1, as `keras.ops.image.affine_transform` takes them.
+    """
+    height, width = image_shape[:2]
+    hp = hyperparameters
+    angle = np.deg2rad(rng.uniform(-hp.max_rotation_degrees, hp.max_rotation_degrees, n_images))
+    shear = rng.uniform(-hp.max_shear, hp.max_shear, n_images)
+    zoom_x, zoom_y = rng.uniform(1 - hp.max_zoom, 1 + hp.max_zoom, (2, n_images))
+    shift_x = rng.uniform(-hp.max_translation, hp.max_translation, n_images) * width
+    shift_y = rng.uniform(-hp.max_translation, hp.max_translation, n_images) * height
+
+    rotation = np.zeros((n_images, 2, 2))
+    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(angle)
+    rotation[:, 0, 1], rotation[:, 1, 0] = -np.sin(angle), np.sin(angle)
+    shearing = np.zeros((n_images, 2, 2))
+    shearing[:, 0, 0], shearing[:, 0, 1], shearing[:, 1, 1] = 1, -np.sin(shear), np.cos(shear)
+    zooming = np.zeros((n_images, 2, 2))
+    zooming[:, 0, 0], zooming[:, 1, 1] = 1 / zoom_x, 1 / zoom_y
+    linear = rotation @ shearing @ zooming
+
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    offset = centre + np.stack([shift_x, shift_y], axis=1) - linear @ centre
+    matrix = np.zeros((n_images, 8), dtype=np.float32)
+    matrix[:, 0:2], matrix[:, 2] = linear[:, 0], offset[:, 0]
+    matrix[:, 3:5], matrix[:, 5] = linear[:, 1], offset[:, 1]
+    return matrix
+
+
+def augment(
+    images: npt.NDArray[np.uint8], hyperparameters: Hyperparameters, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Augment a batch; pixels read from outside an image take its nearest pixel's value.
+
+    Args:
+        images: uint8 (batch, height, width, channels).
+        hyperparameters: its five `max_*` values bound the random transforms.
+        rng: the batch's own generator; the same state gives the same batch.
+
+    Returns:
+        uint8, the shape of `images`.
+    """
+    hp = hyperparameters
+    matrices = random_affines(len(images), images.shape[1:], hp, rng)
+    shift = rng.uniform(-hp.max_channel_shift, hp.max_channel_shift, (len(images), 1, 1, images.shape[-1])) * 255.0
+    moved = images.astype(np.float32)
+    if hp.max_zoom > 0 or hp.max_translation > 0 or hp.max_shear > 0 or hp.max_rotation_degrees > 0:
+        moved = _affine(moved, matrices)
+    if hp.max_channel_shift > 0:
+        moved = moved + shift.astype(np.float32)
+    return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+
+
+def _affine(images: npt.NDArray[np.float32], matrices: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    import keras
+
+    with keras.device("cpu"):
+        moved = keras.ops.image.affine_transform(
+            images, matrices, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
+        )
+        return np.asarray(keras.ops.convert_to_numpy(moved))

@@ -1,0 +1,163 @@
+"""Metrics of class probabilities, as sums over samples so that any split into chunks can be added up.
+
+Every metric is a loss: lower is better. `classification_metrics` and the ensemble selection use the same
+sums over the same chunks of samples, so that a table and a selection's loss agree to the last bit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "CHUNK_SAMPLES",
+    "METRICS",
+    "SMALLEST_PROBABILITY",
+    "Metric",
+    "add_in_order",
+    "classification_metrics",
+    "sample_chunks",
+]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+SMALLEST_PROBABILITY = 1e-15
+"""Probabilities below it count as this in the cross-entropy: a true class of probability 0 costs 34.5."""
+
+CHUNK_SAMPLES = 1024
+"""Samples summed at a time. Part of the results' last digits, hence never derived from memory or cores."""
+
+
+class Metric(ABC):
+    """A metric that is computed from sums over samples (the arrays' leading axes are ensembles)."""
+
+    name: ClassVar[str]
+    needs_all_classes: ClassVar[bool] = True
+
+    @abstractmethod
+    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+        """Sums over one chunk of samples.
+
+        Args:
+            probabilities: float64 (..., samples, classes), or the true class's (..., samples) when
+                `needs_all_classes` is false. Overwritten where that saves memory.
+            labels: int64 (samples,).
+
+        Returns:
+            float64 (..., terms).
+        """
+
+    @abstractmethod
+    def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
+        """The metric (...,) from the chunks' added sums (..., terms)."""
+
+
+class CrossEntropy(Metric):
+    """-log of the true class's probability (natural logarithm), averaged over samples."""
+
+    name = "cross_entropy"
+    needs_all_classes = False
+
+    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+        np.maximum(probabilities, SMALLEST_PROBABILITY, out=probabilities)
+        np.log(probabilities, out=probabilities)
+        return 0.0 - probabilities.sum(axis=-1)[..., None]
+
+    def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
+        return totals[..., 0] / n_samples
+
+
+class ErrorRate(Metric):
+    """1 - accuracy; of equally probable classes the lowest is the prediction."""
+
+    name = "error"
+
+    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+        wrong = probabilities.argmax(axis=-1) != labels
+        return np.count_nonzero(wrong, axis=-1)[..., None].astype(np.float64)
+
+    def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
+        return totals[..., 0] / n_samples
+
+
+class MacroF1Error(Metric):
+    """1 - the unweighted mean of the classes' F1 scores, over classes that are labelled or predicted."""
+
+    name = "macro_f1_error"
+
+    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+        *leading, n_samples, n_classes = probabilities.shape
+        predicted = probabilities.argmax(axis=-1).reshape(-1, n_samples)
+        n_rows = len(predicted)
+        cells = predicted + n_classes * np.arange(n_rows)[:, None]
+        counts = np.empty((n_rows, 3, n_classes))
+        counts[:, 0] = np.bincount(cells[predicted == labels], minlength=n_rows * n_classes).reshape(n_rows, -1)
+        counts[:, 1] = np.bincount(cells.ravel(), minlength=n_rows * n_classes).reshape(n_rows, -1)
+        counts[:, 2] = np.bincount(labels, minlength=n_classes)
+        return counts.reshape(*leading, 3 * n_classes)
+
+    def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
+        hits, predicted, labelled = np.moveaxis(totals.reshape(*totals.shape[:-1], 3, -1), -2, 0)
+        seen = predicted + labelled
+        f1 = 2.0 * hits / np.where(seen > 0, seen, 1.0)
+        return 1.0 - f1.sum(axis=-1) / np.count_nonzero(seen, axis=-1)
+
+
+class Brier(Metric):
+    """Squared distance between the probabilities and the one-hot label, averaged over samples (0 to 2)."""
+
+    name = "brier"
+
+    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+        probabilities[..., np.arange(len(labels)), labels] -= 1.0
+        np.square(probabilities, out=probabilities)
+        return probabilities.sum(axis=-1).sum(axis=-1)[..., None]
+
+    def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
+        return totals[..., 0] / n_samples
+
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (ErrorRate(), MacroF1Error(), CrossEntropy(), Brier())}
+
+
+def classification_metrics(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, float]:
+    """Error, macro-F1 error, cross-entropy and Brier score of one matrix of class probabilities.
+
+    Args:
+        probabilities: (samples, classes), any float type; summed in float64.
+        labels: (samples,), integers in 0 … classes - 1.
+
+    Returns:
+        The four values by name. All are NaN without samples, or where a probability is not finite.
+    """
+    matrix, truth = np.asarray(probabilities), np.asarray(labels, dtype=np.int64)
+    if len(truth) == 0 or not np.isfinite(matrix).all():
+        return dict.fromkeys(METRICS, float("nan"))
+    values = {}
+    for name, metric in METRICS.items():
+        chunks = []
+        for chunk in sample_chunks(len(truth)):
+            rows = matrix[chunk].astype(np.float64)
+            if not metric.needs_all_classes:
+                rows = rows[np.arange(len(rows)), truth[chunk]]
+            chunks.append(metric.sums(rows, truth[chunk]))
+        values[name] = float(metric.value(add_in_order(chunks), len(truth)))
+    return values
+
+
+def sample_chunks(n_samples: int, chunk_samples: int = CHUNK_SAMPLES) -> Iterator[slice]:
+    """The chunks of `n_samples` samples, in order."""
+    return (slice(start, start + chunk_samples) for start in range(0, n_samples, chunk_samples))
+
+
+def add_in_order(chunks: list[FloatArray]) -> FloatArray:
+    """Add the chunks' sums first to last: the same digits wherever each was computed."""
+    total = chunks[0]
+    for sums in chunks[1:]:
+        total = total + sums
+    return total

@@ -1,0 +1,42 @@
+"""Setting up TensorFlow in a fresh process."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["configure_tensorflow", "device_name"]
+
+
+def configure_tensorflow(threads: int, *, training: bool = False) -> None:
+    """Import TensorFlow for one job: so many threads, quiet, deterministic, GPU memory as needed.
+
+    Must come before anything else in the process uses TensorFlow.
+
+    Args:
+        threads: CPU threads that one operation may use.
+        training: the process trains many small graphs once each. On a CPU the graph optimiser's time is
+            then never earned back (it halves the time to the first step), so it is turned off; exported
+            functions, which run many times, keep it.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1 if threads == 1 else 2)
+    tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if training and not gpus:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def device_name() -> str:
+    """The device that this process computes on: a GPU's name, or `cpu`."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "cpu"
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu"))

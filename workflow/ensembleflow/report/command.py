@@ -1,0 +1,72 @@
+"""`ensembleflow summary`: the table of budgets in the terminal, and where the report is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ensembleflow.errors import ArtefactError
+from ensembleflow.io import read_csv
+from ensembleflow.report.budgets import BUDGET_COLUMNS, readable_budgets
+
+__all__ = ["add_command", "print_summary"]
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `summary` to the command line."""
+    parser = subparsers.add_parser("summary", help="print the table of budgets and where the report is")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="FOLDER", help="folder of the artefacts (%(default)s)"
+    )
+    parser.set_defaults(run=lambda arguments: print_summary(arguments.results, Console(highlight=False)))
+
+
+def print_summary(results: Path, console: Console) -> None:
+    """Print the table of budgets of one results folder, at most 80 columns wide, and where its report is.
+
+    Raises:
+        ArtefactError: the table is missing or damaged.
+    """
+    path = results / "tables" / "budgets.csv"
+    if not path.is_file():
+        raise ArtefactError(
+            "there is no table of budgets yet",
+            where=path,
+            hint="run the workflow first (make run, or snakemake --cores all), or name its folder with --results",
+        )
+    table = read_csv(path, BUDGET_COLUMNS, dtype={"budget": str, "members": str})
+    readable = readable_budgets(table)
+    console.print(_budgets(readable))
+    if readable["images/s"].str.startswith("*").any():
+        console.print("* alone on one device; the others as allocated", style="dim", soft_wrap=True)
+    console.print(_members(table))
+    report = results / "report.html"
+    if report.is_file():
+        console.print(Text(f"report: {report}"), soft_wrap=True)
+    else:
+        console.print(Text(f"no report yet; make it with: snakemake --report {report}"), soft_wrap=True)
+
+
+def _budgets(readable: pd.DataFrame) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in readable.columns:
+        narrow = name.replace("validation", "valid").replace("-", "-\n").replace(" ", "\n")
+        table.add_column(narrow, justify="left" if name == "budget" else "right", no_wrap=True, vertical="bottom")
+    for row in readable.itertuples(index=False):
+        table.add_row(*map(str, row))
+    return table
+
+
+def _members(budgets: pd.DataFrame) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("budget", no_wrap=True)
+    table.add_column("members, in the order chosen")
+    for row in budgets.itertuples():
+        table.add_row(str(row.budget), str(row.members))
+    return table

@@ -1,0 +1,156 @@
+"""A lease on a slot: only one live process works on it.
+
+Needed because Snakemake, killed and started again, submits a job whose first copy still runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from ensembleflow.errors import SearchError
+
+__all__ = ["Lease"]
+
+logger = logging.getLogger("ensembleflow.search")
+
+
+class Lease:
+    """A context manager that waits until no other live process holds the file `path`, then holds it.
+
+    A holder on this machine is alive while its process is; one on another machine while it renews the
+    file's time. A dead holder's lease is taken over.
+
+    Args:
+        path: the lease's file; its folder must be shared by all holders.
+        renew_seconds: a holder touches the file this often.
+        expire_seconds: a holder on another machine that has not renewed for so long is dead.
+        poll_seconds: how often a waiting process looks again.
+    """
+
+    def __init__(
+        self, path: str | Path, renew_seconds: float = 5.0, expire_seconds: float = 60.0, poll_seconds: float = 0.5
+    ) -> None:
+        self.path = Path(path)
+        self.renew_seconds = renew_seconds
+        self.expire_seconds = expire_seconds
+        self.poll_seconds = poll_seconds
+        self._token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Lease:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        told = False
+        while not self._try_create():
+            holder = self._read(self.path)
+            if holder is not None and not self._alive(holder):
+                self._remove(holder)
+                continue
+            if holder is not None and not told:
+                logger.warning(
+                    "%s is held by process %s on %s: waiting for it to end", self.path.name, holder["pid"], holder["host"]
+                )
+                told = True
+            time.sleep(self.poll_seconds)
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._held():
+            self.path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Assure that the lease is still this process's.
+
+        Raises:
+            SearchError: another process took it over, having found this one dead (a suspended machine).
+        """
+        if not self._held():
+            raise SearchError(
+                "another process took over this job's slot while this one was not answering",
+                where=self.path,
+                hint="nothing is lost: the other process finishes the trial",
+            )
+
+    def _try_create(self) -> bool:
+        aside = self.path.with_name(f".{self.path.name}.{self._token}")
+        me = psutil.Process()
+        holder = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "token": self._token}
+        aside.write_text(json.dumps(holder), encoding="utf-8")
+        try:
+            os.link(aside, self.path)  # atomic on every file system, network ones included
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+        return True
+
+    def _held(self) -> bool:
+        holder = self._read(self.path)
+        return holder is not None and holder["token"] == self._token
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any] | None:
+        try:
+            holder = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return holder if isinstance(holder, dict) else None
+
+    def _alive(self, holder: dict[str, Any]) -> bool:
+        if holder["host"] == socket.gethostname():
+            try:
+                # Two readings of one process's start differ by the clock's adjustment, hence the second.
+                return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1.0
+            except psutil.NoSuchProcess:
+                return False
+        try:
+            # Compare two times of the file server, so that the machines' clocks do not matter.
+            probe = self.path.with_name(f".{self.path.name}.{self._token}.now")
+            probe.touch()
+            age_seconds = probe.stat().st_mtime - self.path.stat().st_mtime
+            probe.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return True
+        return age_seconds < self.expire_seconds
+
+    def _remove(self, dead: dict[str, Any]) -> None:
+        """Remove a dead holder's lease, unless another process has just taken it over."""
+        aside = self.path.with_name(f".{self.path.name}.{self._token}.dead")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        moved = self._read(aside)
+        if moved is not None and moved["token"] != dead["token"]:
+            try:
+                os.link(aside, self.path)
+            except FileExistsError:
+                logger.warning("two processes took over %s at once", self.path.name)
+        else:
+            logger.info("took over %s from dead process %s on %s", self.path.name, dead["pid"], dead["host"])
+        aside.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self.renew_seconds):
+            try:
+                os.utime(self.path)
+            except OSError:
+                logger.warning("the lease %s could not be renewed", self.path.name)

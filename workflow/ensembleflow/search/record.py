@@ -1,0 +1,127 @@
+"""What is kept of a trial while it runs and after: a record and a checkpoint or model beside it.
+
+The folder `{study}/search/store/{fingerprint}/trial-00012/` is not an output of any rule, so nothing in it
+is lost when Snakemake clears a job's outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ensembleflow.errors import ArtefactError
+from ensembleflow.io import read_json, write_json
+
+__all__ = ["Epoch", "TrialRecord", "TrialStore"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a trial; times are Unix seconds, cross-entropies nats, errors shares from 0 to 1."""
+
+    epoch: int
+    rung: int | None
+    started_at: float
+    ended_at: float
+    train_cross_entropy: float
+    train_error: float
+    valid_error: float
+    valid_macro_f1_error: float
+    valid_cross_entropy: float
+    learning_rate: float
+
+
+@dataclass
+class TrialRecord:
+    """All that is known of one trial.
+
+    Attributes:
+        slot: the trial's number.
+        state: `RUNNING`, `COMPLETE`, `PRUNED` or `FAIL`.
+        reason: why it failed, else empty.
+        attempts: how often a process has taken it up since its last finished epoch.
+        bracket: Hyperband's bracket, or None.
+        hyperparameters: by name.
+        epochs: the finished ones, in order.
+        n_parameters: weights of the network, trained or not.
+        weights_sha256: of the model's weights after the last epoch.
+        host: the last machine that worked on it.
+        device: the last device that worked on it.
+    """
+
+    slot: int
+    state: str = "RUNNING"
+    reason: str = ""
+    attempts: int = 0
+    bracket: int | None = None
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    epochs: list[Epoch] = field(default_factory=list)
+    n_parameters: int | None = None
+    weights_sha256: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    host: str = ""
+    device: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state != "RUNNING"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrialRecord:
+        """Read `to_dict`'s values."""
+        return cls(**{**values, "epochs": [Epoch(**epoch) for epoch in values["epochs"]]})
+
+
+class TrialStore:
+    """The folder of one trial.
+
+    A checkpoint is named after its epoch and the record says which epochs are finished: whichever of the
+    two a killed process wrote last, they are read as one consistent state.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model_path = folder / "model.keras"
+        self._record_path = folder / "record.json"
+
+    def read(self) -> TrialRecord | None:
+        """The record, or None before the first attempt.
+
+        Raises:
+            ArtefactError: the record is damaged, or a file that it speaks of is gone.
+        """
+        if not self._record_path.exists():
+            return None
+        record = TrialRecord.from_dict(read_json(self._record_path, expected_keys=("slot", "state", "epochs")))
+        needed = self.model_path if record.finished else self.checkpoint_path(len(record.epochs))
+        if record.epochs and not needed.exists():
+            raise ArtefactError(
+                "a finished trial's weights are gone" if record.finished else "a trial's checkpoint is gone",
+                where=needed,
+                hint=f"restore it, or delete {self.folder.parent} and the study.journal beside it to search anew",
+            )
+        return record
+
+    def write(self, record: TrialRecord) -> None:
+        """Replace the record; older checkpoints go once the record no longer needs them."""
+        write_json(self._record_path, record.to_dict())
+        needed = None if record.finished else self.checkpoint_path(len(record.epochs))
+        for path in self.folder.glob("epoch-*.keras"):
+            if path != needed:
+                path.unlink(missing_ok=True)
+
+    def checkpoint_path(self, epoch: int) -> Path:
+        """Where the checkpoint after `epoch` epochs lies; it holds the optimizer's state as well."""
+        return self.folder / f"epoch-{epoch:04d}.keras"
+
+    def discard_leftovers(self) -> None:
+        """Remove what a killed process was writing aside (its names start with a dot)."""
+        for path in self.folder.glob(".*"):
+            path.unlink()

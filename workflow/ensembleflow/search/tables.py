@@ -1,0 +1,99 @@
+"""The frozen tables of a study: what later stages read, independent of Optuna's storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ensembleflow.errors import ArtefactError
+from ensembleflow.io import read_json, write_csv
+from ensembleflow.models import Hyperparameters
+from ensembleflow.config.plan import model_id
+from ensembleflow.search.record import Epoch, TrialRecord
+
+__all__ = ["EPOCH_COLUMNS", "TRIAL_COLUMNS", "freeze_tables"]
+
+TRIAL_COLUMNS = [
+    "slot",
+    "model",
+    "state",
+    "reason",
+    "bracket",
+    "epochs",
+    "valid_error",
+    "valid_macro_f1_error",
+    "valid_cross_entropy",
+    "n_parameters",
+    "weights_sha256",
+    "started_at",
+    "ended_at",
+    "duration_seconds",
+    "attempts",
+    "host",
+    "device",
+    *Hyperparameters.names(),
+]
+EPOCH_COLUMNS = ["slot", "model", "bracket", *Epoch.__dataclass_fields__]
+
+
+def freeze_tables(job_jsons: Sequence[str | Path], trials_csv: str | Path, epochs_csv: str | Path) -> None:
+    """Gather the jobs' trials into `trials.csv` (a row a trial) and `epochs.csv` (a row an epoch).
+
+    `duration_seconds` is the sum of the epochs' times: waiting between a kill and the resume is not in it.
+
+    Raises:
+        ArtefactError: a job's file is damaged, or the jobs' slots are not 0, 1, 2, … once each.
+    """
+    records = [
+        TrialRecord.from_dict(values)
+        for path in job_jsons
+        for values in read_json(path, expected_keys=("trials", "slots"))["trials"]
+    ]
+    records.sort(key=lambda record: record.slot)
+    slots = [record.slot for record in records]
+    if slots != list(range(len(slots))):
+        raise ArtefactError(
+            "the search jobs' trials are not one a slot",
+            where=Path(job_jsons[0]).parent,
+            found=f"slots {slots}",
+            expected=f"0 to {len(slots) - 1}, once each",
+        )
+    trials = pd.DataFrame([_trial_row(record) for record in records], columns=TRIAL_COLUMNS)
+    whole = ["bracket", "n_parameters"]
+    trials[whole] = trials[whole].astype("Int64")
+    epochs = pd.DataFrame([row for record in records for row in _epoch_rows(record)], columns=EPOCH_COLUMNS)
+    epochs[["bracket", "rung"]] = epochs[["bracket", "rung"]].astype("Int64")
+    write_csv(trials_csv, trials)
+    write_csv(epochs_csv, epochs)
+
+
+def _trial_row(record: TrialRecord) -> dict[str, Any]:
+    last = record.epochs[-1] if record.epochs else None
+    return {
+        "slot": record.slot,
+        "model": model_id(record.slot),
+        "state": record.state,
+        "reason": record.reason,
+        "bracket": record.bracket,
+        "epochs": len(record.epochs),
+        "valid_error": last and last.valid_error,
+        "valid_macro_f1_error": last and last.valid_macro_f1_error,
+        "valid_cross_entropy": last and last.valid_cross_entropy,
+        "n_parameters": record.n_parameters,
+        "weights_sha256": record.weights_sha256,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "duration_seconds": sum(epoch.ended_at - epoch.started_at for epoch in record.epochs),
+        "attempts": record.attempts,
+        "host": record.host,
+        "device": record.device,
+        **record.hyperparameters,
+    }
+
+
+def _epoch_rows(record: TrialRecord) -> list[dict[str, Any]]:
+    identity = {"slot": record.slot, "model": model_id(record.slot), "bracket": record.bracket}
+    return [{**identity, **vars(epoch)} for epoch in record.epochs]

@@ -1,0 +1,222 @@
+"""Training one slot's trial, from wherever an earlier process left it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import time
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.trial import TrialState
+
+from ensembleflow.config import SearchConfig
+from ensembleflow.datasets import Dataset
+from ensembleflow.errors import SearchError
+from ensembleflow.models import (
+    Hyperparameters,
+    Trainer,
+    build_resnet,
+    classification_metrics,
+    device_name,
+    load_model,
+    model_function,
+    save_model,
+    weights_sha256,
+)
+from ensembleflow.search.record import Epoch, TrialRecord, TrialStore
+from ensembleflow.search.space import suggest_hyperparameters
+from ensembleflow.search.study import bracket_of
+
+__all__ = ["MAX_ATTEMPTS", "finish_in_study", "rung_of", "train_trial"]
+
+logger = logging.getLogger("ensembleflow.search")
+
+# A trial whose process died this often in the same epoch is given up: most likely it does not fit in memory.
+MAX_ATTEMPTS = 3
+
+_PREDICTION_BATCH_SIZE = 256
+
+# Larger training sets are read batch by batch; all jobs of a machine then share the page cache.
+_MAX_BYTES_IN_MEMORY = 2**30
+
+
+def rung_of(epoch: int, bracket: int | None, reduction_factor: int) -> int | None:
+    """The rung that a trial of `bracket` reaches at `epoch` (from 1), or None between rungs.
+
+    Rung k of bracket s is at reduction_factor ** (s + k) epochs (Li et al. 2017; Optuna counts alike).
+    """
+    if bracket is None:
+        return None
+    rung, resource = 0, reduction_factor**bracket
+    while resource < epoch:
+        rung, resource = rung + 1, resource * reduction_factor
+    return rung if resource == epoch else None
+
+
+def train_trial(
+    study: optuna.Study, trial: optuna.Trial, store: TrialStore, search: SearchConfig, seed: int, data: Dataset
+) -> TrialRecord:
+    """Train a claimed trial until it completes, is pruned or fails, and record which and why.
+
+    After each epoch, in this order: checkpoint, record, report, and only then the pruner is asked; so a
+    process killed anywhere goes on from its last finished epoch, with the same random numbers.
+
+    Args:
+        study: the Optuna study.
+        trial: RUNNING, its slot's lease held by the caller.
+        store: the trial's folder.
+        search: metric, epochs, space.
+        seed: the study's seed.
+        data: the open dataset.
+
+    Raises:
+        ArtefactError: the trial's files are damaged.
+    """
+    slot = trial.number
+    record = store.read() or TrialRecord(slot=slot)
+    if record.finished:
+        finish_in_study(study, trial, record, search)
+        return record
+    store.folder.mkdir(parents=True, exist_ok=True)
+    store.discard_leftovers()
+    hyperparameters = suggest_hyperparameters(trial, search.space)
+    record.hyperparameters = hyperparameters.to_dict()
+    record.bracket = bracket_of(study, slot)
+    record.attempts += 1
+    record.host = socket.gethostname()
+    record.started_at = record.started_at or time.time()
+    store.write(record)
+    _report_missing(study, trial, record, search)
+    try:
+        if record.attempts > MAX_ATTEMPTS:
+            raise _TrialFailed(
+                f"its process died {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: probably out of memory"
+            )
+        state = _train(trial, record, store, hyperparameters, search, seed, data)
+    except _TrialFailed as failure:
+        state, record.reason = "FAIL", str(failure)
+        logger.warning("trial %d failed: %s", slot, failure)
+    record.state = state
+    record.ended_at = time.time()
+    if record.epochs:
+        _keep_model(store, record, hyperparameters, data)
+    store.write(record)
+    finish_in_study(study, trial, record, search)
+    return record
+
+
+class _TrialFailed(Exception):
+    """The trial cannot go on; nothing else is concerned."""
+
+
+def _train(
+    trial: optuna.Trial,
+    record: TrialRecord,
+    store: TrialStore,
+    hyperparameters: Hyperparameters,
+    search: SearchConfig,
+    seed: int,
+    data: Dataset,
+) -> str:
+    import keras
+    import tensorflow as tf
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0]))
+    epoch = len(record.epochs)
+    try:
+        # A trial that was stopped between its report and the pruner's answer is asked about again.
+        if 0 < epoch < search.max_epochs and trial.should_prune():
+            return "PRUNED"
+        if epoch == 0:
+            model = build_resnet(hyperparameters, data.image_shape, data.n_classes, name=f"trial_{trial.number}")
+        else:
+            model = load_model(store.checkpoint_path(epoch))
+            logger.info("trial %d goes on after epoch %d", trial.number, epoch)
+        record.device, record.n_parameters = device_name(), model.count_params()
+        trainer = Trainer(model, hyperparameters)
+        function = model_function(model)
+        valid_images, valid_labels = data.images("valid"), data.labels("valid")
+        train_images, train_labels = _training_images(data), data.labels("train")
+        while epoch < search.max_epochs:
+            epoch += 1
+            started_at = time.time()
+            training = trainer.train_epoch(train_images, train_labels, (seed, trial.number, epoch))
+            metrics = classification_metrics(function.predict(valid_images, _PREDICTION_BATCH_SIZE), valid_labels)
+            if not math.isfinite(training.loss):
+                raise _TrialFailed(f"diverged in epoch {epoch}: training loss {training.loss}")
+            if not all(map(math.isfinite, metrics.values())):
+                raise _TrialFailed(f"diverged in epoch {epoch}: predictions are not finite")
+            save_model(model, store.checkpoint_path(epoch))
+            record.epochs.append(
+                Epoch(
+                    epoch=epoch,
+                    rung=rung_of(epoch, record.bracket, search.reduction_factor),
+                    started_at=started_at,
+                    ended_at=time.time(),
+                    train_cross_entropy=training.cross_entropy,
+                    train_error=training.error,
+                    valid_error=metrics["error"],
+                    valid_macro_f1_error=metrics["macro_f1_error"],
+                    valid_cross_entropy=metrics["cross_entropy"],
+                    learning_rate=hyperparameters.learning_rate,
+                )
+            )
+            record.attempts = 1
+            store.write(record)
+            trial.report(metrics[search.metric], step=epoch)
+            logger.info("trial %d epoch %d: %s %.4f", trial.number, epoch, search.metric, metrics[search.metric])
+            # A trial that has all its epochs is complete: the pruner has nothing left to save.
+            if epoch < search.max_epochs and trial.should_prune():
+                return "PRUNED"
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise _TrialFailed(f"out of memory in epoch {epoch}: {str(error).splitlines()[0][:200]}") from error
+    return "COMPLETE"
+
+
+def _training_images(data: Dataset) -> npt.NDArray[np.uint8]:
+    stored = data.image_array("train")
+    return stored[...] if stored.nbytes <= _MAX_BYTES_IN_MEMORY else stored
+
+
+def _keep_model(store: TrialStore, record: TrialRecord, hyperparameters: Hyperparameters, data: Dataset) -> None:
+    """Save the last epoch's weights without the optimizer's state, which is twice their size."""
+    trained = load_model(store.checkpoint_path(len(record.epochs)))
+    model = build_resnet(hyperparameters, data.image_shape, data.n_classes, name=f"trial_{record.slot}")
+    model.set_weights(trained.get_weights())
+    record.weights_sha256 = weights_sha256(model)
+    save_model(model, store.model_path)
+
+
+def finish_in_study(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, search: SearchConfig) -> None:
+    """Tell Optuna what the record says, unless it knows already.
+
+    Raises:
+        SearchError: Optuna knows something else.
+    """
+    state = TrialState[record.state]
+    known = study.get_trials(deepcopy=False)[record.slot].state
+    if known.is_finished():
+        if known != state:
+            raise SearchError(
+                f"trial {record.slot} ended twice",
+                where=study.study_name,
+                found=f"{known.name} in the journal",
+                expected=f"{state.name} as in its record",
+            )
+        return
+    if record.reason:
+        trial.set_user_attr("reason", record.reason)
+    value = None if state == TrialState.FAIL else getattr(record.epochs[-1], f"valid_{search.metric}")
+    study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+
+
+def _report_missing(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, search: SearchConfig) -> None:
+    """Report epochs whose process died between the record and the report."""
+    known = study.get_trials(deepcopy=False)[record.slot].intermediate_values
+    for epoch in record.epochs:
+        if epoch.epoch not in known:
+            trial.report(getattr(epoch, f"valid_{search.metric}"), step=epoch.epoch)

@@ -1,0 +1,109 @@
+"""`ensembleflow select`: the best ensemble of a library for one budget."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ensembleflow.config import SelectionConfig
+from ensembleflow.library import open_predictions
+from ensembleflow.models.metrics import METRICS
+from ensembleflow.selection.tables import read_costs, select_for_budget
+
+__all__ = ["add_command"]
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `select` to the command line."""
+    defaults = SelectionConfig()
+    parser = subparsers.add_parser(
+        "select",
+        help="choose the ensemble of cached models that fits a budget",
+        description="Choose the ensemble of cached models that fits a budget, by SMOBF (greedy, cost-aware).",
+    )
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.h5", help="the library's cached predictions")
+    parser.add_argument("--costs", type=Path, required=True, metavar="costs.csv", help="the library's measured costs")
+    parser.add_argument("--budget", required=True, help="seconds (320), or a multiple of the models' median cost (4x)")
+    parser.add_argument(
+        "--weights",
+        type=float,
+        nargs="+",
+        default=defaults.weights,
+        metavar="W",
+        help=f"weights of the cost in the score, 0 to 1 (default: {' '.join(map(str, defaults.weights))})",
+    )
+    parser.add_argument(
+        "--loss", choices=list(METRICS), default=defaults.loss, help=f"validation loss (default: {defaults.loss})"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON, as in budget-*.json")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with open_predictions(arguments.predictions) as predictions:
+        costs_seconds = read_costs(arguments.costs, predictions.models, arguments.predictions)
+        chosen = select_for_budget(predictions, costs_seconds, arguments.budget, arguments.weights, arguments.loss)
+        costs = dict(zip(predictions.models, map(float, costs_seconds), strict=True))
+    if arguments.json:
+        print(json.dumps(chosen, indent=1, allow_nan=False))
+    else:
+        _print_tables(chosen, costs)
+    return 0
+
+
+def _print_tables(chosen: dict[str, Any], costs: dict[str, float]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    weight = "no weight: the best single model" if chosen["weight"] is None else f"weight {chosen['weight']:g}"
+    console.print(
+        f"{chosen['study']}: {len(chosen['members'])} of {len(costs)} models, {weight}; "
+        f"{chosen['cost_seconds']:.4g} s of a budget of {chosen['budget']} ({chosen['budget_seconds']:.4g} s)",
+        soft_wrap=True,
+    )
+    console.print(f"stopped: {_stop_reason(chosen)}", soft_wrap=True)
+    members = Table("member", "cost s", box=SIMPLE_HEAD)
+    for model in chosen["members"]:
+        members.add_row(model, f"{costs[model]:.4g}")
+    metrics = Table("metric", "valid", "test", box=SIMPLE_HEAD)
+    for name in METRICS:
+        metrics.add_row(name.replace("_", " "), _number(chosen["valid"][name]), _number(chosen["test"][name]))
+    loss = f"valid_{chosen['loss']}"
+    rivals = Table("method", "weight", "members", "cost s", loss.replace("_", " "), "test error", "", box=SIMPLE_HEAD)
+    rivals.columns[0].no_wrap = True
+    for row in _shown_rows(chosen):
+        rivals.add_row(
+            row["method"],
+            "" if row["weight"] is None else f"{row['weight']:g}",
+            str(row["n_members"]),
+            f"{row['cost_seconds']:.4g}",
+            _number(row[loss]),
+            _number(row["test_error"]),
+            "chosen" if row["chosen"] else "",
+        )
+    for table in (members, metrics, rivals):
+        console.print(table)
+    for dropped in chosen["dropped"]:
+        console.print(f"left out: {dropped['model']}: {dropped['reason']}", soft_wrap=True)
+
+
+def _shown_rows(chosen: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    """All but forward greedy's path, of which only the ensemble of lowest validation loss."""
+    rows = chosen["ensembles"]
+    path = [row for row in rows if row["method"] == "forward_greedy"]
+    best = min(path, key=lambda row: (row[f"valid_{chosen['loss']}"] or 0.0, row["n_members"]))
+    return [*(row for row in rows if row["method"] != "forward_greedy"), best]
+
+
+def _stop_reason(chosen: dict[str, Any]) -> str:
+    run = [step for step in chosen["trace"] if (step["method"], step["weight"]) == ("smobf", chosen["weight"])]
+    return str(run[-1]["stop_reason"])
+
+
+def _number(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.4f}"

@@ -1,0 +1,293 @@
+"""Opening a bundle: everything needed to serve an ensemble, checked before any of it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ensembleflow.allocation import Allocation, Member, Pipeline, Placement, assign_cores
+from ensembleflow.config.models import DeviceConfig
+from ensembleflow.errors import BundleError
+
+__all__ = [
+    "ANSWER_TOLERANCE",
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "Bundle",
+    "Manifest",
+    "check_answers",
+    "file_checksums",
+    "open_bundle",
+]
+
+MANIFEST = "bundle.json"
+SCHEMA_VERSION = 1
+
+# Batch sizes, thread counts and processors change the order of float32 sums, hence answers by about 1e-6;
+# a wrong model or wrong pixels change them by 1e-2 and more.
+ANSWER_TOLERANCE = 1e-4
+
+_MAX_MANIFEST_BYTES = 16 * 2**20
+_MAX_FILES = 100_000
+_REMAKE_HINT = "copy the bundle again, or delete it and run snakemake again"
+
+_ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
+_Pixels = Annotated[int, Field(ge=1, le=16384)]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class BundledMember(_Part):
+    """A member and its place."""
+
+    model: _ModelId
+    device: str
+    batch_size: int = Field(ge=1, le=65536)
+
+
+class BundledDevice(_Part):
+    """A device of the machine that the allocation was measured on."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    core_ids: list[int] = Field(min_length=1, max_length=4096)
+    memory_mb: int = Field(ge=1)
+
+
+class Manifest(_Part):
+    """What `bundle.json` holds.
+
+    Attributes:
+        image_shape: (height, width, channels).
+        valid: the ensemble's metrics on the validation images; `test` likewise.
+        cost_seconds: the members' summed cost.
+        images_per_second: measured with this allocation on the machine that made the bundle.
+        files: SHA-256 of every other file, by its path within the bundle.
+    """
+
+    schema_version: Literal[1] = 1
+    study: str
+    budget: str
+    members: list[BundledMember] = Field(min_length=1, max_length=1000)
+    devices: list[BundledDevice] = Field(min_length=1, max_length=1000)
+    class_names: list[str] = Field(min_length=1, max_length=1_000_000)
+    image_shape: tuple[_Pixels, _Pixels, Literal[1, 3]]
+    combiner: Literal["average"] = "average"
+    valid: dict[str, float]
+    test: dict[str, float]
+    cost_seconds: float
+    images_per_second: float
+    dataset_checksum: str
+    files: dict[str, _Sha256]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes:
+        path: its folder.
+        manifest: its `bundle.json`.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of class i at place i."""
+        return self.manifest.class_names
+
+    def pipeline(self) -> Pipeline:
+        """The ensemble under the bundle's allocation, to be used in a `with` block.
+
+        Cores are assigned anew: a machine with fewer of them has its devices share cores, with a warning.
+        """
+        manifest = self.manifest
+        devices = assign_cores(
+            [
+                DeviceConfig(name=each.name, cores=len(each.core_ids), memory_mb=each.memory_mb)
+                for each in manifest.devices
+            ]
+        )
+        members = [Member(each.model, self.path / "members" / each.model) for each in manifest.members]
+        allocation: Allocation = tuple(Placement(each.model, each.device, each.batch_size) for each in manifest.members)
+        return Pipeline(
+            members,
+            devices,
+            allocation,
+            image_shape=manifest.image_shape,
+            n_classes=len(manifest.class_names),
+        )
+
+    def check_images(self) -> npt.NDArray[np.uint8]:
+        """Some validation images, uint8 (images, height, width, channels).
+
+        Raises:
+            BundleError: they have another shape or type.
+        """
+        return self._array("check/images.npy", np.dtype(np.uint8), self.manifest.image_shape)
+
+    def check_probabilities(self) -> npt.NDArray[np.float32]:
+        """The cached answers of the ensemble to `check_images`, float32 (images, classes).
+
+        Raises:
+            BundleError: they have another shape or type.
+        """
+        return self._array("check/probabilities.npy", np.dtype(np.float32), (len(self.class_names),))
+
+    def _array(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.path / name
+        try:
+            # Mapped, so that a header that promises too much takes no memory.
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BundleError("a file of the bundle is damaged", where=path, found=error, hint=_REMAKE_HINT) from None
+        if array.dtype != dtype or array.shape[1:] != shape:
+            raise BundleError(
+                "a file of the bundle is damaged",
+                where=path,
+                found=f"{array.dtype} {array.shape}",
+                expected=f"{dtype} (n, {', '.join(map(str, shape))})",
+                hint=_REMAKE_HINT,
+            )
+        return np.asarray(array)
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open a bundle: its schema version is known, and its files are those that were written, no more and no less.
+
+    Checksums tell damage, not malice: as with any model, run only bundles from people you trust.
+
+    Raises:
+        BundleError: the bundle is missing, of another version, or a file of it is missing, changed or foreign.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path / MANIFEST)
+    _check_files(path, manifest.files)
+    devices = {each.name for each in manifest.devices}
+    for member in manifest.members:
+        if member.device not in devices:
+            raise BundleError(
+                "a bundle is damaged",
+                where=f"{path / MANIFEST}: members: {member.model}",
+                found=f"device {member.device}",
+                expected=f"one of {', '.join(sorted(devices))}",
+                hint=_REMAKE_HINT,
+            )
+    return Bundle(path, manifest)
+
+
+def check_answers(bundle: Bundle, pipeline: Pipeline) -> None:
+    """Have the running ensemble predict the bundle's check images, and compare with the cached answers.
+
+    Raises:
+        BundleError: an answer differs by more than `ANSWER_TOLERANCE`.
+        MemberError: a member failed.
+    """
+    images, expected = bundle.check_images(), bundle.check_probabilities()
+    answers = pipeline.predict(images)
+    difference = np.abs(answers - expected).max(axis=1) if answers.shape == expected.shape else np.array([np.inf])
+    worst = float(difference.max(initial=0.0))
+    if not worst <= ANSWER_TOLERANCE:  # a NaN is refused as well
+        raise BundleError(
+            "the bundle answers differently from the cached predictions",
+            where=bundle.path,
+            found=f"a probability that differs by {worst:.2g}; {int((~(difference <= ANSWER_TOLERANCE)).sum())} of "
+            f"{len(images)} images differ",
+            expected=f"at most {ANSWER_TOLERANCE:g}",
+            hint="the exported models and the cached predictions come from different runs: "
+            "make the library again (snakemake library --forcerun cache_predictions)",
+        )
+
+
+def file_checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under `folder` but the manifest, by relative path, in order."""
+    return {name: _sha256(folder / name) for name in sorted(_walk(folder))}
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(
+            "there is no bundle", where=path.parent, expected=f"a folder with {MANIFEST}", hint="check the path"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(
+            "a bundle is damaged", where=path, found=error, expected="JSON of less than 16 MB", hint=_REMAKE_HINT
+        ) from None
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            "a bundle is of another version",
+            where=f"{path}: schema_version",
+            found=version,
+            expected=SCHEMA_VERSION,
+            hint="use the version of ensembleflow that made it, or make the bundle again",
+        )
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise BundleError(
+            "a bundle is damaged",
+            where=f"{path}: {'.'.join(map(str, first['loc']))}",
+            found=first["msg"],
+            hint=_REMAKE_HINT,
+        ) from None
+
+
+def _check_files(folder: Path, checksums: dict[str, str]) -> None:
+    present = set(_walk(folder))
+    faults = [f"missing: {name}" for name in sorted(checksums.keys() - present)]
+    faults += [f"not part of the bundle: {name}" for name in sorted(present - checksums.keys())]
+    faults += [
+        f"changed: {name}" for name in sorted(present & checksums.keys()) if _sha256(folder / name) != checksums[name]
+    ]
+    if faults:
+        raise BundleError(
+            "the bundle's files are not those that were written",
+            where=folder,
+            found="\n            ".join(faults[:10] + ([f"and {len(faults) - 10} more"] if len(faults) > 10 else [])),
+            hint=_REMAKE_HINT,
+        )
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    n_files = 0
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.is_symlink():
+                raise BundleError("a bundle must not hold links", where=path, hint=_REMAKE_HINT)
+        for name in files:
+            relative = Path(parent, name).relative_to(folder).as_posix()
+            if relative == MANIFEST:
+                continue
+            n_files += 1
+            if n_files > _MAX_FILES:
+                raise BundleError("a bundle has too many files", where=folder, expected=f"at most {_MAX_FILES}")
+            yield relative
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError("a file of the bundle cannot be read", where=path, found=error.strerror) from None

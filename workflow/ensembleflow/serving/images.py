@@ -1,0 +1,97 @@
+"""Images to predict, from image files and NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ensembleflow.datasets import read_image
+from ensembleflow.errors import DatasetError
+
+__all__ = ["NamedImages", "read_images"]
+
+
+@dataclass(frozen=True)
+class NamedImages:
+    """Images and where each comes from.
+
+    Attributes:
+        images: uint8 (images, height, width, channels).
+        files: each image's file.
+        indices: each image's place in its file; None if the file is one image.
+        resized: the files that were resized, with their former width and height in pixels.
+    """
+
+    images: npt.NDArray[np.uint8]
+    files: list[str]
+    indices: list[int | None]
+    resized: list[tuple[str, int, int]]
+
+
+def read_images(paths: Sequence[str | Path], image_shape: tuple[int, int, int]) -> NamedImages:
+    """Read image files, as the training images were read, and `.npy` arrays.
+
+    Args:
+        paths: image files of any size, and uint8 arrays of one or many images of exactly `image_shape`.
+        image_shape: (height, width, channels).
+
+    Raises:
+        DatasetError: files are missing or unreadable; one message names all of them.
+    """
+    parts: list[npt.NDArray[np.uint8]] = []
+    files: list[str] = []
+    indices: list[int | None] = []
+    resized: list[tuple[str, int, int]] = []
+    faults: list[str] = []
+    for path in paths:
+        try:
+            if Path(path).suffix.lower() == ".npy":
+                part, several = _read_array(path, image_shape)
+            else:
+                part, several = read_image(path, image_shape)[np.newaxis], False
+                with Image.open(path) as image:
+                    width, height = image.size
+                if (height, width) != image_shape[:2]:
+                    resized.append((str(path), width, height))
+        except DatasetError as error:
+            faults.append(f"{path}: {error.found}")
+            continue
+        parts.append(part)
+        files += [str(path)] * len(part)
+        indices += list(range(len(part))) if several else [None]
+    if faults:
+        raise DatasetError(
+            f"{len(faults)} of {len(paths)} files cannot be predicted",
+            found="\n            ".join(faults),
+            expected=f"image files, or .npy files with uint8 arrays of shape {_shape_text(image_shape)}",
+        )
+    images = np.concatenate(parts) if parts else np.empty((0, *image_shape), np.uint8)
+    return NamedImages(images, files, indices, resized)
+
+
+def _read_array(path: str | Path, image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint8], bool]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise DatasetError("an array cannot be read", where=path, found=error.strerror or error) from None
+    except (ValueError, EOFError) as error:
+        raise DatasetError("an array cannot be read", where=path, found=str(error).splitlines()[0]) from None
+    shapes = [image_shape]
+    if image_shape[2] == 1:
+        shapes.append(image_shape[:2])  # type: ignore[arg-type]
+    for shape in shapes:
+        if array.dtype == np.uint8 and array.shape == shape:
+            return np.asarray(array).reshape(1, *image_shape), False
+        if array.dtype == np.uint8 and array.shape[1:] == shape:
+            return np.asarray(array).reshape(-1, *image_shape), True
+    raise DatasetError("an array has another shape or type", where=path, found=f"{array.dtype} array {array.shape}")
+
+
+def _shape_text(image_shape: tuple[int, int, int]) -> str:
+    height, width, channels = image_shape
+    return f"({height}, {width}, {channels}) or (n, {height}, {width}, {channels})"

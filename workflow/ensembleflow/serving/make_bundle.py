@@ -1,0 +1,149 @@
+"""The bundles stage: an ensemble with all that a server needs, in one folder, proven to answer as measured."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.datasets import open_dataset
+from ensembleflow.errors import BundleError
+from ensembleflow.io import atomic_directory, link_or_copy, provenance, read_json, write_json
+from ensembleflow.library import open_predictions
+from ensembleflow.serving.bundle import (
+    ANSWER_TOLERANCE,
+    MANIFEST,
+    BundledDevice,
+    BundledMember,
+    Manifest,
+    check_answers,
+    file_checksums,
+    open_bundle,
+)
+
+__all__ = ["make_bundle"]
+
+_LOG = logging.getLogger("ensembleflow.serving")
+
+_MAX_CHECK_IMAGES = 200
+_MAX_CHECK_BYTES = 32 * 2**20
+
+
+def make_bundle(
+    selection_json: str | Path,
+    allocation_json: str | Path,
+    exported_dir: str | Path,
+    predictions_h5: str | Path,
+    dataset_h5: str | Path,
+    output_dir: str | Path,
+) -> None:
+    """Write a self-contained bundle, and prove that its members answer as the cached predictions say.
+
+    The bundle is opened and run as a server would, on up to 200 validation images; if an answer differs by
+    more than `ANSWER_TOLERANCE`, there is no bundle.
+
+    Args:
+        selection_json: the chosen ensemble (`budget-{budget}.json`).
+        allocation_json: its allocation (`devices-{n}.json`).
+        exported_dir: the folder of the models' exported functions.
+        predictions_h5: the cached predictions.
+        dataset_h5: the dataset.
+        output_dir: the bundle.
+
+    Raises:
+        ArtefactError: an input is missing or damaged.
+        BundleError: the inputs do not belong together, or the answers differ.
+        MemberError: a member cannot run.
+    """
+    selection = read_json(selection_json, ["study", "budget", "members", "cost_seconds", "valid", "test"])
+    allocation = read_json(allocation_json, ["study", "budget", "members", "devices", "images_per_second"])
+    for key in ("study", "budget"):
+        _same(selection_json, allocation_json, key, selection[key], allocation[key])
+    models: list[str] = selection["members"]
+    _same(selection_json, allocation_json, "members", models, [each["model"] for each in allocation["members"]])
+
+    with atomic_directory(output_dir) as folder:
+        for model in models:
+            _copy_folder(Path(exported_dir) / model, folder / "members" / model)
+        dataset = _write_check(dataset_h5, predictions_h5, models, folder / "check")
+        manifest = Manifest(
+            study=selection["study"],
+            budget=selection["budget"],
+            members=[
+                BundledMember(model=each["model"], device=each["device"], batch_size=each["batch_size"])
+                for each in allocation["members"]
+            ],
+            devices=[BundledDevice(**each) for each in allocation["devices"]],
+            valid=selection["valid"],
+            test=selection["test"],
+            cost_seconds=selection["cost_seconds"],
+            images_per_second=allocation["images_per_second"],
+            files=file_checksums(folder),
+            provenance=provenance(),
+            **dataset,
+        )
+        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        bundle = open_bundle(folder)
+        with bundle.pipeline() as pipeline:
+            try:
+                check_answers(bundle, pipeline)
+            except BundleError as error:
+                error.where = str(predictions_h5)  # the folder that it names is about to be removed
+                raise
+    _LOG.info("%s: answers agree with the cached predictions within %g", output_dir, ANSWER_TOLERANCE)
+
+
+def _write_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list[str], folder: Path) -> dict[str, Any]:
+    """Write check images and answers; give what the manifest says about the dataset."""
+    with open_dataset(dataset_h5) as dataset, open_predictions(predictions_h5) as predictions:
+        _same(dataset_h5, predictions_h5, "dataset_checksum", dataset.checksum, predictions.dataset_checksum)
+        missing = [model for model in models if model not in predictions.models]
+        if missing:
+            raise BundleError(
+                "members of the ensemble have no cached predictions", where=predictions_h5, found=", ".join(missing)
+            )
+        images = dataset.images("valid")
+        places = _spread(len(images), images[0].nbytes)
+        rows = [predictions.models.index(model) for model in models]
+        average = predictions.probabilities("valid")[rows][:, places].mean(axis=0, dtype=np.float64)
+        folder.mkdir()
+        np.save(folder / "images.npy", images[places], allow_pickle=False)
+        np.save(folder / "probabilities.npy", average.astype(np.float32), allow_pickle=False)
+        return {
+            "class_names": dataset.class_names,
+            "image_shape": dataset.image_shape,
+            "dataset_checksum": dataset.checksum,
+        }
+
+
+def _spread(n_images: int, image_bytes: int) -> npt.NDArray[np.intp]:
+    n_checked = max(1, min(n_images, _MAX_CHECK_IMAGES, _MAX_CHECK_BYTES // image_bytes))
+    return np.linspace(0, n_images - 1, n_checked).astype(np.intp)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise BundleError(
+            "a member's exported function is missing", where=source, hint="snakemake library makes it again"
+        )
+    for parent, _, files in os.walk(source):
+        for name in files:
+            file = Path(parent, name)
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(file, copy)
+
+
+def _same(first: str | Path, second: str | Path, key: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise BundleError(
+            "two artefacts do not belong together",
+            where=f"{second}: {key}",
+            found=found,
+            expected=f"{expected}, as in {first}",
+            hint="make the newer stages again: snakemake bundles --forcerun allocate_ensemble",
+        )

@@ -1,0 +1,15 @@
+"""Rule cache_predictions: `ensembleflow.library.cache_predictions`."""
+
+from ensembleflow.io import rule_log
+from ensembleflow.library import cache_predictions
+
+with rule_log(snakemake.log[0]):
+    cache_predictions(
+        models_csv=snakemake.input.models,
+        model_folders=snakemake.input.trained,
+        dataset_path=snakemake.input.dataset,
+        study=snakemake.wildcards.study,
+        exported_dir=snakemake.output.exported,
+        predictions_h5=snakemake.output.predictions,
+        threads=snakemake.threads,
+    )

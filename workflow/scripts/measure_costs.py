@@ -1,0 +1,14 @@
+"""Rule measure_costs: `ensembleflow.library.measure_costs`."""
+
+from ensembleflow.config import CostConfig
+from ensembleflow.io import rule_log
+from ensembleflow.library import measure_costs
+
+with rule_log(snakemake.log[0]):
+    measure_costs(
+        models_csv=snakemake.input.models,
+        exported_dir=snakemake.input.exported,
+        dataset_path=snakemake.input.dataset,
+        config=CostConfig.model_validate_json(snakemake.params.cost),
+        costs_csv=snakemake.output.costs,
+    )

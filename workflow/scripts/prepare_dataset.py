@@ -1,0 +1,8 @@
+"""Rule prepare_dataset: `ensembleflow.datasets.prepare_dataset`."""
+
+from ensembleflow.config import DatasetConfig
+from ensembleflow.datasets import prepare_dataset
+from ensembleflow.io import rule_log
+
+with rule_log(snakemake.log[0]):
+    prepare_dataset(DatasetConfig.model_validate_json(snakemake.params.dataset), snakemake.output.dataset)

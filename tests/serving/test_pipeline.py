@@ -161,7 +161,7 @@ def test_a_member_killed_at_work_fails_that_request_and_harms_no_other(pipeline,
 
 def test_shared_memory_has_no_name_that_could_be_left_behind(pipeline):
     for pid in pids(pipeline):
-        shared = [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.split()[1].endswith("s")]
+        shared = [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.split()[1] == "rw-s"]
         assert len(shared) == 2
         assert all("/memfd:ensembleflow (deleted)" in line for line in shared)
 

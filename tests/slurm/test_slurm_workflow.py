@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -49,12 +48,17 @@ def run(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> Cluste
     clone = tmp_path_factory.mktemp("clone") / "ensembleflow"
     _copy_repository(clone)
     earlier = {job.id for job in slurm_lab.jobs()}
-    environment = {**slurm_lab.environment, "PYTHONPATH": str(clone / "workflow")}
     command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", *CONFIG_FILES]
     # Only for speed: nothing here is minutes long.
     quick = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10"]
     done = subprocess.run(
-        [*command, *quick], cwd=clone, env=environment, capture_output=True, text=True, timeout=540, check=False
+        [*command, *quick],
+        cwd=clone,
+        env=slurm_lab.environment,
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
     )
     config = load_config([clone / name for name in CONFIG_FILES])
     jobs = [job for job in slurm_lab.jobs() if job.id not in earlier]
@@ -107,7 +111,8 @@ def test_each_search_job_had_the_gpu_it_asked_for(run: ClusterRun, slurm_lab: Sl
         assert job.nodes == (slurm_lab.gpu_node,)
         assert job.gpus == 1
         assert job.fields["TresPerJob"] == "gres:gpu:1"
-        assert {task.cuda_visible_devices for task in run.tasks if task.job == job.id} == {"0"}
+        (device,) = {task.cuda_visible_devices for task in run.tasks if task.job == job.id}
+        assert device in [str(index) for index in range(slurm_lab.n_gpus)]
 
 
 def test_no_other_job_was_given_a_gpu(run: ClusterRun) -> None:
@@ -117,9 +122,11 @@ def test_no_other_job_was_given_a_gpu(run: ClusterRun) -> None:
 
 
 def test_the_search_code_itself_saw_the_gpu(run: ClusterRun) -> None:
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in run.study.glob("search/trials/job-*.json")]
-    assert len(records) == len(run.search_jobs)
-    assert {record["provenance"]["machine"]["cuda_visible_devices"] for record in records} == {"0"}
+    for job in run.search_jobs:
+        number = job.comment.rpartition("_")[2]
+        record = json.loads((run.study / f"search/trials/job-{number}.json").read_text(encoding="utf-8"))
+        given = {task.cuda_visible_devices for task in run.tasks if task.job == job.id}
+        assert {record["provenance"]["machine"]["cuda_visible_devices"]} == given
 
 
 def test_the_jobs_asked_for_what_the_config_says(run: ClusterRun) -> None:
@@ -151,9 +158,11 @@ def test_each_budget_has_a_whole_bundle(run: ClusterRun) -> None:
 
 
 def test_the_report_is_there(run: ClusterRun) -> None:
-    assert list(run.results.rglob("figures/*.png"))
-    assert list(run.results.rglob("figures/*.svg"))
-    assert list(run.results.rglob("report.html"))
+    figures = {path.stem for path in run.results.glob("figures/*.png")}
+    assert figures
+    assert figures == {path.stem for path in run.results.glob("figures/*.svg")}
+    assert figures <= {path.stem for path in run.results.glob("tables/*.csv")}
+    assert {row["budget"] for row in _rows(run.results / "tables/budgets.csv")} >= set(run.config.selection.budgets)
 
 
 def test_nothing_is_left_to_do(run: ClusterRun) -> None:
@@ -161,7 +170,6 @@ def test_nothing_is_left_to_do(run: ClusterRun) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--configfile", *CONFIG_FILES],
         cwd=clone,
-        env={**os.environ, "PYTHONPATH": str(clone / "workflow")},
         capture_output=True,
         text=True,
         check=False,

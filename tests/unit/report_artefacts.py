@@ -44,6 +44,7 @@ def write_artefacts(
     budgets: Sequence[str] = ("1x", "2x", "4x", "8x"),
     device_counts: Sequence[int] = (2,),
     max_members: int = 12,
+    with_failed_bench: bool = True,
     seed: int = 0,
 ) -> Artefacts:
     """Write the artefacts of one study; `brackets=None` is random search, without brackets or rungs."""
@@ -65,7 +66,7 @@ def write_artefacts(
         selection_jsons.append(selection / f"budget-{budget}.json")
         write_json(selection_jsons[-1], _selection(chosen))
         for n_devices in device_counts:
-            allocation, benches = _allocation(rng, budget, chosen.members.split(), n_devices, costs)
+            allocation, benches = _allocation(rng, chosen, n_devices, costs, with_failed_bench)
             folder = study / "allocation" / f"budget-{budget}"
             allocation_jsons.append(folder / f"devices-{n_devices}.json")
             search_csvs.append(folder / f"search-{n_devices}.csv")
@@ -252,8 +253,9 @@ def _selection(chosen: pd.Series) -> dict[str, Any]:
 
 
 def _allocation(
-    rng: np.random.Generator, budget: str, members: Sequence[str], n_devices: int, costs: pd.DataFrame
+    rng: np.random.Generator, chosen: pd.Series, n_devices: int, costs: pd.DataFrame, with_failed_bench: bool
 ) -> tuple[dict[str, Any], pd.DataFrame]:
+    members = chosen.members.split()
     cost = costs.set_index("model").cost_seconds
     placed = {model: (index % n_devices, 32) for index, model in enumerate(members)}
 
@@ -266,7 +268,7 @@ def _allocation(
     benches: list[dict[str, Any]] = []
 
     def bench(step: int, move: str, allocation: dict[str, tuple[int, int]]) -> float:
-        broken = len(benches) == 3
+        broken = with_failed_bench and len(benches) == 3
         score = 0.0 if broken else speed(allocation)
         text = " ".join(f"{model}@cpu{device}/{size}" for model, (device, size) in allocation.items())
         benches.append(
@@ -295,7 +297,7 @@ def _allocation(
         placed[model] = place
     allocation = {
         "study": STUDY,
-        "budget": budget,
+        "budget": chosen.budget,
         "n_devices": n_devices,
         "devices": [{"name": f"cpu{i}", "core_ids": [i], "memory_mb": 6144} for i in range(n_devices)],
         "members": [

@@ -76,6 +76,7 @@ AWKWARD: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (tuple(FIGURES), {"n_trials": 1, "budgets": ("2x",)}),
     (ENSEMBLE_FIGURES, {"budgets": ("320",)}),
     (ENSEMBLE_FIGURES, {"budgets": ("8x",), "max_members": 1, "device_counts": (1,)}),
+    (ENSEMBLE_FIGURES[1:], {"budgets": ("2x", "8x"), "with_failed_bench": False}),
     (ENSEMBLE_FIGURES[1:], {"budgets": ("2x", "8x"), "device_counts": (1, 2, 3)}),
     (ENSEMBLE_FIGURES[1:], {"budgets": ("8x",), "max_members": 2, "device_counts": (4,)}),
 ]

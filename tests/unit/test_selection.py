@@ -28,8 +28,11 @@ def problems(draw, distinct=False):
     costs = rng.uniform(0.1, 2.0, n_models)
     if not distinct:
         if draw(st.booleans()):
-            probabilities = np.round(probabilities, 1)  # zero probabilities and equal losses
-            probabilities /= np.maximum(probabilities.sum(axis=2, keepdims=True), 0.1)
+            rounded = np.round(probabilities, 1)  # zero probabilities and equal losses
+            rounded /= np.maximum(rounded.sum(axis=2, keepdims=True), 0.1)
+            # A model that became constant would be left out, and the budget might fit no other.
+            varied = np.ptp(rounded, axis=1).max(axis=1) > 0.01
+            probabilities[varied] = rounded[varied]
         if draw(st.booleans()):
             probabilities[-1] = probabilities[0]
         if draw(st.booleans()):
@@ -193,6 +196,14 @@ def test_equal_models_are_chosen_by_cost_then_index_and_only_once():
     assert smobf(probabilities, LABELS, [2.0, 1.0, 1.0, 2.0]).members == [1]
 
 
+def test_rounding_is_no_gain():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        p_true = rng.uniform(0.2, 0.9, 8) * (1 + rng.integers(-4, 5, (6, 8)) * 1e-16)
+        result = smobf(np.stack([p_true, 1 - p_true], axis=2), np.zeros(8, int), np.ones(6))
+        assert len(result.members) == 1
+
+
 def test_equal_results_of_the_weights_fall_to_the_first():
     result = smobf(sharp(LABELS, 2, [0.6, 0.7, 0.8, 0.9])[None], LABELS, [1.0], budget=1.0, weights=(0.01, 0.1))
     assert result.weight == 0.01
@@ -219,9 +230,9 @@ def test_without_a_budget_cost_only_breaks_ties():
 
 def test_a_multiple_of_equal_costs_holds_that_many_models():
     rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet(np.ones(3), (12, 8))
-    for n_members in range(1, 13):
-        path = forward_greedy(probabilities, rng.integers(0, 3, 8), [0.1] * 12, budget=f"{n_members}x").path
+    probabilities = rng.dirichlet(np.ones(3), (18, 8))
+    for n_members in range(1, 19):
+        path = forward_greedy(probabilities, rng.integers(0, 3, 8), [0.1] * 18, budget=f"{n_members}x").path
         assert len(path) == n_members
 
 
@@ -336,9 +347,12 @@ def test_a_budget_below_the_cheapest_model_names_both():
     with pytest.raises(SelectionError) as caught:
         smobf(GOOD, LABELS, [4.0, 2.0], budget="0.5x")
     message = str(caught.value)
-    assert "the budget 0.5x (1.5 s) is below the cost of every model" in message
+    assert "the budget 0.5x (1.5 s) is below the cost of every usable model" in message
     assert "the cheapest, model 1, costs 2 s" in message
     assert "1x is 3 s here" in message
+    spoilt = np.stack([GOOD[0], GOOD[1] * np.nan])
+    with pytest.raises(SelectionError, match="model 1 is left out: probabilities that are not finite"):
+        smobf(spoilt, LABELS, [4.0, 2.0], budget=3)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ensembleflow.allocation.devices import Device, assign_cores
 from ensembleflow.allocation.pipeline import Pipeline
 from ensembleflow.allocation.placement import Allocation, Placement, allocation_text, find_neighbours
 from ensembleflow.allocation.refine import Refinement, Score, refine
-from ensembleflow.allocation.worker import Member
+from ensembleflow.allocation.worker import Member, MemberError
 from ensembleflow.allocation.worst_fit import worst_fit
 from ensembleflow.config.models import AllocationConfig
 from ensembleflow.datasets import open_dataset
@@ -73,7 +74,8 @@ def allocate_ensemble(
         Placement(model, devices[place % n_devices].name, first_batch_size) for place, model in enumerate(models)
     )
     members = [Member(model, Path(exported_dir) / model) for model in models]
-    with Pipeline(members, devices, provisional, image_shape=image_shape, n_classes=n_classes) as pipeline:
+    pipeline = Pipeline(members, devices, provisional, image_shape=image_shape, n_classes=n_classes)
+    with _hint_at_batch_size(first_batch_size), pipeline:
         memory_mb = {worker.member.model: worker.peak_memory_mb for worker in pipeline.workers}
         placed = worst_fit(memory_mb, devices)
         start = tuple(Placement(model, placed[model], first_batch_size) for model in models)
@@ -134,6 +136,15 @@ class _Benching:
                 extra={"progress": True},
             )
         return score
+
+
+@contextmanager
+def _hint_at_batch_size(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except MemberError as error:
+        error.hint = f"if memory is the reason, lower the largest of allocation.batch_sizes ({batch_size})"
+        raise
 
 
 def _read_costs(costs_csv: str | Path, models: Sequence[str]) -> dict[str, float]:

@@ -45,8 +45,8 @@ def find_neighbours(
 
     The order decides what is benched when there are not benches enough for all. Costs predict how long the
     busiest device works for one request: first the moves that shorten it, then changes of batch size
-    (members of the busiest device first, nearest size first, the larger of two), then moves that lengthen it; among equals,
-    those that restart no process first.
+    (members of the busiest device first, nearest size first, the larger of two), then moves that lengthen
+    it; among equals, those that restart no process first.
 
     Args:
         allocation: the present one.

@@ -41,9 +41,8 @@ def main() -> int:
 
 
 def _obey(control: Connection, settings: dict[str, Any]) -> None:
-    pin_to_cores(settings["core_ids"])
     batch_size: int = settings["batch_size"]
-    model = _load(settings["exported"], len(settings["core_ids"]))
+    model = _load(settings["exported"], settings["core_ids"])
     image_shape, n_classes, capacity = settings["image_shape"], settings["n_classes"], settings["capacity_images"]
     images = _attach(settings["images_fd"], (capacity, *image_shape), np.uint8)
     probabilities = _attach(settings["probabilities_fd"], (capacity, n_classes), np.float32)
@@ -72,13 +71,18 @@ def _obey(control: Connection, settings: dict[str, Any]) -> None:
             control.send(("done",))
 
 
-def _load(exported: str, threads: int) -> Any:
+def _load(exported: str, core_ids: tuple[int, ...]) -> Any:
     # An exported function needs TensorFlow alone, which imports Keras only if it is there: half the
     # start-up time and a fifth of the memory are Keras and what it imports.
     sys.modules["keras"] = None  # type: ignore[assignment]
+    import tensorflow  # noqa: F401
+
     from ensembleflow.models import configure_tensorflow, load_exported
 
-    configure_tensorflow(threads)
+    # Between the import, which is long and may use any core (the members of one device would wait for each
+    # other), and the first use, when TensorFlow counts the cores that it has and makes its threads.
+    pin_to_cores(core_ids)
+    configure_tensorflow(len(core_ids))
     return load_exported(exported)
 
 

@@ -167,7 +167,8 @@ def _draw_benches(panel: Axes, benches: pd.DataFrame, styles: dict[int, Any]) ->
         )
         panel.plot(rejected.bench, rejected.images_per_second, **_BENCH)
         panel.plot(path.bench, path.images_per_second, linestyle="none", zorder=3, **_ACCEPTED)
-        panel.plot(run.bench[failed], [0.0] * int(failed.sum()), zorder=3, clip_on=False, **_FAILED)
+        if failed.any():  # an empty line that is not clipped would claim the figure's corner in the layout
+            panel.plot(run.bench[failed], [0.0] * int(failed.sum()), zorder=3, clip_on=False, **_FAILED)
         start = run[run.move == "start"]
         panel.plot(start.bench, start.images_per_second, zorder=4, **_START)
         panel.axhline(run.worst_fit_images_per_second.iloc[0], color=YELLOW_TEXT, linewidth=0.6, linestyle=(0, (1, 2)))
@@ -206,6 +207,6 @@ def _legend(benches: pd.DataFrame, styles: dict[int, Any]) -> list[Line2D]:
     if benches.failure.notna().any():
         handles.append(Line2D([], [], label="failed bench", **_FAILED))
     for n_devices, style in styles.items():
-        label = f"best so far, {n_devices} device{'' if n_devices == 1 else 's'}"
+        label = f"current allocation, {n_devices} device{'' if n_devices == 1 else 's'}"
         handles.append(Line2D([], [], color=BLUE, linewidth=0.9, linestyle=style, label=label))
     return handles

@@ -31,7 +31,7 @@ from ensembleflow.report.labels import Label, place_labels
 __all__ = ["plot_error_against_cost"]
 
 _PANEL_HEIGHT_INCHES, _LEGEND_INCHES, _LABEL_POINTS = 2.5, 0.4, 6.8
-_MAX_LABELS, _SIZES = 12, tuple(2**power for power in range(12))
+_MAX_LABELS, _SIZES = 20, tuple(2**power for power in range(12))
 _SPLITS = {"valid": "validation", "test": "test"}
 _LOOKS: dict[str, Look] = {
     "smobf": {"marker": "o", "color": BLUE, "markersize": 5.0, "linestyle": "-", "label": "SMOBF"},

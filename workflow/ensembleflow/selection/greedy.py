@@ -200,9 +200,12 @@ def _check_budget(candidates: Candidates, budget: float | str | None, budget_sec
     cheapest = min(candidates.usable, key=lambda index: (candidates.costs[index], candidates.tie_ranks[index]))
     cost = candidates.costs[cheapest]
     if cost > budget_seconds:
+        left_out = "".join(
+            f"; {candidates.names[index]} is left out: {why}" for index, why in candidates.dropped.items()
+        )
         raise SelectionError(
-            f"the budget {budget} ({budget_seconds:.6g} s) is below the cost of every model",
-            found=f"the cheapest, {candidates.names[cheapest]}, costs {cost:.6g} s",
+            f"the budget {budget} ({budget_seconds:.6g} s) is below the cost of every usable model",
+            found=f"the cheapest, {candidates.names[cheapest]}, costs {cost:.6g} s{left_out}",
             expected=f"a budget of at least {cost:.6g} s",
             hint=f"raise the budget, or search smaller models; 1x is {np.median(candidates.costs):.6g} s here",
         )

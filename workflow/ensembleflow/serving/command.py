@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ensembleflow.serving.bundle import open_bundle
 from ensembleflow.serving.images import NamedImages, read_images
 
-__all__ = ["add_command"]
+__all__ = ["add_command", "print_table"]
 
 
 def add_command(subparsers: Any) -> None:
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(answers, indent=1))
     else:
-        _print_table(answers)
+        print_table(answers)
     return 0
 
 
@@ -65,7 +65,8 @@ def _answers(
     return answers
 
 
-def _print_table(answers: list[dict[str, Any]]) -> None:
+def print_table(answers: list[dict[str, Any]]) -> None:
+    """Print one line a class: file, class, probability."""
     rows = [("file", "class", "probability")]
     for answer in answers:
         name = answer["file"] if answer["index"] is None else f"{answer['file']}[{answer['index']}]"

@@ -1,0 +1,65 @@
+# make run      the whole default workflow on this machine, from images to a report
+# make test     all tests
+# Both make .venv from the hash-checked lock; nothing else has to be installed by hand.
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS := results
+UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint typecheck imports check lock clean
+
+help:
+	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
+
+# Snakemake's exit code decides; its report is made again only when a result is newer than it.
+run: $(VENV)/run.stamp
+	@$(BIN)/snakemake --cores $(CORES) --quiet rules host reason progress
+	@if [ ! -e $(RESULTS)/report.html ] || [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures $(RESULTS)/provenance.json -newer $(RESULTS)/report.html -print -quit)" ]; then \
+	  $(BIN)/snakemake --cores 1 --quiet all --report $(RESULTS)/report.html; fi
+	@$(BIN)/ensembleflow summary --results $(RESULTS)
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+typecheck: $(VENV)/test.stamp
+	$(BIN)/mypy
+
+imports: $(VENV)/test.stamp
+	$(BIN)/lint-imports
+
+check: lint typecheck imports test
+
+# Renew the locks: the newest versions that pyproject.toml allows, the three agreeing with each other.
+lock: $(VENV)/lock.stamp
+	$(BIN)/$(UV_COMPILE) --upgrade --extra cpu -o requirements.lock
+	$(BIN)/$(UV_COMPILE) --extra cpu --extra test -c requirements.lock -o requirements-test.lock
+	grep -v '^tensorflow' requirements.lock | grep '==' | sed 's/ \\$$//' > $(VENV)/constraints.txt
+	$(BIN)/$(UV_COMPILE) --extra gpu -c $(VENV)/constraints.txt -o requirements-gpu.lock
+
+clean:
+	rm -rf $(VENV) .snakemake
+
+$(VENV)/run.stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("ensembleflow needs Python 3.11 or newer, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@echo "installing the pinned packages into $(VENV) (once, a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp requirements-test.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.lock
+	@touch $@
+
+$(VENV)/lock.stamp: $(VENV)/run.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@

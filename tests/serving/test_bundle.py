@@ -1,0 +1,240 @@
+"""Bundles: made, checked, opened elsewhere, and predicting."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ensembleflow.cli import main
+from ensembleflow.datasets import open_dataset
+from ensembleflow.errors import BundleError
+from ensembleflow.serving import make_bundle, open_bundle
+from ensembleflow.serving.command import print_table
+from stage_artefacts import Results
+
+MEMBERS = ("trial-00001", "trial-00000")
+
+
+def make(results: Results, output_dir: Path) -> None:
+    make_bundle(
+        results.selection,
+        results.allocation,
+        results.exported_dir,
+        results.predictions,
+        results.dataset,
+        output_dir,
+    )
+
+
+@pytest.fixture(scope="module")
+def original(exported, tmp_path_factory) -> Path:
+    """A bundle whose results folder is gone."""
+    folder = tmp_path_factory.mktemp("results")
+    made = tmp_path_factory.mktemp("elsewhere") / "bundle"
+    make(Results(folder, exported, MEMBERS), folder / "bundle")
+    shutil.copytree(folder / "bundle", made)
+    shutil.rmtree(folder)
+    return made
+
+
+@pytest.fixture
+def bundle(original, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    path = bundle / "bundle.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def refusal(bundle: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    return str(caught.value)
+
+
+def test_the_manifest_tells_what_the_ensemble_is(bundle):
+    manifest = open_bundle(bundle).manifest
+    assert (manifest.schema_version, manifest.study, manifest.budget) == (1, "digits-random-s0", "4x")
+    assert [member.model for member in manifest.members] == list(MEMBERS)
+    assert manifest.image_shape == (8, 8, 1)
+    assert manifest.class_names == [str(digit) for digit in range(10)]
+    assert (manifest.combiner, manifest.cost_seconds, manifest.images_per_second) == ("average", 0.3, 1000.0)
+    assert set(manifest.valid) == {"error", "macro_f1_error", "cross_entropy", "brier"}
+    assert "members/trial-00001/saved_model.pb" in manifest.files
+    assert manifest.provenance["python"]
+
+
+def test_check_images_come_with_the_ensembles_cached_answers(bundle, exported):
+    opened = open_bundle(bundle)
+    images = opened.check_images()
+    assert len(images) == 200
+    np.testing.assert_allclose(opened.check_probabilities(), exported.average(images, MEMBERS), atol=1e-6)
+
+
+def test_a_copied_bundle_predicts_files_and_arrays_without_the_results_folder(
+    bundle, exported, tmp_path, capsys, monkeypatch
+):
+    random = np.random.default_rng(3)
+    small, large = (random.integers(0, 256, (size, size), dtype=np.uint8) for size in (8, 40))
+    several = random.integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    Image.fromarray(small).save(tmp_path / "small.png")
+    Image.fromarray(large).convert("RGB").save(tmp_path / "large.jpg")
+    np.save(tmp_path / "several.npy", several)
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["predict", str(bundle), "small.png", "large.jpg", "several.npy", "--top", "2", "--json"]) == 0
+    printed = capsys.readouterr()
+    answers = json.loads(printed.out)
+    assert [(answer["file"], answer["index"]) for answer in answers] == [
+        ("small.png", None),
+        ("large.jpg", None),
+        ("several.npy", 0),
+        ("several.npy", 1),
+        ("several.npy", 2),
+    ]
+    expected = exported.average(np.concatenate([small[None, :, :, None], several]), MEMBERS)
+    for answer, row in zip([answers[0], *answers[2:]], expected, strict=True):
+        best = np.argsort(-row)[:2]
+        assert [each["class"] for each in answer["predictions"]] == [str(digit) for digit in best]
+        assert [each["probability"] for each in answer["predictions"]] == pytest.approx(list(row[best]), abs=1e-5)
+    assert printed.err == "note: large.jpg was resized from 40x40 to 8x8 pixels\n"
+
+
+def test_predictions_are_printed_as_a_table(capsys):
+    answers = [
+        {"file": "a.png", "index": None, "predictions": [{"class": "seven", "probability": 0.75}]},
+        {"file": "b.npy", "index": 1, "predictions": [{"class": "1", "probability": 1.0}]},
+    ]
+    print_table(answers)
+    assert capsys.readouterr().out.splitlines() == [
+        "file      class  probability",
+        "a.png     seven  0.7500",
+        "b.npy[1]  1      1.0000",
+    ]
+
+
+def test_images_that_cannot_be_read_are_all_named_before_anything_starts(bundle, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("no image")
+    np.save(tmp_path / "floats.npy", np.zeros((8, 8, 1)))
+    np.save(tmp_path / "large.npy", np.zeros((2, 9, 9, 1), np.uint8))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "good.png")
+    names = ["text.png", "floats.npy", "large.npy", "objects.npy", "absent.jpg"]
+    assert main(["predict", str(bundle), *(str(tmp_path / name) for name in [*names, "good.png"])]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "5 of 6 files cannot be predicted" in printed.err
+    assert all(name in printed.err for name in names)
+    assert "good.png" not in printed.err
+    assert "(8, 8, 1) or (n, 8, 8, 1)" in printed.err
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path, capsys):
+    assert main(["predict", str(tmp_path / "nothing"), "image.png"]) == 1
+    assert "there is no bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["members/trial-00001/saved_model.pb", "check/probabilities.npy"])
+def test_a_changed_file_is_named(bundle, name):
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    assert f"changed: {name}" in refusal(bundle)
+
+
+def test_missing_foreign_and_linked_files_are_named(bundle):
+    (bundle / "check/images.npy").unlink()
+    assert "missing: check/images.npy" in refusal(bundle)
+    (bundle / "members/trial-00001/extra.py").write_text("")
+    assert "not part of the bundle: members/trial-00001/extra.py" in refusal(bundle)
+    (bundle / "check/images.npy").symlink_to("/etc/passwd")
+    assert "must not hold links" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"schema_version": 2}, "another version"),
+        ({"members": []}, "members"),
+        ({"members": [{"model": "../../outside", "device": "cpu0", "batch_size": 1}]}, "members.0.model"),
+        ({"members": [{"model": "trial-00001", "device": "gpu0", "batch_size": 1}]}, "device gpu0"),
+        ({"image_shape": [8, 8, 10**9]}, "image_shape"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_refused(bundle, changes, expected):
+    edit_manifest(bundle, **changes)
+    message = refusal(bundle)
+    assert expected in message
+    assert "bundle.json" in message
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 1}', "[" * 100_000])
+def test_a_broken_manifest_is_refused(bundle, content):
+    (bundle / "bundle.json").write_text(content)
+    assert "bundle.json" in refusal(bundle)
+
+
+def test_a_pickled_check_array_is_refused(bundle):
+    np.save(bundle / "check/images.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(BundleError, match="damaged"):
+        open_bundle_unchecked(bundle).check_images()
+
+
+def open_bundle_unchecked(bundle: Path):
+    """With checksums that agree, as a malicious sender would write them."""
+    from ensembleflow.serving.bundle import file_checksums
+
+    edit_manifest(bundle, files=file_checksums(bundle))
+    return open_bundle(bundle)
+
+
+def test_devices_with_more_cores_than_the_machine_share_them_with_a_warning(bundle, caplog):
+    devices = [{"name": "cpu0", "core_ids": list(range(3000)), "memory_mb": 4096}]
+    edit_manifest(bundle, devices=devices)
+    with caplog.at_level(logging.WARNING):
+        pipeline = open_bundle(bundle).pipeline()
+    assert "the devices ask for 3000 cores" in caplog.text
+    assert pipeline.allocation[0].device == "cpu0"
+
+
+def test_a_bundle_that_would_answer_differently_is_not_made(exported, tmp_path):
+    results = Results(tmp_path, exported, ("trial-00000",), disturbance=1e-3)
+    with pytest.raises(BundleError, match="answers differently") as caught:
+        make(results, tmp_path / "bundles" / "budget-4x")
+    assert "1 of 200 images differ" in str(caught.value)
+    assert "predictions.h5" in str(caught.value)
+    assert list((tmp_path / "bundles").iterdir()) == []
+
+
+def test_artefacts_that_do_not_belong_together_make_no_bundle(exported, tmp_path):
+    results = Results(tmp_path, exported, MEMBERS)
+    allocation = json.loads(results.allocation.read_text())
+    results.allocation.write_text(json.dumps({**allocation, "members": allocation["members"][::-1]}))
+    with pytest.raises(BundleError, match="do not belong together") as caught:
+        make(results, tmp_path / "bundle")
+    assert "allocation.json: members" in str(caught.value)
+    results.allocation.write_text(json.dumps({**allocation, "budget": "8x"}))
+    with pytest.raises(BundleError, match="do not belong together"):
+        make(results, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_predictions_of_another_dataset_make_no_bundle(exported, tmp_path):
+    import h5py
+
+    results = Results(tmp_path, exported, MEMBERS)
+    with h5py.File(results.predictions, "a") as file:
+        file.attrs["dataset_checksum"] = "0" * 64
+    with pytest.raises(BundleError, match="do not belong together"):
+        make(results, tmp_path / "bundle")
+    with open_dataset(results.dataset) as dataset:
+        assert dataset.name == "digits"

@@ -77,6 +77,12 @@ def test_members_that_fit_on_no_device_stop_the_stage(exported, tmp_path):
     assert not (tmp_path / "devices.json").exists()
 
 
+def test_more_devices_than_configured_are_refused(exported, tmp_path):
+    results = Results(tmp_path, exported, members=("trial-00000",))
+    with pytest.raises(AllocationError, match="there are no 3 devices"):
+        allocate(results, AllocationConfig(), n_devices=3)
+
+
 def test_a_member_without_a_cost_is_named(exported, tmp_path):
     results = Results(tmp_path, exported, members=("trial-00000",))
     results.costs.write_text("model,cost_seconds\ntrial-00001,0.1\n")

@@ -162,7 +162,7 @@ def test_the_same_arguments_give_the_same_result(problem, loss):
     assert smobf(probabilities.copy(), list(labels), list(costs), budget=budget, loss=loss) == first
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=120)
 @given(problem=problems(distinct=True), loss=st.sampled_from(LOSSES), seed=st.integers(0, 1000))
 def test_the_order_of_the_models_does_not_matter(problem, loss, seed):
     probabilities, labels, costs, budget = problem

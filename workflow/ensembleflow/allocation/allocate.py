@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import psutil
 
 from ensembleflow.allocation.bench import bench_allocation
 from ensembleflow.allocation.devices import Device, assign_cores
@@ -29,6 +30,7 @@ __all__ = ["allocate_ensemble"]
 
 _LOG = logging.getLogger("ensembleflow.allocation")
 _SECONDS_BETWEEN_PROGRESS = 5.0
+_IDLE_CHECK_SECONDS, _IDLE_CHECK_PERCENT = 0.3, 30
 
 
 def allocate_ensemble(
@@ -65,6 +67,13 @@ def allocate_ensemble(
     models: list[str] = selection["members"]
     costs = _read_costs(costs_csv, models)
     images, image_shape, n_classes = _bench_images(dataset_h5, config.bench_images)
+    if not 1 <= n_devices <= len(config.devices):
+        raise AllocationError(
+            f"there are no {n_devices} devices",
+            where="allocation.devices",
+            found=", ".join(device.name for device in config.devices),
+            hint="add devices, or lower allocation.device_counts",
+        )
     devices = assign_cores(config.devices[:n_devices])
     title = f"budget {selection['budget']} on {n_devices} device{'s' if n_devices > 1 else ''}"
 
@@ -76,6 +85,7 @@ def allocate_ensemble(
     members = [Member(model, Path(exported_dir) / model) for model in models]
     pipeline = Pipeline(members, devices, provisional, image_shape=image_shape, n_classes=n_classes)
     with _hint_at_batch_size(first_batch_size), pipeline:
+        _warn_of_other_work(devices)
         memory_mb = {worker.member.model: worker.peak_memory_mb for worker in pipeline.workers}
         placed = worst_fit(memory_mb, devices)
         start = tuple(Placement(model, placed[model], first_batch_size) for model in models)
@@ -114,6 +124,9 @@ class _Benching:
         self._told_at = time.monotonic()
 
     def __call__(self, allocation: Allocation) -> Score:
+        if self._n_benches == 0:
+            # The first request touches memory for the first time, which the start must not be charged with.
+            bench_allocation(self._pipeline, allocation, self._images, repeats=1)
         score = bench_allocation(self._pipeline, allocation, self._images, self._config.bench_repeats, self._best)
         self._best = max(self._best, score.images_per_second)
         self._n_benches += 1
@@ -145,6 +158,18 @@ def _hint_at_batch_size(batch_size: int) -> Iterator[None]:
     except MemberError as error:
         error.hint = f"if memory is the reason, lower the largest of allocation.batch_sizes ({batch_size})"
         raise
+
+
+def _warn_of_other_work(devices: Sequence[Device]) -> None:
+    """The members are idle now: whatever keeps their cores busy will falsify the benches."""
+    cores = {core for device in devices for core in device.core_ids}
+    busy = psutil.cpu_percent(_IDLE_CHECK_SECONDS, percpu=True)
+    disturbed = [core for core in sorted(cores) if core < len(busy) and busy[core] > _IDLE_CHECK_PERCENT]
+    if disturbed:
+        _LOG.warning(
+            "other processes use the devices' cores (%s): the speeds measured will be too low and noisy",
+            ", ".join(f"core {core} {busy[core]:.0f} %" for core in disturbed),
+        )
 
 
 def _read_costs(costs_csv: str | Path, models: Sequence[str]) -> dict[str, float]:

@@ -117,7 +117,8 @@ def smobf(
     summed cost as a share of the budget, and P_a excludes ensembles over the budget. A run stops when no
     model lowers the score or none fits. Of the runs, the one of lowest loss is returned; where the best
     single model that fits has a lower loss still, that model is (`weight` is then None, `score` the loss, and
-    the trace says so). Ties fall to the lower loss, cost, then id: nothing depends on the models' order.
+    the trace says so). Ties fall to the lower loss, cost, then id, and between weights to the first given:
+    nothing depends on the models' order.
 
     Args:
         probabilities: validation probabilities (models, samples, classes), or an opened `predictions.h5`.
@@ -140,11 +141,8 @@ def smobf(
     _check_budget(candidates, budget, budget_seconds)
     runs = tuple(_greedy(candidates, budget_seconds, "smobf", float(weight)) for weight in weights)
     single = _best_single(candidates, budget_seconds)
-
-    def preference(run: Run) -> tuple[float, float, list[int]]:
-        return run.loss, run.cost, [int(candidates.tie_ranks[member]) for member in run.members]
-
-    picked = min(runs, key=preference)
+    # Not by id: runs that chose the same models in another order would fall to the models' order.
+    picked = min(runs, key=lambda run: (run.loss, run.cost))
     if single.loss < picked.loss:
         stop = "picked: this single model has a lower loss than the ensemble of every weight"
         picked = replace(single, method="smobf", trace=(single.trace[0], replace(single.trace[1], stop_reason=stop)))

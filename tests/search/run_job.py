@@ -1,0 +1,23 @@
+"""Run one search job in a process of its own: `run_job.py CONFIG.json JOB DATASET SEARCH_DIR`."""
+
+import sys
+from pathlib import Path
+
+from ensembleflow.config import Config
+from ensembleflow.config.plan import plan_job
+from ensembleflow.io import rule_log
+from ensembleflow.search import run_search_job
+
+config_json, job, dataset, search_dir = sys.argv[1:]
+config = Config.model_validate_json(Path(config_json).read_text())
+search = Path(search_dir)
+search.mkdir(parents=True, exist_ok=True)
+with rule_log(search / f"job-{job}.log"):
+    run_search_job(
+        plan_job(config, int(job)),
+        dataset,
+        search,
+        search / "trials" / f"job-{job}.json",
+        search / "models" / f"job-{job}",
+        n_trials=config.search.n_trials,
+    )

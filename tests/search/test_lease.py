@@ -1,0 +1,94 @@
+"""The lease on a slot, between real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ensembleflow.errors import SearchError
+from ensembleflow.search.lease import Lease
+
+HOLD = """
+import sys, time
+from ensembleflow.search.lease import Lease
+with Lease(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+COUNT = """
+import sys, time
+from pathlib import Path
+from ensembleflow.search.lease import Lease
+lease, counter = sys.argv[1], Path(sys.argv[2])
+for _ in range(10):
+    with Lease(lease, poll_seconds=0.005):
+        value = int(counter.read_text())
+        time.sleep(0.002)
+        counter.write_text(str(value + 1))
+"""
+
+
+def hold(path: Path, seconds: float) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(seconds)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_only_one_process_holds_it_at_a_time(tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    command = [sys.executable, "-c", COUNT, str(tmp_path / "slot.lease"), str(counter)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    assert counter.read_text() == "40"
+
+
+def test_a_live_holder_is_waited_for(tmp_path: Path) -> None:
+    process = hold(tmp_path / "slot.lease", 1.0)
+    with Lease(tmp_path / "slot.lease", poll_seconds=0.05):
+        process.wait(0.5)  # the holder ended before the lease was given
+    assert process.returncode == 0
+
+
+def test_a_killed_holders_lease_is_taken_over(tmp_path: Path) -> None:
+    process = hold(tmp_path / "slot.lease", 600)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "slot.lease").exists()
+    with Lease(tmp_path / "slot.lease") as lease:
+        lease.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recycled_process_number_is_not_taken_for_the_holder(tmp_path: Path) -> None:
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": 1.0, "token": "someone"}
+    (tmp_path / "slot.lease").write_text(json.dumps(holder))
+    with Lease(tmp_path / "slot.lease") as lease:
+        lease.check()
+
+
+def test_a_holder_on_another_machine_is_alive_while_it_renews(tmp_path: Path) -> None:
+    path = tmp_path / "slot.lease"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0, "token": "someone"}))
+    started = time.monotonic()
+    with Lease(path, expire_seconds=1.0, poll_seconds=0.05):
+        assert time.monotonic() - started >= 0.9
+
+
+def test_a_holder_learns_that_its_lease_was_taken(tmp_path: Path) -> None:
+    path = tmp_path / "slot.lease"
+    with Lease(path) as lease:
+        path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0, "token": "someone"}))
+        with pytest.raises(SearchError, match="took over"):
+            lease.check()
+    assert path.exists(), "another's lease must not be removed"

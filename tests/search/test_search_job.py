@@ -1,0 +1,185 @@
+"""A search job: real training, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import search_config
+from optuna.trial import TrialState
+
+from ensembleflow.config import Config
+from ensembleflow.search import freeze_tables
+from ensembleflow.search.study import open_storage
+
+RUN_JOB = Path(__file__).with_name("run_job.py")
+
+
+def start(config: Config, job: int, dataset: Path, search_dir: Path) -> subprocess.Popen[str]:
+    search_dir.mkdir(parents=True, exist_ok=True)
+    config_json = search_dir / "config.json"
+    config_json.write_text(config.model_dump_json())
+    command = [sys.executable, str(RUN_JOB), str(config_json), str(job), str(dataset), str(search_dir)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def run(config: Config, job: int, dataset: Path, search_dir: Path) -> str:
+    process = start(config, job, dataset, search_dir)
+    stderr = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, stderr
+    return stderr
+
+
+def results(search_dir: Path, job: int = 0) -> list[dict]:
+    """The trials without what may differ between two runs: times and places."""
+    trials = json.loads((search_dir / f"trials/job-{job}.json").read_text())["trials"]
+    for trial in trials:
+        for key in ("started_at", "ended_at", "attempts", "host"):
+            del trial[key]
+        for epoch in trial["epochs"]:
+            del epoch["started_at"], epoch["ended_at"]
+    return trials
+
+
+def wait_for_epochs(search_dir: Path, slot: int, n_epochs: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for path in search_dir.glob(f"store/*/trial-{slot:05d}/record.json"):
+            if len(json.loads(path.read_text())["epochs"]) >= n_epochs:
+                return
+        time.sleep(0.02)
+    raise AssertionError("the trial made no progress")
+
+
+def states(search_dir: Path) -> list[TrialState]:
+    storage = open_storage(search_dir)
+    (study,) = storage.get_all_studies()
+    return [trial.state for trial in storage.get_all_trials(study._study_id)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    search_dir = tmp_path_factory.mktemp("undisturbed")
+    run(search_config(), 0, digits, search_dir)
+    return search_dir
+
+
+def test_every_slot_leaves_a_trial_with_epochs_and_a_model(undisturbed: Path) -> None:
+    trials = results(undisturbed)
+    assert [trial["slot"] for trial in trials] == [0, 1, 2, 3]
+    assert {trial["state"] for trial in trials} <= {"COMPLETE", "PRUNED"}
+    for trial in trials:
+        assert [epoch["epoch"] for epoch in trial["epochs"]] == list(range(1, len(trial["epochs"]) + 1))
+        assert (undisturbed / f"models/job-0/trial-{trial['slot']:05d}.keras").exists()
+        assert len(trial["epochs"]) == 3 or trial["state"] == "PRUNED"
+    assert all(state.is_finished() for state in states(undisturbed))
+
+
+def test_a_killed_job_goes_on_as_if_nothing_had_happened(digits: Path, tmp_path: Path, undisturbed: Path) -> None:
+    process = start(search_config(), 0, digits, tmp_path)
+    wait_for_epochs(tmp_path, 0, 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert states(tmp_path)[0] == TrialState.RUNNING
+
+    run(search_config(), 0, digits, tmp_path)
+
+    assert results(tmp_path) == results(undisturbed)
+    assert len(states(tmp_path)) == 4
+
+
+def test_a_second_copy_of_a_job_waits_and_trains_nothing_twice(digits: Path, tmp_path: Path, undisturbed: Path) -> None:
+    first = start(search_config(), 0, digits, tmp_path)
+    wait_for_epochs(tmp_path, 0, 1)
+    second = start(search_config(), 0, digits, tmp_path)
+    assert first.wait(300) == 0
+    assert second.wait(300) == 0
+    assert results(tmp_path) == results(undisturbed)
+    assert len(states(tmp_path)) == 4
+
+
+def test_cleared_outputs_are_made_again_without_training(digits: Path, tmp_path: Path) -> None:
+    config = search_config(n_trials=2, trials_per_job=2)
+    run(config, 0, digits, tmp_path)
+    before = results(tmp_path)
+    for path in (tmp_path / "models/job-0").iterdir():
+        path.unlink()
+    (tmp_path / "trials/job-0.json").unlink()
+    assert "search" not in run(config, 0, digits, tmp_path), "no trial should have been trained"
+    assert results(tmp_path) == before
+    assert len(list((tmp_path / "models/job-0").iterdir())) == 2
+
+
+def test_other_jobs_of_other_sizes_find_the_same_slots(digits: Path, tmp_path: Path) -> None:
+    run(search_config(n_trials=2, trials_per_job=2), 0, digits, tmp_path)
+    before = results(tmp_path)
+    more = search_config(n_trials=3, trials_per_job=1)
+    for job in range(3):
+        run(more, job, digits, tmp_path)
+    assert results(tmp_path, 0) + results(tmp_path, 1) == before
+    freeze_tables(sorted((tmp_path / "trials").iterdir()), tmp_path / "trials.csv", tmp_path / "epochs.csv")
+    assert len(states(tmp_path)) == 3
+
+
+def test_an_edited_space_starts_afresh_and_going_back_finds_the_old_trials(digits: Path, tmp_path: Path) -> None:
+    one = search_config(n_trials=1, trials_per_job=1)
+    run(one, 0, digits, tmp_path)
+    before = results(tmp_path)
+    run(search_config(n_trials=1, trials_per_job=1, space={"batch_size": [128, 128]}), 0, digits, tmp_path)
+    assert results(tmp_path) != before
+    assert "search" not in run(one, 0, digits, tmp_path)
+    assert results(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        ({"learning_rate": [1e25, 1e25]}, "diverged in epoch 1"),
+        ({"stem_filters": [2_000_000, 2_000_000], "stage_filters": [2_000_000, 2_000_000]}, "out of memory in epoch"),
+    ],
+)
+def test_a_trial_that_fails_is_recorded_and_the_job_goes_on(
+    digits: Path, tmp_path: Path, space: dict, reason: str
+) -> None:
+    config = search_config(n_trials=2, trials_per_job=2, space=space)
+    stderr = run(config, 0, digits, tmp_path)
+    assert stderr.count(reason) == 2
+    trials = results(tmp_path)
+    assert [trial["state"] for trial in trials] == ["FAIL", "FAIL"]
+    assert all(trial["reason"].startswith(reason) for trial in trials)
+    freeze_tables([tmp_path / "trials/job-0.json"], tmp_path / "trials.csv", tmp_path / "epochs.csv")
+
+
+def test_a_trial_whose_process_keeps_dying_is_given_up(digits: Path, tmp_path: Path) -> None:
+    config = search_config(n_trials=1, trials_per_job=1)
+    process = start(config, 0, digits, tmp_path)
+    wait_for_epochs(tmp_path, 0, 1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (record_path,) = tmp_path.glob("store/*/trial-00000/record.json")
+    record = json.loads(record_path.read_text())
+    record_path.write_text(json.dumps({**record, "attempts": 3}))
+    run(config, 0, digits, tmp_path)
+    (trial,) = results(tmp_path)
+    assert trial["state"] == "FAIL"
+    assert "died 3 times" in trial["reason"]
+    assert (tmp_path / "models/job-0/trial-00000.keras").exists()
+
+
+def test_lost_weights_of_a_finished_trial_are_named(digits: Path, tmp_path: Path) -> None:
+    config = search_config(n_trials=1, trials_per_job=1)
+    run(config, 0, digits, tmp_path)
+    (model,) = tmp_path.glob("store/*/trial-00000/model.keras")
+    model.unlink()
+    process = start(config, 0, digits, tmp_path)
+    stderr = process.communicate(timeout=300)[1]
+    assert process.returncode == 1
+    assert "weights are gone" in stderr
+    assert "model.keras" in stderr
+    assert "Traceback" not in stderr

@@ -16,20 +16,14 @@ rule allocate_ensemble:
         f"{LOGS}/{{study}}/allocate_ensemble/budget-{{budget}}-devices-{{n}}.log",
     benchmark:
         f"{BENCHMARKS}/{{study}}/allocate_ensemble/budget-{{budget}}-devices-{{n}}.tsv"
+    conda:
+        training_environment(CONFIG.resources.allocation.gpus)
     threads: whole_machine(CONFIG.resources.allocation.threads)
     resources:
         mem_mb=CONFIG.resources.allocation.mem_mb,
         runtime=CONFIG.resources.allocation.runtime_minutes,
         gpu=CONFIG.resources.allocation.gpus,
-    conda:
-        "../envs/training.yaml"
     params:
         allocation=lambda wildcards: canonical_json(allocation_block(int(wildcards.n))),
     script:
         "../workflow/scripts/allocate_ensemble.py"
-
-
-def allocation_block(n):
-    """The allocation's config as far as n devices are concerned."""
-    block = CONFIG.allocation.model_dump(mode="json")
-    return {**block, "devices": block["devices"][:n], "device_counts": [n]}

@@ -17,10 +17,10 @@ rule make_bundle:
         f"{LOGS}/{{study}}/make_bundle/budget-{{budget}}.log",
     benchmark:
         f"{BENCHMARKS}/{{study}}/make_bundle/budget-{{budget}}.tsv"
+    conda:
+        "../envs/training.yaml"
     resources:
         mem_mb=CONFIG.resources.allocation.mem_mb,
         runtime=CONFIG.resources.allocation.runtime_minutes,
-    conda:
-        "../envs/training.yaml"
     script:
         "../workflow/scripts/make_bundle.py"

@@ -9,13 +9,9 @@ from snakemake.exceptions import WorkflowError
 # Jobs find the package here too where it is not installed, as in a conda environment or on a cluster's node.
 PACKAGE_PARENT = str(Path(workflow.basedir).resolve().joinpath("workflow"))
 sys.path.insert(0, PACKAGE_PARENT)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [PACKAGE_PARENT]
-    + [
-        entry
-        for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        if entry and entry != PACKAGE_PARENT
-    ]
+python_path = dict(os.environ).get("PYTHONPATH", "").split(os.pathsep)
+os.environ.update(
+    PYTHONPATH=os.pathsep.join([PACKAGE_PARENT, *(entry for entry in python_path if entry not in ("", PACKAGE_PARENT))])
 )
 
 from ensembleflow.config import canonical_json, parse_config
@@ -49,10 +45,23 @@ wildcard_constraints:
 
 
 def stage_code(folder):
-    """A stage's own modules, as inputs of its cheap rules: editing one makes them run again."""
-    return sorted(str(path) for path in Path(PACKAGE_PARENT, "ensembleflow", folder).glob("*.py"))
+    """A stage's own modules and style, as inputs of its cheap rules: editing one makes them run again."""
+    files = Path(PACKAGE_PARENT, "ensembleflow", folder).glob("*.*")
+    return sorted(str(path) for path in files if path.suffix in (".py", ".mplstyle"))
 
 
 def whole_machine(threads):
     """All cores of a local run, so that nothing else disturbs a measurement; `threads` on a cluster."""
-    return max(threads, workflow.cores or 1)
+    cores = workflow.resource_settings.cores
+    return threads if workflow.remote_exec or cores is None else max(threads, cores)
+
+
+def training_environment(gpus):
+    """The conda environment of rules that use TensorFlow."""
+    return "../envs/training-gpu.yaml" if gpus else "../envs/training.yaml"
+
+
+def allocation_block(n):
+    """The allocation's config as far as the first n devices are concerned."""
+    block = CONFIG.allocation.model_dump(mode="json")
+    return {**block, "devices": block["devices"][:n], "device_counts": [n]}

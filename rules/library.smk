@@ -14,9 +14,7 @@ rule rank_models:
     conda:
         "../envs/training.yaml"
     params:
-        library=canonical_json(
-            {"keep_fraction": CONFIG.library.keep_fraction, "metric": CONFIG.search.metric}
-        ),
+        library=canonical_json({"keep_fraction": CONFIG.library.keep_fraction, "metric": CONFIG.search.metric}),
     script:
         "../workflow/scripts/rank_models.py"
 
@@ -34,13 +32,13 @@ rule cache_predictions:
         f"{LOGS}/{{study}}/cache_predictions.log",
     benchmark:
         f"{BENCHMARKS}/{{study}}/cache_predictions.tsv"
+    conda:
+        training_environment(CONFIG.resources.library.gpus)
     threads: CONFIG.resources.library.threads
     resources:
         mem_mb=CONFIG.resources.library.mem_mb,
         runtime=CONFIG.resources.library.runtime_minutes,
         gpu=CONFIG.resources.library.gpus,
-    conda:
-        "../envs/training.yaml"
     script:
         "../workflow/scripts/cache_predictions.py"
 
@@ -57,13 +55,13 @@ rule measure_costs:
         f"{LOGS}/{{study}}/measure_costs.log",
     benchmark:
         f"{BENCHMARKS}/{{study}}/measure_costs.tsv"
+    conda:
+        training_environment(CONFIG.resources.library.gpus)
     threads: whole_machine(CONFIG.library.cost.threads)
     resources:
         mem_mb=CONFIG.resources.library.mem_mb,
         runtime=CONFIG.resources.library.runtime_minutes,
         gpu=CONFIG.resources.library.gpus,
-    conda:
-        "../envs/training.yaml"
     params:
         cost=canonical_json(CONFIG.library.cost),
     script:

@@ -17,13 +17,13 @@ rule train_trials:
     # In the order of the slots, so that a run on one core is the same each time.
     priority: lambda wildcards: 1 / (1 + int(wildcards.job))
     retries: 2
+    conda:
+        training_environment(CONFIG.resources.search.gpus)
     threads: CONFIG.resources.search.threads
     resources:
         mem_mb=CONFIG.resources.search.mem_mb,
         runtime=CONFIG.resources.search.runtime_minutes,
         gpu=CONFIG.resources.search.gpus,
-    conda:
-        "../envs/training.yaml"
     params:
         plan=lambda wildcards: plan_job(CONFIG, int(wildcards.job)),
     script:

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import search_config
 from optuna.trial import TrialState
 
+from conftest import search_config
 from ensembleflow.config import Config
 from ensembleflow.search import freeze_tables
 from ensembleflow.search.study import open_storage

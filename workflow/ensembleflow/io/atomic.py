@@ -74,7 +74,9 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise StorageError("a folder could not be written", where=path, found=_reason(error), hint=_WRITE_HINT) from error
+        raise StorageError(
+            "a folder could not be written", where=path, found=_reason(error), hint=_WRITE_HINT
+        ) from error
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)

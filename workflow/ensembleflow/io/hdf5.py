@@ -20,6 +20,7 @@ def create_hdf5(path: str | Path, schema: str, schema_version: int) -> Iterator[
     """Write an HDF5 file aside and rename it. The same content gives the same bytes.
 
     Args:
+        path: where the file appears when the block ends well.
         schema: what the file is (`dataset`, `predictions`), a root attribute.
         schema_version: raised whenever a reader of the older layout would misread the file.
 
@@ -47,7 +48,11 @@ def open_hdf5(path: str | Path, schema: str, schema_version: int) -> Iterator[h5
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise ArtefactError(
-            "an artefact is truncated or damaged", where=path, found=error, expected="an HDF5 file", hint=remake_hint(path)
+            "an artefact is truncated or damaged",
+            where=path,
+            found=error,
+            expected="an HDF5 file",
+            hint=remake_hint(path),
         ) from None
     with file:
         found = (file.attrs.get("schema"), file.attrs.get("schema_version"))

@@ -19,7 +19,18 @@ from ensembleflow.io.atomic import atomic_path, write_json
 
 __all__ = ["provenance", "record_run"]
 
-_PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "optuna", "numpy", "h5py", "dask", "snakemake", "scikit-learn", "pandas")
+_PACKAGES = (
+    "tensorflow-cpu",
+    "tensorflow",
+    "keras",
+    "optuna",
+    "numpy",
+    "h5py",
+    "dask",
+    "snakemake",
+    "scikit-learn",
+    "pandas",
+)
 
 
 def provenance() -> dict[str, Any]:

@@ -35,9 +35,7 @@ def read_json(path: str | Path, expected_keys: Sequence[str] = ()) -> Any:
         ) from None
     missing = [key for key in expected_keys if not isinstance(value, dict) or key not in value]
     if missing:
-        raise ArtefactError(
-            "an artefact lacks keys", where=path, expected=", ".join(missing), hint=remake_hint(path)
-        )
+        raise ArtefactError("an artefact lacks keys", where=path, expected=", ".join(missing), hint=remake_hint(path))
     return value
 
 
@@ -53,7 +51,11 @@ def read_csv(path: str | Path, expected_columns: Sequence[str] = (), **options: 
         raise ArtefactError("an artefact is missing", where=path, hint=remake_hint(path)) from None
     except (OSError, ValueError) as error:
         raise ArtefactError(
-            "an artefact is truncated or damaged", where=path, found=error, expected="a CSV table", hint=remake_hint(path)
+            "an artefact is truncated or damaged",
+            where=path,
+            found=error,
+            expected="a CSV table",
+            hint=remake_hint(path),
         ) from None
     missing = [column for column in expected_columns if column not in table.columns]
     if missing:

@@ -102,19 +102,20 @@ def cache_predictions(
         images = {split: data.images(split) for split in SPLITS}
         labels = {split: data.labels(split) for split in SPLITS}
         probabilities: dict[str, list[Any]] = {split: [] for split in SPLITS}
-        for done, row in enumerate(kept.itertuples(), start=1):
-            _export(row.model, files, row.weights_sha256, folder)
-            function = load_exported(folder / row.model)
+        weights = dict(zip(kept["model"].astype(str), kept["weights_sha256"].astype(str), strict=True))
+        for done, (model, sha256) in enumerate(weights.items(), start=1):
+            _export(model, files, sha256, folder)
+            function = load_exported(folder / model)
             for split in SPLITS:
                 probabilities[split].append(function.predict(images[split], _BATCH_SIZE))
-            logger.info("predicted with %s (%d of %d)", row.model, done, len(kept))
+            logger.info("predicted with %s (%d of %d)", model, done, len(weights))
         with create_hdf5(predictions_h5, SCHEMA, SCHEMA_VERSION) as file:
             file.attrs["study"] = study
             file.attrs["dataset_checksum"] = data.checksum
             file.attrs["dtype"] = "float32"
             file.attrs["class_names"] = np.array(data.class_names, dtype=h5py.string_dtype())
-            file.attrs["weights_sha256"] = np.array(kept["weights_sha256"].tolist(), dtype=h5py.string_dtype())
-            file.create_dataset("models", data=kept["model"].tolist(), dtype=h5py.string_dtype())
+            file.attrs["weights_sha256"] = np.array(list(weights.values()), dtype=h5py.string_dtype())
+            file.create_dataset("models", data=list(weights), dtype=h5py.string_dtype())
             for split in SPLITS:
                 group = file.create_group(split)
                 cached = np.stack(probabilities[split]).astype(np.float32)

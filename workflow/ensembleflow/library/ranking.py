@@ -49,7 +49,9 @@ def rank_models(trials_csv: str | Path, metric: str, keep_fraction: float, model
         )
     usable.insert(0, "rank", range(1, len(usable) + 1))
     usable.insert(3, "kept", usable["rank"] <= keep)
-    dropped = trials[trials["dropped"] != ""].sort_values("slot").assign(kept=False, rank=pd.NA)
+    dropped = trials[trials["dropped"] != ""].sort_values("slot")
+    dropped.insert(0, "rank", None)
+    dropped.insert(3, "kept", False)
     table = pd.concat([usable, dropped], ignore_index=True)
     leading = ["rank", "model", "slot", "kept", "dropped"]
     table = table[leading + [name for name in table.columns if name not in leading]]

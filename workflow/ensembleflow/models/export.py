@@ -87,4 +87,3 @@ def load_exported(path: str | Path) -> ExportedModel:
         ) from error
     parameter_bytes = sum(variable.shape.num_elements() * variable.dtype.size for variable in loaded.weights)
     return ExportedModel(function, int(parameter_bytes), loaded)
-

@@ -19,6 +19,7 @@ class GroupedConv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Convolve (batch, height, width, channels) with the grouped kernel."""
         if keras.backend.backend() != "tensorflow" or self.data_format != "channels_last":
             return super().convolution_op(inputs, kernel)
         import tensorflow as tf

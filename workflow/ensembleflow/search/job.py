@@ -7,12 +7,12 @@ from pathlib import Path
 
 import optuna
 
+from ensembleflow.config.plan import SearchPlan, model_id
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.io import atomic_directory, link_or_copy, provenance, write_json
 from ensembleflow.models import configure_tensorflow
 from ensembleflow.search.lease import Lease
-from ensembleflow.config.plan import SearchPlan, model_id
 from ensembleflow.search.progress import progress_line
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.study import claim_slot, open_storage, open_study

@@ -59,7 +59,10 @@ class Lease:
                 continue
             if holder is not None and not told:
                 logger.warning(
-                    "%s is held by process %s on %s: waiting for it to end", self.path.name, holder["pid"], holder["host"]
+                    "%s is held by process %s on %s: waiting for it to end",
+                    self.path.name,
+                    holder["pid"],
+                    holder["host"],
                 )
                 told = True
             time.sleep(self.poll_seconds)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from ensembleflow.config.plan import model_id
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_csv
 from ensembleflow.models import Hyperparameters
-from ensembleflow.config.plan import model_id
 from ensembleflow.search.record import Epoch, TrialRecord
 
 __all__ = ["EPOCH_COLUMNS", "TRIAL_COLUMNS", "freeze_tables"]

@@ -92,11 +92,11 @@ def train_trial(
     _report_missing(study, trial, record, search)
     try:
         if record.attempts > MAX_ATTEMPTS:
-            raise _TrialFailed(
+            raise _TrialFailedError(
                 f"its process died {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: probably out of memory"
             )
         state = _train(trial, record, store, hyperparameters, search, seed, data)
-    except _TrialFailed as failure:
+    except _TrialFailedError as failure:
         state, record.reason = "FAIL", str(failure)
         logger.warning("trial %d failed: %s", slot, failure)
     record.state = state
@@ -108,7 +108,7 @@ def train_trial(
     return record
 
 
-class _TrialFailed(Exception):
+class _TrialFailedError(Exception):
     """The trial cannot go on; nothing else is concerned."""
 
 
@@ -147,9 +147,9 @@ def _train(
             training = trainer.train_epoch(train_images, train_labels, (seed, trial.number, epoch))
             metrics = classification_metrics(function.predict(valid_images, _PREDICTION_BATCH_SIZE), valid_labels)
             if not math.isfinite(training.loss):
-                raise _TrialFailed(f"diverged in epoch {epoch}: training loss {training.loss}")
+                raise _TrialFailedError(f"diverged in epoch {epoch}: training loss {training.loss}")
             if not all(map(math.isfinite, metrics.values())):
-                raise _TrialFailed(f"diverged in epoch {epoch}: predictions are not finite")
+                raise _TrialFailedError(f"diverged in epoch {epoch}: predictions are not finite")
             save_model(model, store.checkpoint_path(epoch))
             record.epochs.append(
                 Epoch(
@@ -173,7 +173,7 @@ def _train(
             if epoch < search.max_epochs and trial.should_prune():
                 return "PRUNED"
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise _TrialFailed(f"out of memory in epoch {epoch}: {str(error).splitlines()[0][:200]}") from error
+        raise _TrialFailedError(f"out of memory in epoch {epoch}: {str(error).splitlines()[0][:200]}") from error
     return "COMPLETE"
 
 

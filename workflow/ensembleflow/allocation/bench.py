@@ -15,7 +15,7 @@ from ensembleflow.allocation.worker import MemberError
 __all__ = ["bench_allocation"]
 
 # After one repeat slower than this share of the best allocation, more repeats cannot make it win.
-_HOPELESS_SHARE = 0.7
+_HOPELESS_SHARE = 0.5
 
 
 def bench_allocation(
@@ -28,7 +28,7 @@ def bench_allocation(
     """Images per second of the whole ensemble: median and quartiles over repeats of predicting `images`.
 
     A member that fails makes the score 0, with the reason. An allocation whose first repeat has less than
-    0.7 of the speed of the best one so far is not repeated.
+    half the speed of the best one so far is not repeated.
 
     Args:
         pipeline: the running ensemble; afterwards it is in `allocation`.

@@ -4,15 +4,14 @@ from ensembleflow.allocation import allocate_ensemble
 from ensembleflow.config import AllocationConfig
 from ensembleflow.io import rule_log
 
-if __name__ == "__main__":  # the members' processes are spawned, and import this file again
-    with rule_log(snakemake.log[0]):
-        allocate_ensemble(
-            selection_json=snakemake.input.ensemble,
-            exported_dir=snakemake.input.exported,
-            costs_csv=snakemake.input.costs,
-            dataset_h5=snakemake.input.dataset,
-            config=AllocationConfig.model_validate_json(snakemake.params.allocation),
-            n_devices=int(snakemake.wildcards.n),
-            output_json=snakemake.output.allocation,
-            output_csv=snakemake.output.search,
-        )
+with rule_log(snakemake.log[0]):
+    allocate_ensemble(
+        selection_json=snakemake.input.ensemble,
+        exported_dir=snakemake.input.exported,
+        costs_csv=snakemake.input.costs,
+        dataset_h5=snakemake.input.dataset,
+        config=AllocationConfig.model_validate_json(snakemake.params.allocation),
+        n_devices=int(snakemake.wildcards.n),
+        output_json=snakemake.output.allocation,
+        output_csv=snakemake.output.search,
+    )

@@ -3,13 +3,12 @@
 from ensembleflow.io import rule_log
 from ensembleflow.serving import make_bundle
 
-if __name__ == "__main__":  # the members' processes are spawned, and import this file again
-    with rule_log(snakemake.log[0]):
-        make_bundle(
-            selection_json=snakemake.input.ensemble,
-            allocation_json=snakemake.input.allocation,
-            exported_dir=snakemake.input.exported,
-            predictions_h5=snakemake.input.predictions,
-            dataset_h5=snakemake.input.dataset,
-            output_dir=snakemake.output.bundle,
-        )
+with rule_log(snakemake.log[0]):
+    make_bundle(
+        selection_json=snakemake.input.ensemble,
+        allocation_json=snakemake.input.allocation,
+        exported_dir=snakemake.input.exported,
+        predictions_h5=snakemake.input.predictions,
+        dataset_h5=snakemake.input.dataset,
+        output_dir=snakemake.output.bundle,
+    )

@@ -47,7 +47,8 @@ wildcard_constraints:
 def stage_code(folder):
     """A stage's own modules and style, as inputs of its cheap rules: editing one makes them run again."""
     files = Path(PACKAGE_PARENT, "ensembleflow", folder).glob("*.*")
-    return sorted(str(path) for path in files if path.suffix in (".py", ".mplstyle"))
+    # Relative, so that a project folder that moves, or is mounted elsewhere, has the same inputs as before.
+    return sorted(os.path.relpath(path) for path in files if path.suffix in (".py", ".mplstyle"))
 
 
 def whole_machine(threads):

@@ -1,0 +1,95 @@
+"""One epoch of training, and the five augmentations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from conftest import hyperparameters
+from ensembleflow.models import Trainer, build_resnet, load_model, save_model, training_batches, weights_sha256
+from ensembleflow.models.augmentation import augment, random_affines
+
+DIGITS = load_digits()
+IMAGES = np.rint(DIGITS.images[:300, :, :, None] * 255 / 16).astype(np.uint8)
+LABELS = DIGITS.target[:300].astype(np.int64)
+STILL = {"max_zoom": 0, "max_translation": 0, "max_shear": 0, "max_channel_shift": 0, "max_rotation_degrees": 0}
+
+
+@settings(max_examples=25, deadline=None)
+@given(n_images=st.integers(1, 70), batch_size=st.integers(1, 50), epoch=st.integers(0, 5))
+def test_an_epochs_batches_hold_every_image_once_with_its_label(n_images: int, batch_size: int, epoch: int) -> None:
+    hp = hyperparameters(batch_size=batch_size, **STILL)
+    images = np.arange(n_images, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    labels = np.arange(n_images, dtype=np.int64)
+    batches = list(training_batches(images, labels, hp, (0, 0, epoch)))
+    assert [len(batch[0]) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    seen = np.concatenate([batch[1] for batch in batches])
+    np.testing.assert_array_equal(np.sort(seen), labels)
+    for batch_images, batch_labels in batches:
+        np.testing.assert_array_equal(batch_images.ravel(), batch_labels)
+
+
+def test_batches_depend_on_the_seed_alone() -> None:
+    def epoch(*seed: int) -> list[np.ndarray]:
+        return [images for images, _ in training_batches(IMAGES, LABELS, hyperparameters(), seed)]
+
+    for first, second in zip(epoch(0, 1, 2), epoch(0, 1, 2), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(epoch(0, 1, 2)[0], epoch(0, 1, 3)[0])
+    assert not np.array_equal(epoch(0, 1, 2)[0], epoch(0, 2, 2)[0])
+
+
+def test_without_ranges_augmentation_changes_nothing() -> None:
+    np.testing.assert_array_equal(augment(IMAGES, hyperparameters(**STILL), np.random.default_rng(0)), IMAGES)
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_each_augmentation_changes_images_by_itself(name: str) -> None:
+    values = {**STILL, name: 45 if name == "max_rotation_degrees" else 0.3}
+    changed = augment(IMAGES, hyperparameters(**values), np.random.default_rng(0))
+    assert changed.shape == IMAGES.shape
+    assert changed.dtype == np.uint8
+    assert (changed != IMAGES).any(axis=(1, 2, 3)).mean() > 0.9
+
+
+def test_a_rotation_turns_about_the_images_centre() -> None:
+    hp = hyperparameters(**{**STILL, "max_rotation_degrees": 90})
+    matrices = random_affines(500, (9, 9, 1), hp, np.random.default_rng(0))
+    centre = np.array([4, 4, 1])
+    np.testing.assert_allclose(matrices[:, 0:3] @ centre, 4, atol=1e-4)
+    np.testing.assert_allclose(matrices[:, 3:6] @ centre, 4, atol=1e-4)
+    determinants = matrices[:, 0] * matrices[:, 4] - matrices[:, 1] * matrices[:, 3]
+    np.testing.assert_allclose(determinants, 1, atol=1e-5)
+
+
+def test_a_translation_moves_by_at_most_its_share_of_the_side() -> None:
+    hp = hyperparameters(**{**STILL, "max_translation": 0.25})
+    matrices = random_affines(500, (8, 16, 1), hp, np.random.default_rng(0))
+    assert 3.5 < np.abs(matrices[:, 2]).max() <= 4
+    assert 1.7 < np.abs(matrices[:, 5]).max() <= 2
+
+
+def test_training_lowers_the_loss() -> None:
+    trainer = Trainer(build_resnet(hyperparameters(), (8, 8, 1), 10), hyperparameters())
+    epochs = [trainer.train_epoch(IMAGES, LABELS, (0, 0, epoch)) for epoch in range(4)]
+    assert epochs[-1].cross_entropy < 0.7 * epochs[0].cross_entropy
+    assert epochs[-1].error < epochs[0].error
+    assert all(epoch.loss > epoch.cross_entropy for epoch in epochs), "the L2 term is part of the loss"
+
+
+@pytest.mark.parametrize("block", ["v1", "next"])
+def test_training_resumed_from_a_checkpoint_goes_on_to_the_last_bit(block: str, tmp_path: Path) -> None:
+    hp = hyperparameters(block=block)
+    trainer = Trainer(build_resnet(hp, (8, 8, 1), 10), hp)
+    trainer.train_epoch(IMAGES, LABELS, (0, 0, 1))
+    save_model(trainer.model, tmp_path / "checkpoint.keras")
+    expected = trainer.train_epoch(IMAGES, LABELS, (0, 0, 2))
+
+    resumed = Trainer(load_model(tmp_path / "checkpoint.keras"), hp)
+    assert resumed.train_epoch(IMAGES, LABELS, (0, 0, 2)) == expected
+    assert weights_sha256(resumed.model) == weights_sha256(trainer.model)

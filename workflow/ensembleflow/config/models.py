@@ -236,7 +236,9 @@ class CostConfig(Block):
     threads: int = Field(1, ge=1, description="CPU cores that the measurement may use.")
     n_images: int = Field(2000, ge=1, description="Images predicted in one repeat (the paper's unit is 2,000).")
     batch_size: int = Field(100, ge=1, description="Images a call.")
-    warmup_repeats: int = Field(2, ge=1, description="Repeats before the counted ones.")
+    warmup_repeats: int = Field(
+        1, ge=1, description="Repeats before the counted ones, each time a model is taken up (three times)."
+    )
     repeats: int = Field(15, ge=3, description="Counted repeats a model; the cost is their median.")
 
 

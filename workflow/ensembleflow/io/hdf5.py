@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -28,10 +30,31 @@ def create_hdf5(path: str | Path, schema: str, schema_version: int) -> Iterator[
         StorageError: the disk is full or the folder cannot be written.
     """
     # libver and track_order stay at their defaults: h5py then writes no timestamps (track_times is off).
-    with atomic_path(path) as aside, h5py.File(aside, "w") as file:
-        file.attrs["schema"] = schema
-        file.attrs["schema_version"] = schema_version
-        yield file
+    with atomic_path(path) as aside, _DiskFile(aside, "w+") as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                file.attrs["schema"] = schema
+                file.attrs["schema_version"] = schema_version
+                yield file
+        finally:
+            if disk.error is not None:
+                raise disk.error
+
+
+class _DiskFile(io.FileIO):
+    """A file that remembers that the disk is full instead of telling HDF5, which then crashes as it closes."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        size = rest.nbytes
+        while rest.nbytes and self.error is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.error = error
+        return size
 
 
 @contextmanager

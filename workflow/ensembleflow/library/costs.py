@@ -73,7 +73,9 @@ def measure_costs(
             for _ in range(config.warmup_repeats):
                 _predict_seconds(function, images, config.batch_size)
             seconds[model] += [_predict_seconds(function, images, config.batch_size) for _ in range(repeats)]
-        logger.info("measured the costs of %d models, pass %d of %d", len(models), pass_ + 1, _PASSES)
+        logger.info(
+            "costs of %d kept models: pass %d/%d measured", len(models), pass_ + 1, _PASSES, extra={"progress": True}
+        )
     rows = []
     for model in models:
         q25, median, q75 = np.percentile(seconds[model], [25, 50, 75])

@@ -108,7 +108,7 @@ def cache_predictions(
             function = load_exported(folder / model)
             for split in SPLITS:
                 probabilities[split].append(function.predict(images[split], _BATCH_SIZE))
-            logger.info("predicted with %s (%d of %d)", model, done, len(weights))
+            logger.info("predictions of kept models: %d/%d cached", done, len(weights), extra={"progress": True})
         with create_hdf5(predictions_h5, SCHEMA, SCHEMA_VERSION) as file:
             file.attrs["study"] = study
             file.attrs["dataset_checksum"] = data.checksum

@@ -6,6 +6,7 @@ import logging
 import math
 import socket
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,9 @@ from ensembleflow.models import (
 from ensembleflow.search.record import Epoch, TrialRecord, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.study import bracket_of
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["MAX_ATTEMPTS", "finish_in_study", "rung_of", "train_trial"]
 
@@ -95,14 +99,14 @@ def train_trial(
             raise _TrialFailedError(
                 f"its process died {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: probably out of memory"
             )
-        state = _train(trial, record, store, hyperparameters, search, seed, data)
+        state, model = _train(trial, record, store, hyperparameters, search, seed, data)
     except _TrialFailedError as failure:
-        state, record.reason = "FAIL", str(failure)
+        state, model, record.reason = "FAIL", None, str(failure)
         logger.warning("trial %d failed: %s", slot, failure)
     record.state = state
     record.ended_at = time.time()
     if record.epochs:
-        _keep_model(store, record, hyperparameters, data)
+        _keep_model(store, record, model or load_model(store.checkpoint_path(len(record.epochs))))
     store.write(record)
     finish_in_study(study, trial, record, search)
     return record
@@ -120,7 +124,8 @@ def _train(
     search: SearchConfig,
     seed: int,
     data: Dataset,
-) -> str:
+) -> tuple[str, keras.Model | None]:
+    """Train to the end: the state that the trial ends in, and its model unless the checkpoint is as good."""
     import keras
     import tensorflow as tf
 
@@ -130,7 +135,7 @@ def _train(
     try:
         # A trial that was stopped between its report and the pruner's answer is asked about again.
         if 0 < epoch < search.max_epochs and trial.should_prune():
-            return "PRUNED"
+            return "PRUNED", None
         if epoch == 0:
             model = build_resnet(hyperparameters, data.image_shape, data.n_classes, name=f"trial_{trial.number}")
         else:
@@ -171,10 +176,10 @@ def _train(
             logger.info("trial %d epoch %d: %s %.4f", trial.number, epoch, search.metric, metrics[search.metric])
             # A trial that has all its epochs is complete: the pruner has nothing left to save.
             if epoch < search.max_epochs and trial.should_prune():
-                return "PRUNED"
+                return "PRUNED", model
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise _TrialFailedError(f"out of memory in epoch {epoch}: {str(error).splitlines()[0][:200]}") from error
-    return "COMPLETE"
+    return "COMPLETE", model
 
 
 def _training_images(data: Dataset) -> npt.NDArray[np.uint8]:
@@ -182,11 +187,11 @@ def _training_images(data: Dataset) -> npt.NDArray[np.uint8]:
     return stored[...] if stored.nbytes <= _MAX_BYTES_IN_MEMORY else stored
 
 
-def _keep_model(store: TrialStore, record: TrialRecord, hyperparameters: Hyperparameters, data: Dataset) -> None:
+def _keep_model(store: TrialStore, record: TrialRecord, trained: keras.Model) -> None:
     """Save the last epoch's weights without the optimizer's state, which is twice their size."""
-    trained = load_model(store.checkpoint_path(len(record.epochs)))
-    model = build_resnet(hyperparameters, data.image_shape, data.n_classes, name=f"trial_{record.slot}")
-    model.set_weights(trained.get_weights())
+    import keras
+
+    model = keras.Model(trained.inputs, trained.outputs, name=trained.name)  # the same layers, uncompiled
     record.weights_sha256 = weights_sha256(model)
     save_model(model, store.model_path)
 

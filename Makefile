@@ -6,6 +6,11 @@ CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := results
+SNAKEMAKE := $(BIN)/snakemake
+# Lines of Snakemake's scheduler that tell a person nothing.
+CHATTER := /^(Select jobs to execute|Execute [0-9]+ jobs|Using shell|Conda environments|Assuming unrestricted|Using workflow specific)/d
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
@@ -14,11 +19,12 @@ UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --
 help:
 	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
 
-# Snakemake's exit code decides; its report is made again only when a result is newer than it.
+# Snakemake's exit code decides. Its report is made again only when a result is newer than it.
 run: $(VENV)/run.stamp
-	@$(BIN)/snakemake --cores $(CORES) --quiet rules host reason progress
+	@$(BIN)/python workflow/unlock.py
+	@$(SNAKEMAKE) --cores $(CORES) --rerun-incomplete --quiet rules host reason progress 2>&1 | sed -u -E '$(CHATTER)'
 	@if [ ! -e $(RESULTS)/report.html ] || [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures $(RESULTS)/provenance.json -newer $(RESULTS)/report.html -print -quit)" ]; then \
-	  $(BIN)/snakemake --cores 1 --quiet all --report $(RESULTS)/report.html; fi
+	  $(SNAKEMAKE) --cores 1 --quiet all --report $(RESULTS)/report.html; fi
 	@$(BIN)/ensembleflow summary --results $(RESULTS)
 
 test: $(VENV)/test.stamp

@@ -17,7 +17,9 @@ __all__ = ["add_command"]
 def add_command(subparsers: Any) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("progress", help="show how far a running search is")
-    parser.add_argument("--configfile", type=Path, nargs="+", default=[], help="the run's config files")
+    parser.add_argument(
+        "--configfile", type=Path, nargs="+", default=[], help="the run's config files, over config/config.yaml"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -25,7 +27,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from ensembleflow.search.progress import progress_line
     from ensembleflow.search.study import open_storage
 
-    config: Config = load_config(arguments.configfile)
+    default = [path for path in [Path("config/config.yaml")] if path.exists()]
+    config: Config = load_config([*default, *arguments.configfile])
     search_dir = Path(config.results_dir) / config.study / "search"
     if not (search_dir / "study.journal").exists():
         raise SearchError("this study has not started", where=search_dir, hint="start it: snakemake --cores all")

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import hyperparameters
 from ensembleflow.errors import ArtefactError
 from ensembleflow.models import (
     build_resnet,
@@ -18,6 +17,7 @@ from ensembleflow.models import (
     save_model,
     weights_sha256,
 )
+from example_hyperparameters import hyperparameters
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
 

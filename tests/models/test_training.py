@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from conftest import hyperparameters
 from ensembleflow.models import Trainer, build_resnet, load_model, save_model, training_batches, weights_sha256
 from ensembleflow.models.augmentation import augment, random_affines
+from example_hyperparameters import hyperparameters
 
 DIGITS = load_digits()
 IMAGES = np.rint(DIGITS.images[:300, :, :, None] * 255 / 16).astype(np.uint8)

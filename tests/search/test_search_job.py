@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from conftest import search_config
 from ensembleflow.config import Config
 from ensembleflow.search import freeze_tables
 from ensembleflow.search.study import open_storage
+from small_search import search_config
 
 RUN_JOB = Path(__file__).with_name("run_job.py")
 

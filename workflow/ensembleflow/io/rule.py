@@ -7,14 +7,14 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ensembleflow.errors import EnsembleflowError, StorageError
 
 __all__ = ["rule_log"]
 
-_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 
 
 @contextmanager
@@ -29,14 +29,18 @@ def rule_log(path: str | Path) -> Iterator[logging.Logger]:
     logger = logging.getLogger("ensembleflow")
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    try:
+        log_file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed below
+    except OSError as error:
+        sys.exit(f"Error: {_disk_fault(error)}")
     stdout_copy = os.dup(1)
     terminal_file = os.fdopen(os.dup(2), "w", encoding="utf-8")
-    log_file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed below
     os.dup2(log_file.fileno(), 1)
     os.dup2(log_file.fileno(), 2)
     file_handler = logging.StreamHandler(log_file)
     file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     terminal = logging.StreamHandler(terminal_file)
+    terminal.setFormatter(_TerminalFormatter())
     terminal.addFilter(lambda record: record.levelno >= logging.WARNING or getattr(record, "progress", False))
     logger.handlers = [file_handler, terminal]
     try:
@@ -44,27 +48,38 @@ def rule_log(path: str | Path) -> Iterator[logging.Logger]:
     except EnsembleflowError as error:
         logger.error("%s", error)
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in _DISK_FAULTS:
-            logger.exception("unexpected failure")
-            raise
-        fault = StorageError(
-            "a file could not be written or read",
-            where=error.filename,
-            found=os.strerror(error.errno or 0),
-            hint="free some space or mend the permissions, then run the same command again: finished work is reused",
-        )
-        logger.error("%s", fault)
-        sys.exit(1)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
+            logger.error("%s", _disk_fault(error))
+            sys.exit(1)
+        logger.handlers = [file_handler]  # Python itself shows it on the terminal
         logger.exception("unexpected failure")
         raise
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # the log's disk is full
+            sys.stdout.flush()
+            sys.stderr.flush()
         os.dup2(terminal_file.fileno(), 2)
         os.dup2(stdout_copy, 1)
         os.close(stdout_copy)
         logger.handlers = []
+        with suppress(OSError):
+            log_file.close()
         terminal_file.close()
-        log_file.close()
+
+
+class _TerminalFormatter(logging.Formatter):
+    """Warnings and errors say that they are, among what Snakemake prints."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        label = f"{record.levelname.capitalize()}: " if record.levelno >= logging.WARNING else ""
+        return f"{label}{super().format(record)}"
+
+
+def _disk_fault(error: OSError) -> StorageError:
+    return StorageError(
+        "a file could not be written or read",
+        where=error.filename,
+        found=os.strerror(error.errno or 0),
+        hint="free some space or mend the permissions, then run the same command again: finished work is reused",
+    )

@@ -44,9 +44,11 @@ wildcard_constraints:
     n=r"\d+",
 
 
-def stage_code(folder):
-    """A stage's own modules and style, as inputs of its cheap rules: editing one makes them run again."""
+def stage_code(folder, modules=None):
+    """A stage's own modules and style, or some, as inputs of its cheap rules: editing one makes them run again."""
     files = Path(PACKAGE_PARENT, "ensembleflow", folder).glob("*.*")
+    if modules is not None:
+        files = [path for path in files if path.stem in modules]
     # Relative, so that a project folder that moves, or is mounted elsewhere, has the same inputs as before.
     return sorted(os.path.relpath(path) for path in files if path.suffix in (".py", ".mplstyle"))
 

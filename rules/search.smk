@@ -16,7 +16,8 @@ rule train_trials:
         f"{BENCHMARKS}/{{study}}/train_trials/job-{{job}}.tsv"
     # In the order of the slots, so that a run on one core is the same each time.
     priority: lambda wildcards: 1 / (1 + int(wildcards.job))
-    retries: 2
+    # A trial that takes its process down three times is given up by the next attempt, and the job goes on.
+    retries: 3
     conda:
         training_environment(CONFIG.resources.search.gpus)
     threads: CONFIG.resources.search.threads
@@ -24,6 +25,7 @@ rule train_trials:
         mem_mb=CONFIG.resources.search.mem_mb,
         runtime=CONFIG.resources.search.runtime_minutes,
         gpu=CONFIG.resources.search.gpus,
+        attempt=lambda wildcards, attempt: attempt,
     params:
         plan=lambda wildcards: plan_job(CONFIG, int(wildcards.job)),
     script:
@@ -34,7 +36,8 @@ rule freeze_tables:
     """Gather the jobs' trials into one table of trials and one of epochs."""
     input:
         jobs=expand(f"{RESULTS}/{{{{study}}}}/search/trials/job-{{job}}.json", job=JOBS),
-        code=stage_code("search"),
+        # Not the training's modules: see ALGORITHM_VERSION.
+        code=stage_code("search", modules=["record", "tables"]),
     output:
         trials=f"{RESULTS}/{{study}}/search/trials.csv",
         epochs=f"{RESULTS}/{{study}}/search/epochs.csv",

@@ -24,5 +24,5 @@ def runs_here(process: psutil.Process) -> bool:
 
 
 if LOCKS.is_dir() and any(LOCKS.iterdir()) and not any(map(runs_here, psutil.process_iter())):
-    print("a Snakemake was killed here: removing its lock, finished work is kept", file=sys.stderr)
+    sys.stderr.write("a Snakemake was killed here: removing its lock, finished work is kept\n")
     subprocess.run([sys.executable, "-m", "snakemake", "--unlock", "--quiet", "all"], check=True)

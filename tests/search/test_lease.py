@@ -18,10 +18,12 @@ from ensembleflow.search.lease import Lease
 
 HOLD = """
 import sys, time
+from pathlib import Path
 from ensembleflow.search.lease import Lease
 with Lease(sys.argv[1]):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
+    Path(sys.argv[1] + ".work-done").touch()
 """
 
 COUNT = """
@@ -56,8 +58,8 @@ def test_only_one_process_holds_it_at_a_time(tmp_path: Path) -> None:
 def test_a_live_holder_is_waited_for(tmp_path: Path) -> None:
     process = hold(tmp_path / "slot.lease", 1.0)
     with Lease(tmp_path / "slot.lease", poll_seconds=0.05):
-        process.wait(0.5)  # the holder ended before the lease was given
-    assert process.returncode == 0
+        assert (tmp_path / "slot.lease.work-done").exists()
+    assert process.wait(60) == 0
 
 
 def test_a_killed_holders_lease_is_taken_over(tmp_path: Path) -> None:

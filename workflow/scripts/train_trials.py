@@ -5,7 +5,7 @@ from pathlib import Path
 from ensembleflow.io import rule_log
 from ensembleflow.search import run_search_job
 
-with rule_log(snakemake.log[0]):
+with rule_log(snakemake.log[0], snakemake.resources.attempt):
     run_search_job(
         plan_json=snakemake.params.plan,
         dataset_path=snakemake.input.dataset,

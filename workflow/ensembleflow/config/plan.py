@@ -40,7 +40,8 @@ class SearchPlan:
         study: the study's name.
         seed: the study's seed.
         slots: the slots that the job owns.
-        search: the search's config; `n_trials` and `trials_per_job` in it are not to be relied on.
+        search: the search's config; `n_trials` and `trials_per_job` in it are not to be relied on, nor, where
+            nothing is pruned, `metric` and `reduction_factor`.
     """
 
     study: str
@@ -86,4 +87,7 @@ def plan_job(config: Config, job: int) -> str:
 
 
 def _result_keys(search: SearchConfig) -> dict[str, Any]:
-    return search.model_dump(mode="json", exclude={"n_trials", "trials_per_job"})
+    exclude = {"n_trials", "trials_per_job"}
+    if search.algorithm == "random":
+        exclude |= {"metric", "reduction_factor"}  # every metric is recorded, and none stops a trial
+    return search.model_dump(mode="json", exclude=exclude)

@@ -18,13 +18,17 @@ _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPE
 
 
 @contextmanager
-def rule_log(path: str | Path) -> Iterator[logging.Logger]:
+def rule_log(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
     """Send the package's log to `path` (all of it) and to the terminal (warnings and `progress` records).
 
     What libraries print, in Python or below it, goes to `path` as well.
 
     A user's mistake (EnsembleflowError), or a disk that cannot be written, ends the process with exit
     code 1 and one message on the terminal and in the log; anything else keeps its traceback.
+
+    Args:
+        path: the rule's log.
+        attempt: of a rule that is tried again (from 1). The terminal then hears only the message's first line.
     """
     logger = logging.getLogger("ensembleflow")
     logger.setLevel(logging.INFO)
@@ -40,7 +44,7 @@ def rule_log(path: str | Path) -> Iterator[logging.Logger]:
     file_handler = logging.StreamHandler(log_file)
     file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     terminal = logging.StreamHandler(terminal_file)
-    terminal.setFormatter(_TerminalFormatter())
+    terminal.setFormatter(_TerminalFormatter(attempt))
     terminal.addFilter(lambda record: record.levelno >= logging.WARNING or getattr(record, "progress", False))
     logger.handlers = [file_handler, terminal]
     try:
@@ -71,9 +75,17 @@ def rule_log(path: str | Path) -> Iterator[logging.Logger]:
 class _TerminalFormatter(logging.Formatter):
     """Warnings and errors say that they are, among what Snakemake prints."""
 
+    def __init__(self, attempt: int) -> None:
+        super().__init__()
+        self._attempt = attempt
+
     def format(self, record: logging.LogRecord) -> str:
-        label = f"{record.levelname.capitalize()}: " if record.levelno >= logging.WARNING else ""
-        return f"{label}{super().format(record)}"
+        text = super().format(record)
+        if record.levelno < logging.WARNING:
+            return text
+        if self._attempt > 1 and record.levelno >= logging.ERROR:
+            text = f"{text.splitlines()[0]} (attempt {self._attempt})"
+        return f"{record.levelname.capitalize()}: {text}"
 
 
 def _disk_fault(error: OSError) -> StorageError:

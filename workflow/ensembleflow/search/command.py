@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 
 from ensembleflow.config import Config, load_config
+from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.errors import SearchError
 
 __all__ = ["add_command"]
@@ -38,5 +39,6 @@ def _run(arguments: argparse.Namespace) -> int:
         raise SearchError("this study has not started", where=search_dir, hint="start it: snakemake --cores all")
     latest = max(summaries, key=lambda s: (s.datetime_start is not None, s.datetime_start, s._study_id))
     study = optuna.load_study(study_name=latest.study_name, storage=storage)
-    print(progress_line(study, config.search.metric, config.search.n_trials))
+    metric = SearchPlan.from_json(plan_job(config, 0)).search.metric  # the one that the study was told
+    print(progress_line(study, metric, config.search.n_trials))
     return 0

@@ -6,6 +6,7 @@ import logging
 import math
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from optuna.trial import TrialState
 
 from ensembleflow.config import SearchConfig
 from ensembleflow.datasets import Dataset
-from ensembleflow.errors import SearchError
+from ensembleflow.errors import EnsembleflowError, SearchError, StorageError
 from ensembleflow.models import (
     Hyperparameters,
     Trainer,
@@ -103,6 +104,12 @@ def train_trial(
     except _TrialFailedError as failure:
         state, model, record.reason = "FAIL", None, str(failure)
         logger.warning("trial %d failed: %s", slot, failure)
+    except (EnsembleflowError, OSError, KeyboardInterrupt):
+        # A full disk or Ctrl-C is no fault of the trial, which must not be given up for it.
+        record.attempts -= 1
+        with suppress(StorageError):
+            store.write(record)
+        raise
     record.state = state
     record.ended_at = time.time()
     if record.epochs:

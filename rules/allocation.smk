@@ -17,12 +17,11 @@ rule allocate_ensemble:
     benchmark:
         f"{BENCHMARKS}/{{study}}/allocate_ensemble/budget-{{budget}}-devices-{{n}}.tsv"
     conda:
-        training_environment(CONFIG.resources.allocation.gpus)
+        "../envs/training.yaml"
     threads: whole_machine(CONFIG.resources.allocation.threads)
     resources:
         mem_mb=CONFIG.resources.allocation.mem_mb,
         runtime=CONFIG.resources.allocation.runtime_minutes,
-        gpu=CONFIG.resources.allocation.gpus,
     params:
         allocation=lambda wildcards: canonical_json(allocation_block(int(wildcards.n))),
     script:

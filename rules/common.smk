@@ -26,6 +26,9 @@ try:
 except EnsembleflowError as error:
     raise WorkflowError(str(error)) from None
 
+# Scripts and captions see the checked values, defaults included.
+config.update(CONFIG.model_dump(mode="json"))
+
 RESULTS = CONFIG.results_dir
 STUDY = CONFIG.study
 JOBS = list(range(n_jobs(CONFIG.search.n_trials, CONFIG.search.trials_per_job)))
@@ -44,11 +47,27 @@ wildcard_constraints:
     n=r"\d+",
 
 
-def stage_code(folder, modules=None):
-    """A stage's own modules and style, or some, as inputs of its cheap rules: editing one makes them run again."""
-    files = Path(PACKAGE_PARENT, "ensembleflow", folder).glob("*.*")
+def dataset_source():
+    """The archive, or the folder and its classes' folders, so that adding or removing an image is noticed."""
+    if CONFIG.dataset.source == "digits":
+        return []
+    source = Path(CONFIG.dataset.path)
+    if source.is_dir():
+        return [source, *sorted(path for path in source.iterdir() if path.is_dir() and path.name[0] != ".")]
+    # A plan needs no images. But what was made from images that are gone must not be deleted to be made again.
+    return [source] if source.exists() or Path(DATASET).exists() else []
+
+
+def stage_code(folder, modules=None, beside=()):
+    """A stage's own modules and style, or some, as inputs of its cheap rules: editing one makes them run again.
+
+    `beside` names modules of other folders that the results depend on.
+    """
+    package = Path(PACKAGE_PARENT, "ensembleflow")
+    files = package.joinpath(folder).glob("*.*")
     if modules is not None:
         files = [path for path in files if path.stem in modules]
+    files = [*files, *(package.joinpath(name) for name in beside)]
     # Relative, so that a project folder that moves, or is mounted elsewhere, has the same inputs as before.
     return sorted(os.path.relpath(path) for path in files if path.suffix in (".py", ".mplstyle"))
 

@@ -4,6 +4,8 @@
 
 rule prepare_dataset:
     """Read the labelled images and split them into train, valid and test."""
+    input:
+        source=dataset_source(),
     output:
         dataset=DATASET,
     log:

@@ -4,7 +4,9 @@
 
 
 rule record_run:
-    """Write the merged config and what the run was made with beside the results."""
+    """Write the merged config and what the run was made with beside the results, whenever they are new."""
+    input:
+        budgets=f"{RESULTS}/tables/budgets.csv",
     output:
         config=f"{RESULTS}/run_config.yaml",
         provenance=f"{RESULTS}/provenance.json",

@@ -7,7 +7,7 @@ rule select_ensemble:
     input:
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         costs=f"{RESULTS}/{{study}}/library/costs.csv",
-        code=stage_code("selection"),
+        code=stage_code("selection", beside=["models/metrics.py", "library/predictions.py"]),
     output:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
     log:
@@ -24,7 +24,7 @@ rule collect_ensembles:
     """Gather all budgets' ensembles, their Pareto front and the selection's steps."""
     input:
         ensembles=expand(f"{RESULTS}/{{{{study}}}}/selection/budget-{{budget}}.json", budget=BUDGETS),
-        code=stage_code("selection"),
+        code=stage_code("selection", beside=["models/metrics.py", "library/predictions.py"]),
     output:
         ensembles=f"{RESULTS}/{{study}}/selection/ensembles.csv",
         pareto=f"{RESULTS}/{{study}}/selection/pareto.csv",

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from ensembleflow.config import Config
 from ensembleflow.search import freeze_tables
 from ensembleflow.search.study import open_storage
+from ensembleflow.search.trial import MAX_ATTEMPTS
 from small_search import search_config
 
 RUN_JOB = Path(__file__).with_name("run_job.py")
@@ -83,7 +84,7 @@ def test_every_slot_leaves_a_trial_with_epochs_and_a_model(undisturbed: Path) ->
 
 def test_a_killed_job_goes_on_as_if_nothing_had_happened(digits: Path, tmp_path: Path, undisturbed: Path) -> None:
     process = start(search_config(), 0, digits, tmp_path)
-    wait_for_epochs(tmp_path, 0, 2)
+    wait_for_epochs(tmp_path, 0, 1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert states(tmp_path)[0] == TrialState.RUNNING
@@ -164,11 +165,11 @@ def test_a_trial_whose_process_keeps_dying_is_given_up(digits: Path, tmp_path: P
     process.wait()
     (record_path,) = tmp_path.glob("store/*/trial-00000/record.json")
     record = json.loads(record_path.read_text())
-    record_path.write_text(json.dumps({**record, "attempts": 3}))
+    record_path.write_text(json.dumps({**record, "attempts": MAX_ATTEMPTS}))
     run(config, 0, digits, tmp_path)
     (trial,) = results(tmp_path)
     assert trial["state"] == "FAIL"
-    assert "died 3 times" in trial["reason"]
+    assert "was killed" in trial["reason"]
     assert (tmp_path / "models/job-0/trial-00000.keras").exists()
 
 
@@ -183,3 +184,26 @@ def test_lost_weights_of_a_finished_trial_are_named(digits: Path, tmp_path: Path
     assert "weights are gone" in stderr
     assert "model.keras" in stderr
     assert "Traceback" not in stderr
+
+
+def test_a_job_told_to_stop_gives_its_slot_back_and_goes_on_later(
+    digits: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    process = start(search_config(), 0, digits, tmp_path)
+    wait_for_epochs(tmp_path, 0, 1)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("store/*/*.lease")) == []
+    run(search_config(), 0, digits, tmp_path)
+    assert results(tmp_path) == results(undisturbed)
+
+
+def test_a_journal_with_a_torn_last_line_opens(digits: Path, tmp_path: Path) -> None:
+    config = search_config(n_trials=1, trials_per_job=1)
+    run(config, 0, digits, tmp_path)
+    before = states(tmp_path)
+    with open(tmp_path / "study.journal", "a") as journal:
+        journal.write('{"op_code": 4, "worker')
+    assert states(tmp_path) == before
+    run(search_config(n_trials=2, trials_per_job=2), 0, digits, tmp_path)
+    assert len(states(tmp_path)) == 2

@@ -12,4 +12,5 @@ with rule_log(snakemake.log[0]):
         exported_dir=snakemake.output.exported,
         predictions_h5=snakemake.output.predictions,
         threads=snakemake.threads,
+        use_gpu=snakemake.resources.gpu > 0,
     )

@@ -13,5 +13,6 @@ with rule_log(snakemake.log[0], snakemake.resources.attempt):
         output_json=snakemake.output.trials,
         output_models=snakemake.output.models,
         threads=snakemake.threads,
+        use_gpu=snakemake.resources.gpu > 0,
         n_trials=snakemake.config["search"]["n_trials"],
     )

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import psutil
 
 from ensembleflow.allocation.bench import bench_allocation
 from ensembleflow.allocation.devices import Device, assign_cores
@@ -24,13 +23,12 @@ from ensembleflow.allocation.worst_fit import worst_fit
 from ensembleflow.config.models import AllocationConfig
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError
-from ensembleflow.io import provenance, read_csv, read_json, write_csv, write_json
+from ensembleflow.io import provenance, read_csv, read_json, warn_of_other_work, write_csv, write_json
 
 __all__ = ["allocate_ensemble"]
 
 _LOG = logging.getLogger("ensembleflow.allocation")
 _SECONDS_BETWEEN_PROGRESS = 5.0
-_IDLE_CHECK_SECONDS, _IDLE_CHECK_PERCENT = 0.3, 30
 
 
 def allocate_ensemble(
@@ -85,7 +83,8 @@ def allocate_ensemble(
     members = [Member(model, Path(exported_dir) / model) for model in models]
     pipeline = Pipeline(members, devices, provisional, image_shape=image_shape, n_classes=n_classes)
     with _hint_at_batch_size(first_batch_size), pipeline:
-        _warn_of_other_work(devices)
+        # The members wait now: whatever keeps their cores busy will falsify the benches.
+        warn_of_other_work(core for device in devices for core in device.core_ids)
         memory_mb = {worker.member.model: worker.peak_memory_mb for worker in pipeline.workers}
         placed = worst_fit(memory_mb, devices)
         start = tuple(Placement(model, placed[model], first_batch_size) for model in models)
@@ -158,18 +157,6 @@ def _hint_at_batch_size(batch_size: int) -> Iterator[None]:
     except MemberError as error:
         error.hint = f"if memory is the reason, lower the largest of allocation.batch_sizes ({batch_size})"
         raise
-
-
-def _warn_of_other_work(devices: Sequence[Device]) -> None:
-    """The members are idle now: whatever keeps their cores busy will falsify the benches."""
-    cores = {core for device in devices for core in device.core_ids}
-    busy = psutil.cpu_percent(_IDLE_CHECK_SECONDS, percpu=True)
-    disturbed = [core for core in sorted(cores) if core < len(busy) and busy[core] > _IDLE_CHECK_PERCENT]
-    if disturbed:
-        _LOG.warning(
-            "other processes use the devices' cores (%s): the speeds measured will be too low and noisy",
-            ", ".join(f"core {core} {busy[core]:.0f} %" for core in disturbed),
-        )
 
 
 def _read_costs(costs_csv: str | Path, models: Sequence[str]) -> dict[str, float]:

@@ -329,7 +329,12 @@ class RuleResources(Block):
     threads: int = Field(1, ge=1, description="CPU cores a job.")
     mem_mb: int = Field(4000, ge=100, description="Memory a job in MB.")
     runtime_minutes: int = Field(60, ge=1, description="Time limit a job in minutes.")
-    gpus: int = Field(0, ge=0, le=16, description="GPUs a job (`gpu=1` for Slurm).")
+
+
+class GpuResources(RuleResources):
+    """What a job of a stage that can compute on a GPU asks for."""
+
+    gpus: int = Field(0, ge=0, le=16, description="GPUs a job (`gpu=1` for Slurm); with 0 a job sees none.")
 
 
 class AllocationResources(RuleResources):
@@ -342,9 +347,9 @@ class AllocationResources(RuleResources):
 class ResourcesConfig(Block):
     """What the jobs of each stage ask the cluster for."""
 
-    search: RuleResources = Field(default_factory=RuleResources, description="Training jobs.")
-    library: RuleResources = Field(
-        default_factory=RuleResources,
+    search: GpuResources = Field(default_factory=GpuResources, description="Training jobs.")
+    library: GpuResources = Field(
+        default_factory=GpuResources,
         description="Prediction and cost jobs (the cost job takes at least the cores that it measures).",
     )
     allocation: AllocationResources = Field(
@@ -377,6 +382,11 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _combination(self) -> Self:
+        if (self.library.cost.device == "gpu") != (self.resources.library.gpus > 0):
+            raise ValueError(
+                f"library.cost.device ({self.library.cost.device}) does not suit resources.library.gpus "
+                f"({self.resources.library.gpus}): a cost on a GPU needs a GPU, one on the CPU none"
+            )
         if n_kept(self.search.n_trials, self.library.keep_fraction) == 0:
             raise ValueError("the share `library.keep_fraction` of `search.n_trials` must be at least 1 model, rounded")
         return self

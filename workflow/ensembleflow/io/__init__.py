@@ -2,6 +2,7 @@
 
 from ensembleflow.io.atomic import atomic_directory, atomic_path, link_or_copy, write_csv, write_json
 from ensembleflow.io.hdf5 import create_hdf5, open_hdf5
+from ensembleflow.io.idle import warn_of_other_work
 from ensembleflow.io.provenance import provenance, record_run
 from ensembleflow.io.read import read_csv, read_json
 from ensembleflow.io.rule import rule_log
@@ -17,6 +18,7 @@ __all__ = [
     "read_json",
     "record_run",
     "rule_log",
+    "warn_of_other_work",
     "write_csv",
     "write_json",
 ]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ensembleflow.errors import StorageError
+from ensembleflow.errors import EnsembleflowError, StorageError
 
-__all__ = ["atomic_directory", "atomic_path", "link_or_copy", "write_csv", "write_json"]
+__all__ = ["atomic_directory", "atomic_path", "disk_fault", "link_or_copy", "write_csv", "write_json"]
 
 
 @contextmanager
@@ -41,10 +42,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         aside.chmod(0o666 & ~umask)
         os.replace(aside, path)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and error.filename not in (None, str(path.parent), str(aside)):
+    except Exception as error:
+        another = isinstance(error, FileNotFoundError) and error.filename not in (None, str(path.parent), str(aside))
+        found = None if another else _reason(error)
+        if found is None:
             raise
-        raise StorageError("a file could not be written", where=path, found=_reason(error), hint=_WRITE_HINT) from error
+        raise StorageError("a file could not be written", where=path, found=found, hint=_WRITE_HINT) from error
     finally:
         if aside is not None:
             aside.unlink(missing_ok=True)
@@ -64,22 +67,29 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         aside.chmod(0o755)
         yield aside
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-            os.replace(path, old / path.name)
-            os.replace(aside, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(aside, path)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
+        _take_place(aside, path)
+    except Exception as error:
+        found = None if isinstance(error, FileNotFoundError) else _reason(error)
+        if found is None:
             raise
-        raise StorageError(
-            "a folder could not be written", where=path, found=_reason(error), hint=_WRITE_HINT
-        ) from error
+        raise StorageError("a folder could not be written", where=path, found=found, hint=_WRITE_HINT) from error
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(aside: Path, path: Path) -> None:
+    """Rename a folder, moving away what stands there; another process may be doing the same at the same time."""
+    while True:
+        try:
+            return os.replace(aside, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+        with suppress(FileNotFoundError):
+            os.replace(path, old / path.name)
+        shutil.rmtree(old)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
@@ -107,7 +117,23 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
 
 
 _WRITE_HINT = "free some space or mend the folder's permissions, then run the same command again"
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
+def disk_fault(error: Exception) -> str | None:
+    """What the disk refused, in the system's words; None for an error of another kind.
+
+    TensorFlow and HDF5 raise errors of their own, whose text holds those words.
+    """
+    if isinstance(error, EnsembleflowError):
+        return None
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno in _DISK_FAULTS else None
+    return next((text for text in map(os.strerror, _DISK_FAULTS) if text in str(error)), None)
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a path could not be written; None if the error is not about that."""
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno else str(error)
+    return disk_fault(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -11,10 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ensembleflow.errors import EnsembleflowError, StorageError
+from ensembleflow.io.atomic import disk_fault
 
 __all__ = ["rule_log"]
-
-_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 
 
 @contextmanager
@@ -36,7 +34,7 @@ def rule_log(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
     try:
         log_file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed below
     except OSError as error:
-        sys.exit(f"Error: {_disk_fault(error)}")
+        sys.exit(f"Error: {_storage_error(error)}")
     stdout_copy = os.dup(1)
     terminal_file = os.fdopen(os.dup(2), "w", encoding="utf-8")
     os.dup2(log_file.fileno(), 1)
@@ -53,8 +51,8 @@ def rule_log(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
         logger.error("%s", error)
         sys.exit(1)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
-            logger.error("%s", _disk_fault(error))
+        if disk_fault(error):
+            logger.error("%s", _storage_error(error))
             sys.exit(1)
         logger.handlers = [file_handler]  # Python itself shows it on the terminal
         logger.exception("unexpected failure")
@@ -88,10 +86,10 @@ class _TerminalFormatter(logging.Formatter):
         return f"{record.levelname.capitalize()}: {text}"
 
 
-def _disk_fault(error: OSError) -> StorageError:
+def _storage_error(error: Exception) -> StorageError:
     return StorageError(
         "a file could not be written or read",
-        where=error.filename,
-        found=os.strerror(error.errno or 0),
+        where=getattr(error, "filename", None),
+        found=disk_fault(error) or error,
         hint="free some space or mend the permissions, then run the same command again: finished work is reused",
     )

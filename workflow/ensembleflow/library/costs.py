@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pandas as pd
 from ensembleflow.config import CostConfig
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import LibraryError
-from ensembleflow.io import write_csv
+from ensembleflow.io import warn_of_other_work, write_csv
 from ensembleflow.library.ranking import kept_models
 from ensembleflow.models import ExportedModel, configure_tensorflow, device_name, load_exported
 
@@ -50,7 +51,7 @@ def measure_costs(
         ArtefactError: an exported function cannot be read.
     """
     models = kept_models(models_csv)["model"].tolist()
-    configure_tensorflow(config.threads)
+    configure_tensorflow(config.threads, use_gpu=config.device == "gpu")
     device = device_name()
     if (config.device == "gpu") != (device != "cpu"):
         raise LibraryError(
@@ -63,6 +64,7 @@ def measure_costs(
     with open_dataset(dataset_path) as data:
         valid = data.images("valid")
     images = valid[np.arange(config.n_images) % len(valid)]
+    warn_of_other_work(os.sched_getaffinity(0))
     seconds: dict[str, list[float]] = {model: [] for model in models}
     parameter_bytes: dict[str, int] = {}
     for pass_ in range(_PASSES):

@@ -16,13 +16,19 @@ from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import atomic_directory, create_hdf5, open_hdf5
 from ensembleflow.library.ranking import kept_models
-from ensembleflow.models import configure_tensorflow, export_model, load_exported, load_model, weights_sha256
+from ensembleflow.models import (
+    configure_tensorflow,
+    export_model,
+    load_exported,
+    load_model,
+    prediction_batch_size,
+    weights_sha256,
+)
 
 __all__ = ["Predictions", "cache_predictions", "open_predictions"]
 
 SCHEMA, SCHEMA_VERSION = "predictions", 1
 SPLITS = ("valid", "test")
-_BATCH_SIZE = 256
 
 logger = logging.getLogger("ensembleflow.library")
 
@@ -80,6 +86,7 @@ def cache_predictions(
     exported_dir: str | Path,
     predictions_h5: str | Path,
     threads: int = 1,
+    use_gpu: bool = False,
 ) -> None:
     """Export each kept model and cache what its exported function predicts on validation and test.
 
@@ -91,23 +98,25 @@ def cache_predictions(
         exported_dir: folder to make, with one exported function a model.
         predictions_h5: the cache to write.
         threads: CPU cores to use.
+        use_gpu: predict on a GPU if there is one.
 
     Raises:
         ArtefactError: a model's file is missing, damaged, or holds other weights than the trial recorded.
     """
     kept = kept_models(models_csv)
     files = {path.stem: path for folder in model_folders for path in Path(folder).glob("*.keras")}
-    configure_tensorflow(threads)
+    configure_tensorflow(threads, use_gpu=use_gpu)
     with open_dataset(dataset_path) as data, atomic_directory(exported_dir) as folder:
         images = {split: data.images(split) for split in SPLITS}
         labels = {split: data.labels(split) for split in SPLITS}
+        batch_size = prediction_batch_size(data.image_shape)
         probabilities: dict[str, list[Any]] = {split: [] for split in SPLITS}
         weights = dict(zip(kept["model"].astype(str), kept["weights_sha256"].astype(str), strict=True))
         for done, (model, sha256) in enumerate(weights.items(), start=1):
             _export(model, files, sha256, folder)
             function = load_exported(folder / model)
             for split in SPLITS:
-                probabilities[split].append(function.predict(images[split], _BATCH_SIZE))
+                probabilities[split].append(function.predict(images[split], batch_size))
             logger.info("predictions of kept models: %d/%d cached", done, len(weights), extra={"progress": True})
         with create_hdf5(predictions_h5, SCHEMA, SCHEMA_VERSION) as file:
             file.attrs["study"] = study
@@ -127,7 +136,11 @@ def cache_predictions(
 
 def _export(model: str, files: dict[str, Path], recorded_sha256: str, folder: Path) -> None:
     if model not in files:
-        raise ArtefactError("a kept model's weights are missing", where=f"{model}.keras", hint="rerun its search job")
+        raise ArtefactError(
+            "a kept model's weights are missing",
+            where=f"{model}.keras",
+            hint="delete the study's folder search/models and run snakemake again: no trial is trained again",
+        )
     network = load_model(files[model])
     found = weights_sha256(network)
     if found != recorded_sha256:

@@ -1,6 +1,6 @@
 """The residual networks, their training, and the one exported function of each."""
 
-from ensembleflow.models.export import ExportedModel, export_model, load_exported, model_function
+from ensembleflow.models.export import ExportedModel, export_model, load_exported, model_function, prediction_batch_size
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.models.model_file import load_model, save_model, weights_sha256
@@ -21,6 +21,7 @@ __all__ = [
     "load_exported",
     "load_model",
     "model_function",
+    "prediction_batch_size",
     "save_model",
     "training_batches",
     "weights_sha256",

@@ -6,6 +6,7 @@ served answers, so that all of them are the same numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,10 @@ from ensembleflow.errors import ArtefactError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ExportedModel", "export_model", "load_exported", "model_function"]
+__all__ = ["ExportedModel", "export_model", "load_exported", "model_function", "prediction_batch_size"]
+
+# 27 images of 224 x 224 x 3: their activations fit where a training batch's do.
+_BATCH_VALUES = 2**22
 
 
 def export_model(model: keras.Model, path: str | Path) -> None:
@@ -87,3 +91,8 @@ def load_exported(path: str | Path) -> ExportedModel:
         ) from error
     parameter_bytes = sum(variable.shape.num_elements() * variable.dtype.size for variable in loaded.weights)
     return ExportedModel(function, int(parameter_bytes), loaded)
+
+
+def prediction_batch_size(image_shape: tuple[int, int, int]) -> int:
+    """Images a call for predictions whose speed is not measured: 256, fewer where images are large."""
+    return max(1, min(256, _BATCH_VALUES // math.prod(image_shape)))

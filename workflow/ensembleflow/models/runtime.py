@@ -7,19 +7,23 @@ import os
 __all__ = ["configure_tensorflow", "device_name"]
 
 
-def configure_tensorflow(threads: int, *, training: bool = False) -> None:
+def configure_tensorflow(threads: int, *, use_gpu: bool = False, training: bool = False) -> None:
     """Import TensorFlow for one job: so many threads, quiet, deterministic, GPU memory as needed.
 
     Must come before anything else in the process uses TensorFlow.
 
     Args:
         threads: CPU threads that one operation may use.
+        use_gpu: compute on a GPU if there is one; otherwise GPUs are hidden, so that a job that asked for none
+            takes none from another.
         training: the process trains many small graphs once each. On a CPU the graph optimiser's time is
             then never earned back (it halves the time to the first step), so it is turned off; exported
             functions, which run many times, keep it.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not use_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -28,6 +32,9 @@ def configure_tensorflow(threads: int, *, training: bool = False) -> None:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
+    if not training:
+        # Ten bits of mantissa would make a GPU's predictions differ from a CPU's in the third digit.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
     if training and not gpus:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 

@@ -25,6 +25,7 @@ def add_command(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from ensembleflow.datasets import open_dataset
     from ensembleflow.search.progress import progress_line
     from ensembleflow.search.study import open_storage
 
@@ -33,12 +34,13 @@ def _run(arguments: argparse.Namespace) -> int:
     search_dir = Path(config.results_dir) / config.study / "search"
     if not (search_dir / "study.journal").exists():
         raise SearchError("this study has not started", where=search_dir, hint="start it: snakemake --cores all")
-    storage = open_storage(search_dir)
-    summaries = [s for s in optuna.get_all_study_summaries(storage) if s.study_name.startswith(f"{config.study}-")]
-    if not summaries:
-        raise SearchError("this study has not started", where=search_dir, hint="start it: snakemake --cores all")
-    latest = max(summaries, key=lambda s: (s.datetime_start is not None, s.datetime_start, s._study_id))
-    study = optuna.load_study(study_name=latest.study_name, storage=storage)
-    metric = SearchPlan.from_json(plan_job(config, 0)).search.metric  # the one that the study was told
-    print(progress_line(study, metric, config.search.n_trials))
+    with open_dataset(Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5") as data:
+        fingerprint = SearchPlan.from_json(plan_job(config, 0)).fingerprint(data.checksum)
+    try:
+        study = optuna.load_study(study_name=f"{config.study}-{fingerprint}", storage=open_storage(search_dir))
+    except KeyError:
+        raise SearchError(
+            "this study has not started with this config", where=search_dir, hint="start it: snakemake --cores all"
+        ) from None
+    print(progress_line(study, config.search.metric, config.search.n_trials))
     return 0

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -30,6 +34,7 @@ def run_search_job(
     output_json: str | Path,
     output_models: str | Path,
     threads: int = 1,
+    use_gpu: bool = False,
     n_trials: int | None = None,
 ) -> None:
     """Train, resume or find finished each slot of the plan, then write the job's two outputs.
@@ -41,25 +46,26 @@ def run_search_job(
         output_json: the job's trials with their epochs.
         output_models: folder of one `.keras` file a trial that finished an epoch.
         threads: CPU cores to use.
+        use_gpu: train on a GPU if there is one; otherwise GPUs are hidden.
         n_trials: trials of the whole study, for the progress line only.
     """
     plan = SearchPlan.from_json(plan_json)
     search_dir = Path(search_dir)
-    with open_dataset(dataset_path) as data:
+    with _sigterm_ends_cleanly(), open_dataset(dataset_path) as data:
         fingerprint = plan.fingerprint(data.checksum)
         study_name = f"{plan.study}-{fingerprint}"
         storage = open_storage(search_dir)
         store_dir = search_dir / "store" / fingerprint
+        study = open_study(storage, study_name, plan.search, plan.seed)
         records = {}
         tensorflow_ready = False
         for slot in plan.slots:
-            study = open_study(storage, study_name, plan.search, plan.seed, slot)
-            with Lease(store_dir / f"{model_id(slot)}.lease"):
-                store = TrialStore(store_dir / model_id(slot))
+            with Lease(store_dir / f"{model_id(slot)}.lease") as lease:
+                store = TrialStore(store_dir / model_id(slot), check=lease.check)
                 record = _finished(store, study, slot)
                 if record is None:
                     if not tensorflow_ready:
-                        configure_tensorflow(threads, training=True)
+                        configure_tensorflow(threads, use_gpu=use_gpu, training=True)
                         tensorflow_ready = True
                     trial = claim_slot(study, slot, store_dir)
                     record = train_trial(study, trial, store, plan.search, plan.seed, data)
@@ -68,6 +74,20 @@ def run_search_job(
                     )
                 records[slot] = record
     _write_outputs(plan, study_name, store_dir, records, Path(output_json), Path(output_models))
+
+
+@contextmanager
+def _sigterm_ends_cleanly() -> Iterator[None]:
+    """Let SIGTERM (scancel, a time limit) end the process as Ctrl-C does: through its `finally` blocks."""
+
+    def stop(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _finished(store: TrialStore, study: optuna.Study, slot: int) -> TrialRecord | None:

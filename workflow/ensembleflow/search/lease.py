@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,7 +55,7 @@ class Lease:
         told = False
         while not self._try_create():
             holder = self._read(self.path)
-            if holder is not None and not self._alive(holder):
+            if not self._alive(holder):
                 self._remove(holder)
                 continue
             if holder is not None and not told:
@@ -96,7 +97,10 @@ class Lease:
         aside = self.path.with_name(f".{self.path.name}.{self._token}")
         me = psutil.Process()
         holder = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "token": self._token}
-        aside.write_text(json.dumps(holder), encoding="utf-8")
+        with open(aside, "w", encoding="utf-8") as file:
+            json.dump(holder, file)
+            file.flush()
+            os.fsync(file.fileno())
         try:
             os.link(aside, self.path)  # atomic on every file system, network ones included
         except FileExistsError:
@@ -111,30 +115,33 @@ class Lease:
 
     @staticmethod
     def _read(path: Path) -> dict[str, Any] | None:
+        """Who holds the lease; None when nobody does, or when a power cut has emptied the file."""
         try:
             holder = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return holder if isinstance(holder, dict) else None
+        return holder if isinstance(holder, dict) and {"host", "pid", "started", "token"} <= holder.keys() else None
 
-    def _alive(self, holder: dict[str, Any]) -> bool:
-        if holder["host"] == socket.gethostname():
+    def _alive(self, holder: dict[str, Any] | None) -> bool:
+        if holder is not None and holder["host"] == socket.gethostname():
             try:
-                # Two readings of one process's start differ by the clock's adjustment, hence the second.
-                return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1.0
+                process = psutil.Process(holder["pid"])
+                # Two readings of one process's start differ by the clock's adjustment.
+                same = abs(process.create_time() - holder["started"]) < 1.0
+                return same and process.status() != psutil.STATUS_ZOMBIE
             except psutil.NoSuchProcess:
                 return False
         try:
             # Compare two times of the file server, so that the machines' clocks do not matter.
             probe = self.path.with_name(f".{self.path.name}.{self._token}.now")
             probe.touch()
-            age_seconds = probe.stat().st_mtime - self.path.stat().st_mtime
+            now = probe.stat().st_mtime
             probe.unlink(missing_ok=True)
+            return now - self.path.stat().st_mtime < self.expire_seconds
         except FileNotFoundError:
             return True
-        return age_seconds < self.expire_seconds
 
-    def _remove(self, dead: dict[str, Any]) -> None:
+    def _remove(self, dead: dict[str, Any] | None) -> None:
         """Remove a dead holder's lease, unless another process has just taken it over."""
         aside = self.path.with_name(f".{self.path.name}.{self._token}.dead")
         try:
@@ -142,18 +149,17 @@ class Lease:
         except FileNotFoundError:
             return
         moved = self._read(aside)
-        if moved is not None and moved["token"] != dead["token"]:
-            try:
+        if moved != dead:
+            with suppress(FileExistsError):  # then its holder learns of it by `check`
                 os.link(aside, self.path)
-            except FileExistsError:
-                logger.warning("two processes took over %s at once", self.path.name)
-        else:
+        elif dead is not None:
             logger.info("took over %s from dead process %s on %s", self.path.name, dead["pid"], dead["host"])
         aside.unlink(missing_ok=True)
 
     def _renew(self) -> None:
         while not self._stop.wait(self.renew_seconds):
             try:
-                os.utime(self.path)
+                if self._held():
+                    os.utime(self.path)
             except OSError:
                 logger.warning("the lease %s could not be renewed", self.path.name)

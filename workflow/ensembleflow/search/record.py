@@ -6,6 +6,7 @@ is lost when Snakemake clears a job's outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class TrialRecord:
         slot: the trial's number.
         state: `RUNNING`, `COMPLETE`, `PRUNED` or `FAIL`.
         reason: why it failed, else empty.
+        stopped: the pruner has said to stop; only the model is still to be kept.
         attempts: how often a process has taken it up since its last finished epoch.
         bracket: Hyperband's bracket, or None.
         hyperparameters: by name.
@@ -53,6 +55,7 @@ class TrialRecord:
     slot: int
     state: str = "RUNNING"
     reason: str = ""
+    stopped: bool = False
     attempts: int = 0
     bracket: int | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
@@ -84,10 +87,15 @@ class TrialStore:
 
     A checkpoint is named after its epoch and the record says which epochs are finished: whichever of the
     two a killed process wrote last, they are read as one consistent state.
+
+    Args:
+        folder: the trial's folder.
+        check: called before each write; raises when this process may no longer write.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, check: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
+        self._check = check
         self.model_path = folder / "model.keras"
         self._record_path = folder / "record.json"
 
@@ -111,6 +119,7 @@ class TrialStore:
 
     def write(self, record: TrialRecord) -> None:
         """Replace the record; older checkpoints go once the record no longer needs them."""
+        self._check()
         write_json(self._record_path, record.to_dict())
         needed = None if record.finished else self.checkpoint_path(len(record.epochs))
         for path in self.folder.glob("epoch-*.keras"):

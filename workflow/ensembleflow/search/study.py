@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -15,10 +18,47 @@ from ensembleflow.config import SearchConfig
 from ensembleflow.errors import SearchError
 from ensembleflow.search.lease import Lease
 
-__all__ = ["bracket_of", "claim_slot", "count_states", "open_storage", "open_study"]
+__all__ = ["SlotSampler", "bracket_of", "claim_slot", "count_states", "open_storage", "open_study", "should_stop"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logger = logging.getLogger("ensembleflow.search")
+
+
+class SlotSampler(optuna.samplers.BaseSampler):
+    """Random sampling in which every value comes from (seed, trial number, hyperparameter's name) alone.
+
+    So it depends neither on who ran first, nor on whether a killed process had already drawn a part of them.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, optuna.distributions.BaseDistribution]:
+        """None: every value is drawn by itself."""
+        return {}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        search_space: dict[str, optuna.distributions.BaseDistribution],
+    ) -> dict[str, Any]:
+        """None: every value is drawn by itself."""
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: optuna.distributions.BaseDistribution,
+    ) -> Any:
+        """Draw one value uniformly from its range or choices."""
+        words = np.random.SeedSequence([self.seed, trial.number, zlib.crc32(param_name.encode())]).generate_state(1)
+        uniform = optuna.samplers.RandomSampler(seed=int(words[0]))
+        return uniform.sample_independent(study, trial, param_name, param_distribution)
 
 
 def open_storage(search_dir: str | Path) -> BaseStorage:
@@ -27,17 +67,31 @@ def open_storage(search_dir: str | Path) -> BaseStorage:
     Not an output itself: Snakemake deletes outputs before a job runs.
     """
     # Absolute, and with the open-file lock: the default lock never recovers from a killed writer.
-    path = str(Path(search_dir).resolve() / "study.journal")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+    path = Path(search_dir).resolve() / "study.journal"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = JournalFileOpenLock(str(path))
+    _drop_torn_line(path, lock)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
 
 
-def open_study(storage: BaseStorage, name: str, search: SearchConfig, seed: int, slot: int = 0) -> optuna.Study:
-    """Create the study or load it, with the sampler of one slot.
+def _drop_torn_line(path: Path, lock: JournalFileOpenLock) -> None:
+    """Cut off a last line that a full disk or a power cut left unfinished; the next one would be glued to it."""
+    if not path.exists():
+        return
+    lock.acquire()
+    try:
+        with open(path, "rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                logger.warning("%s ended in an unfinished line, which was dropped", path)
+                file.truncate(whole)
+    finally:
+        lock.release()
 
-    The sampler is seeded by (seed, slot), so that a slot's hyperparameters do not depend on who ran first.
-    """
-    slot_seed = int(np.random.SeedSequence([seed, slot]).generate_state(1)[0])
+
+def open_study(storage: BaseStorage, name: str, search: SearchConfig, seed: int) -> optuna.Study:
+    """Create the study or load it."""
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if search.algorithm == "hyperband":
         pruner = optuna.pruners.HyperbandPruner(
@@ -46,11 +100,26 @@ def open_study(storage: BaseStorage, name: str, search: SearchConfig, seed: int,
     return optuna.create_study(
         storage=storage,
         study_name=name,
-        sampler=optuna.samplers.RandomSampler(seed=slot_seed),
+        sampler=SlotSampler(seed),
         pruner=pruner,
         direction="minimize",
         load_if_exists=True,
     )
+
+
+def should_stop(study: optuna.Study, slot: int, rung: int | None) -> bool:
+    """Ask the pruner about a trial's last report; asked again, as after a kill, it answers alike.
+
+    Optuna's own `Trial.should_prune` notes that the rung is done, and then says no when asked again.
+
+    Args:
+        study: the study.
+        slot: the trial's number.
+        rung: the rung that the trial has just reached, or None between rungs.
+    """
+    trial = copy.deepcopy(study.get_trials(deepcopy=False)[slot])
+    trial.system_attrs.pop(f"completed_rung_{rung}", None)
+    return bool(study.pruner.prune(study, trial))
 
 
 def claim_slot(study: optuna.Study, slot: int, lease_dir: Path) -> optuna.Trial:

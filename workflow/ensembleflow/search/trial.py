@@ -25,12 +25,13 @@ from ensembleflow.models import (
     device_name,
     load_model,
     model_function,
+    prediction_batch_size,
     save_model,
     weights_sha256,
 )
 from ensembleflow.search.record import Epoch, TrialRecord, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
-from ensembleflow.search.study import bracket_of
+from ensembleflow.search.study import bracket_of, should_stop
 
 if TYPE_CHECKING:
     import keras
@@ -39,10 +40,9 @@ __all__ = ["MAX_ATTEMPTS", "finish_in_study", "rung_of", "train_trial"]
 
 logger = logging.getLogger("ensembleflow.search")
 
-# A trial whose process died this often in the same epoch is given up: most likely it does not fit in memory.
-MAX_ATTEMPTS = 3
-
-_PREDICTION_BATCH_SIZE = 256
+# A trial whose process was killed this often in the same epoch, and not by SIGTERM, is given up: most likely the
+# system kills it for its memory, and would do so for ever.
+MAX_ATTEMPTS = 5
 
 # Larger training sets are read batch by batch; all jobs of a machine then share the page cache.
 _MAX_BYTES_IN_MEMORY = 2**30
@@ -98,14 +98,14 @@ def train_trial(
     try:
         if record.attempts > MAX_ATTEMPTS:
             raise _TrialFailedError(
-                f"its process died {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: probably out of memory"
+                f"its process was killed {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: probably out of memory"
             )
-        state, model = _train(trial, record, store, hyperparameters, search, seed, data)
+        state, model = _train(study, trial, record, store, hyperparameters, search, seed, data)
     except _TrialFailedError as failure:
         state, model, record.reason = "FAIL", None, str(failure)
         logger.warning("trial %d failed: %s", slot, failure)
-    except (EnsembleflowError, OSError, KeyboardInterrupt):
-        # A full disk or Ctrl-C is no fault of the trial, which must not be given up for it.
+    except (EnsembleflowError, OSError, KeyboardInterrupt, SystemExit):
+        # A full disk, Ctrl-C or SIGTERM is no fault of the trial, which must not be given up for it.
         record.attempts -= 1
         with suppress(StorageError):
             store.write(record)
@@ -123,7 +123,15 @@ class _TrialFailedError(Exception):
     """The trial cannot go on; nothing else is concerned."""
 
 
+def _stops(study: optuna.Study, record: TrialRecord, search: SearchConfig) -> bool:
+    """Whether the pruner ends the trial here. One that has all its epochs is complete: nothing is left to save."""
+    if not 0 < len(record.epochs) < search.max_epochs:
+        return False
+    return should_stop(study, record.slot, record.epochs[-1].rung)
+
+
 def _train(
+    study: optuna.Study,
     trial: optuna.Trial,
     record: TrialRecord,
     store: TrialStore,
@@ -140,8 +148,7 @@ def _train(
     keras.utils.set_random_seed(int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0]))
     epoch = len(record.epochs)
     try:
-        # A trial that was stopped between its report and the pruner's answer is asked about again.
-        if 0 < epoch < search.max_epochs and trial.should_prune():
+        if record.stopped or _stops(study, record, search):
             return "PRUNED", None
         if epoch == 0:
             model = build_resnet(hyperparameters, data.image_shape, data.n_classes, name=f"trial_{trial.number}")
@@ -152,12 +159,13 @@ def _train(
         trainer = Trainer(model, hyperparameters)
         function = model_function(model)
         valid_images, valid_labels = data.images("valid"), data.labels("valid")
+        batch_size = prediction_batch_size(data.image_shape)
         train_images, train_labels = _training_images(data), data.labels("train")
         while epoch < search.max_epochs:
             epoch += 1
             started_at = time.time()
             training = trainer.train_epoch(train_images, train_labels, (seed, trial.number, epoch))
-            metrics = classification_metrics(function.predict(valid_images, _PREDICTION_BATCH_SIZE), valid_labels)
+            metrics = classification_metrics(function.predict(valid_images, batch_size), valid_labels)
             if not math.isfinite(training.loss):
                 raise _TrialFailedError(f"diverged in epoch {epoch}: training loss {training.loss}")
             if not all(map(math.isfinite, metrics.values())):
@@ -181,11 +189,13 @@ def _train(
             store.write(record)
             trial.report(metrics[search.metric], step=epoch)
             logger.info("trial %d epoch %d: %s %.4f", trial.number, epoch, search.metric, metrics[search.metric])
-            # A trial that has all its epochs is complete: the pruner has nothing left to save.
-            if epoch < search.max_epochs and trial.should_prune():
+            if _stops(study, record, search):
+                record.stopped = True
+                store.write(record)
                 return "PRUNED", model
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise _TrialFailedError(f"out of memory in epoch {epoch}: {str(error).splitlines()[0][:200]}") from error
+        told = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise _TrialFailedError(f"out of memory in epoch {epoch}: {told}") from error
     return "COMPLETE", model
 
 

@@ -37,6 +37,7 @@ SCHEMA_VERSION = 1
 ANSWER_TOLERANCE = 1e-4
 
 _MAX_MANIFEST_BYTES = 16 * 2**20
+_SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # an empty file that Snakemake puts into each folder it tracks
 _MAX_FILES = 100_000
 _REMAKE_HINT = "copy the bundle again, or delete it and run snakemake again"
 
@@ -277,7 +278,7 @@ def _walk(folder: Path) -> Iterator[str]:
                 raise BundleError("a bundle must not hold links", where=path, hint=_REMAKE_HINT)
         for name in files:
             relative = Path(parent, name).relative_to(folder).as_posix()
-            if relative == MANIFEST:
+            if relative in (MANIFEST, _SNAKEMAKE_TIMESTAMP):
                 continue
             n_files += 1
             if n_files > _MAX_FILES:

@@ -148,6 +148,8 @@ def test_a_member_killed_at_work_fails_that_request_and_harms_no_other(pipeline,
     os.kill(before[1], signal.SIGSTOP)  # so that it surely has not answered yet
     with ThreadPoolExecutor(1) as threads:
         request = threads.submit(pipeline.predict, images)
+        while pipeline.workers[1].idle and not request.done():
+            time.sleep(0.001)  # until it has its order
         os.kill(before[1], signal.SIGKILL)
         with pytest.raises(MemberError) as caught:
             request.result(timeout=60)

@@ -32,11 +32,15 @@ localrules:
 
 
 rule all:
-    """Everything: bundles, tables, figures, and what they were made with."""
+    """Everything: each stage's results, tables, figures, and what they were made with."""
     default_target: True
     input:
+        rules.search.input,
+        rules.library.input,
+        rules.selection.input,
+        rules.allocation.input,
+        rules.bundles.input,
         rules.record_run.output,
-        expand(f"{RESULTS}/{STUDY}/bundles/budget-{{budget}}", budget=BUDGETS),
         rules.plot_learning_curves.output,
         rules.plot_library_distribution.output,
         rules.plot_error_against_cost.output,

@@ -16,8 +16,7 @@ rule train_trials:
         f"{BENCHMARKS}/{{study}}/train_trials/job-{{job}}.tsv"
     # In the order of the slots, so that a run on one core is the same each time.
     priority: lambda wildcards: 1 / (1 + int(wildcards.job))
-    # A trial that takes its process down three times is given up by the next attempt, and the job goes on.
-    retries: 3
+    retries: 2
     conda:
         training_environment(CONFIG.resources.search.gpus)
     threads: CONFIG.resources.search.threads

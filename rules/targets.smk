@@ -18,6 +18,7 @@ rule library:
     """The models ranked, the kept ones' predictions cached and costs measured."""
     input:
         f"{RESULTS}/{STUDY}/library/models.csv",
+        f"{RESULTS}/{STUDY}/library/exported",
         f"{RESULTS}/{STUDY}/library/predictions.h5",
         f"{RESULTS}/{STUDY}/library/costs.csv",
 
@@ -25,6 +26,7 @@ rule library:
 rule selection:
     """An ensemble for every budget."""
     input:
+        expand(f"{RESULTS}/{STUDY}/selection/budget-{{budget}}.json", budget=BUDGETS),
         f"{RESULTS}/{STUDY}/selection/ensembles.csv",
         f"{RESULTS}/{STUDY}/selection/pareto.csv",
         f"{RESULTS}/{STUDY}/selection/trace.csv",

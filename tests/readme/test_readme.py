@@ -102,14 +102,9 @@ def test_the_readmes_links_lead_to_files_that_exist() -> None:
     assert [link for link in targets if not (REPOSITORY / link).exists()] == []
 
 
-def test_the_readmes_table_of_rows_matches_what_the_command_prints() -> None:
+def test_the_readmes_table_has_the_columns_and_rows_that_the_command_prints() -> None:
     table = re.search(r"<!-- table: make run -->\n```\n(.*?)```", README, re.DOTALL)[1]
     for column in ("budget", "members", "cost", "valid", "test", "images/s"):
         assert column in table
-    assert [line.split()[0] for line in table.splitlines() if re.match(r" (best|\d)", line)] == [
-        "best",
-        "1x",
-        "2x",
-        "4x",
-        "8x",
-    ]
+    rows = [line.split()[0] for line in table.splitlines() if re.match(r" (best|\d)", line)]
+    assert rows == 2 * ["best", "1x", "2x", "4x", "8x"]

@@ -105,6 +105,12 @@ def cache_predictions(
     """
     kept = kept_models(models_csv)
     files = {path.stem: path for folder in model_folders for path in Path(folder).glob("*.keras")}
+    if missing := [f"{model}.keras" for model in kept["model"] if model not in files]:
+        raise ArtefactError(
+            "a kept model's weights are missing",
+            where=", ".join(missing),
+            hint="delete the study's folder search/models and run snakemake again: no trial is trained again",
+        )
     configure_tensorflow(threads, use_gpu=use_gpu)
     with open_dataset(dataset_path) as data, atomic_directory(exported_dir) as folder:
         images = {split: data.images(split) for split in SPLITS}
@@ -113,7 +119,7 @@ def cache_predictions(
         probabilities: dict[str, list[Any]] = {split: [] for split in SPLITS}
         weights = dict(zip(kept["model"].astype(str), kept["weights_sha256"].astype(str), strict=True))
         for done, (model, sha256) in enumerate(weights.items(), start=1):
-            _export(model, files, sha256, folder)
+            _export(model, files[model], sha256, folder)
             function = load_exported(folder / model)
             for split in SPLITS:
                 probabilities[split].append(function.predict(images[split], batch_size))
@@ -134,21 +140,15 @@ def cache_predictions(
                 group.create_dataset("labels", data=labels[split])
 
 
-def _export(model: str, files: dict[str, Path], recorded_sha256: str, folder: Path) -> None:
-    if model not in files:
-        raise ArtefactError(
-            "a kept model's weights are missing",
-            where=f"{model}.keras",
-            hint="delete the study's folder search/models and run snakemake again: no trial is trained again",
-        )
-    network = load_model(files[model])
+def _export(model: str, file: Path, recorded_sha256: str, folder: Path) -> None:
+    network = load_model(file)
     found = weights_sha256(network)
     if found != recorded_sha256:
         raise ArtefactError(
             "a model's weights are not those that its trial recorded",
-            where=files[model],
+            where=file,
             found=found,
             expected=recorded_sha256,
-            hint=f"delete {files[model].parent} and run snakemake again",
+            hint=f"delete {file.parent} and run snakemake again",
         )
     export_model(network, folder / model)

@@ -269,9 +269,17 @@ class SlurmLab:
         ).stdout.strip()
 
     def jobs(self) -> list[Job]:
-        """All jobs since the start, running and finished, in the order of their ids."""
-        listing = self.client("scontrol", "--oneliner", "--detail", "show", "jobs").stdout
-        return sorted((_parse_job(line) for line in listing.splitlines() if "JobId=" in line), key=lambda job: job.id)
+        """All jobs since the start, running and finished, in the order of their ids.
+
+        A job whose last processes are just ending (COMPLETING) is first waited for.
+        """
+        deadline = time.monotonic() + 30
+        while True:
+            listing = self.client("scontrol", "--oneliner", "--detail", "show", "jobs").stdout
+            jobs = [_parse_job(line) for line in listing.splitlines() if "JobId=" in line]
+            if all(job.state != "COMPLETING" for job in jobs) or time.monotonic() > deadline:
+                return sorted(jobs, key=lambda job: job.id)
+            time.sleep(0.05)
 
     def tasks(self) -> list[Task]:
         """Every task that Slurm started, in order."""

@@ -67,6 +67,21 @@ def test_a_failed_write_leaves_the_former_folder_and_nothing_else(tmp_path: Path
     assert names(tmp_path) == ["bundle"]
 
 
+def test_two_processes_may_write_the_same_folder_at_once(tmp_path: Path) -> None:
+    script = """
+import sys
+from ensembleflow.io import atomic_directory
+for number in range(200):
+    with atomic_directory(sys.argv[1]) as aside:
+        (aside / "number").write_text(str(number))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "models")]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    assert names(tmp_path) == ["models"]
+    assert (tmp_path / "models/number").read_text() == "199"
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="could not be written") as error, atomic_path(tmp_path / "file" / "x.csv"):
@@ -115,6 +130,31 @@ def test_the_same_content_gives_the_same_hdf5_bytes(tmp_path: Path) -> None:
         with create_hdf5(tmp_path / name, "dataset", 1) as file:
             file.create_group("train").create_dataset("labels", data=[1, 2, 3])
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_disk_that_fills_up_anywhere_in_an_hdf5_file_is_told_of(tmp_path: Path) -> None:
+    """HDF5 itself crashes when the last bytes of a file cannot be written."""
+    script = """
+import resource, sys
+import numpy as np
+from ensembleflow.errors import StorageError
+from ensembleflow.io import create_hdf5
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+refused = 0
+for n_images in range(100, 70_000, 997):
+    try:
+        with create_hdf5(sys.argv[1], "dataset", 1) as file:
+            file.create_dataset("images", data=np.ones(n_images, np.uint8))
+            file.create_group("train").create_dataset("labels", data=[1, 2, 3])
+    except StorageError as error:
+        assert error.found == "File too large", error
+        refused += 1
+print(refused)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "x.h5")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 5 < int(done.stdout) < 20
+    assert names(tmp_path) == ["x.h5"]
 
 
 def test_an_hdf5_file_that_is_broken_or_foreign_is_named(tmp_path: Path) -> None:

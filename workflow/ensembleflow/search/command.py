@@ -35,12 +35,13 @@ def _run(arguments: argparse.Namespace) -> int:
     if not (search_dir / "study.journal").exists():
         raise SearchError("this study has not started", where=search_dir, hint="start it: snakemake --cores all")
     with open_dataset(Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5") as data:
-        fingerprint = SearchPlan.from_json(plan_job(config, 0)).fingerprint(data.checksum)
+        plan = SearchPlan.from_json(plan_job(config, 0))
+        fingerprint = plan.fingerprint(data.checksum)
     try:
         study = optuna.load_study(study_name=f"{config.study}-{fingerprint}", storage=open_storage(search_dir))
     except KeyError:
         raise SearchError(
             "this study has not started with this config", where=search_dir, hint="start it: snakemake --cores all"
         ) from None
-    print(progress_line(study, config.search.metric, config.search.n_trials))
+    print(progress_line(study, plan.search.metric, config.search.n_trials))
     return 0

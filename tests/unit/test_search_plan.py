@@ -1,0 +1,42 @@
+"""What makes two searches the same: a job's plan is the only parameter of its rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from ensembleflow.config import Config, parse_config
+from ensembleflow.config.plan import SearchPlan, job_slots, n_jobs, plan_job
+
+
+def config(**search: object) -> Config:
+    return parse_config({"search": {"n_trials": 6, "trials_per_job": 4, **search}, "library": {"keep_fraction": 0.5}})
+
+
+def fingerprint(**search: object) -> str:
+    return SearchPlan.from_json(plan_job(config(**search), 0)).fingerprint("checksum")
+
+
+def test_the_jobs_own_every_slot_once() -> None:
+    assert n_jobs(6, 4) == 2
+    assert [job_slots(job, 6, 4) for job in range(2)] == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_more_trials_change_only_the_job_that_was_not_full() -> None:
+    assert plan_job(config(n_trials=9), 0) == plan_job(config(), 0)
+    assert plan_job(config(n_trials=9), 1) != plan_job(config(), 1)
+
+
+def test_more_trials_or_jobs_of_another_size_find_the_same_trials() -> None:
+    assert fingerprint(n_trials=9) == fingerprint() == fingerprint(trials_per_job=2)
+
+
+@pytest.mark.parametrize("edit", [{"metric": "cross_entropy"}, {"reduction_factor": 4}])
+def test_what_only_pruning_depends_on_voids_no_trial_of_a_random_search(edit: dict[str, object]) -> None:
+    assert plan_job(config(algorithm="random", **edit), 0) == plan_job(config(algorithm="random"), 0)
+    assert plan_job(config(**edit), 0) != plan_job(config(), 0)
+    assert fingerprint(**edit) != fingerprint()
+
+
+def test_an_edited_space_is_another_search() -> None:
+    assert fingerprint(space={"max_zoom": [0, 0.3]}) != fingerprint()
+    assert fingerprint(space={"max_zoom": [0, 0.2]}) == fingerprint(), "the default, spelled out"

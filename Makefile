@@ -28,7 +28,7 @@ run: $(VENV)/run.stamp
 	@$(BIN)/ensembleflow summary --results $(RESULTS)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 __all__ = ["MAX_BENCHES", "NO_GAIN", "Bench", "Refinement", "Score", "refine"]
 
-NO_GAIN = "no neighbour is faster"
+NO_GAIN = "no neighbour is faster by more than the measured spread"
 MAX_BENCHES = "max_benches reached"
 
 State = TypeVar("State", bound=Hashable)

@@ -16,7 +16,7 @@ __all__ = ["read_csv", "read_json", "remake_hint"]
 
 def remake_hint(path: str | Path) -> str:
     """How to have Snakemake make an artefact again."""
-    return f"delete it and run snakemake again, or: snakemake --cores all --force {path}"
+    return f"if the workflow made this file, have it made again: snakemake --cores all --force {path}"
 
 
 def read_json(path: str | Path, expected_keys: Sequence[str] = ()) -> Any:

@@ -48,9 +48,14 @@ def print_summary(results: Path, console: Console) -> None:
     console.print(_members(table))
     report = results / "report.html"
     if report.is_file():
-        console.print(Text(f"report: {report}"), soft_wrap=True)
+        stale = report.stat().st_mtime < path.stat().st_mtime
+        note = f" (older than this table; renew it with: snakemake --report {report})" if stale else ""
+        console.print(Text(f"report: {report}{note}"), soft_wrap=True)
     else:
-        console.print(Text(f"no report yet; make it with: snakemake --report {report}"), soft_wrap=True)
+        console.print(
+            Text(f"no report yet; make it with: snakemake --report {report} (and the run's --configfile, if any)"),
+            soft_wrap=True,
+        )
 
 
 def _budgets(readable: pd.DataFrame) -> Table:

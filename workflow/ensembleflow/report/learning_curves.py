@@ -156,7 +156,9 @@ def _draw_bracket(
         colour, opacity, width = (RED, 0.9, 0.9) if failed else tones[end]
         order = 2 + end / 1000
         style = (0, (3, 1.5)) if failed else "-"
-        panel.plot(curve.epoch, values, color=colour, alpha=opacity, linewidth=width, linestyle=style, zorder=order)
+        look: Look = {"color": colour, "alpha": opacity, "linewidth": width, "linestyle": style, "zorder": order}
+        # A line through one point would not be seen.
+        panel.plot(curve.epoch, values, marker="." if len(curve) == 1 else "", **look)
         passed = curve.epoch.isin(rungs) & (curve.epoch < end)
         stopped = (curve.epoch == end) & curve.epoch.isin(rungs) & curve.outcome.str.startswith("stopped")
         dots: Look = {"color": colour, "linestyle": "none", "zorder": order + 1}

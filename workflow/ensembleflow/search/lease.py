@@ -25,6 +25,8 @@ __all__ = ["Lease"]
 
 logger = logging.getLogger("ensembleflow.search")
 
+_SECONDS_BEFORE_TELLING = 5.0
+
 
 class Lease:
     """A context manager that waits until no other live process holds the file `path`, then holds it.
@@ -52,13 +54,13 @@ class Lease:
 
     def __enter__(self) -> Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        told = False
+        started_at, told = time.monotonic(), False
         while not self._try_create():
             holder = self._read(self.path)
             if not self._alive(holder):
                 self._remove(holder)
                 continue
-            if holder is not None and not told:
+            if holder is not None and not told and time.monotonic() - started_at > _SECONDS_BEFORE_TELLING:
                 logger.warning(
                     "%s is held by process %s on %s: waiting for it to end",
                     self.path.name,

@@ -26,7 +26,8 @@ def progress_line(study: optuna.Study, metric: str, n_trials: int) -> str:
         parts.append(f"{states[TrialState.PRUNED]} stopped early")
     if states[TrialState.FAIL]:
         parts.append(f"{states[TrialState.FAIL]} failed")
-    scored = [(min(t.intermediate_values.values()), t.number) for t in trials if t.intermediate_values]
+    # After its last epoch, as the library ranks it: a better epoch before leaves no model.
+    scored = [(t.intermediate_values[max(t.intermediate_values)], t.number) for t in trials if t.intermediate_values]
     if scored:
         value, number = min(scored)
         text = f"{value:.4f}" if metric == "cross_entropy" else f"{100 * value:.2f} %"

@@ -15,7 +15,7 @@ os.environ.update(
 )
 
 from ensembleflow.config import canonical_json, parse_config
-from ensembleflow.config.plan import job_slots, n_jobs, plan_job
+from ensembleflow.config.plan import n_jobs, plan_job
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.io.folder import require_writable
 

@@ -15,7 +15,7 @@ os.environ.update(
 )
 
 from ensembleflow.config import canonical_json, parse_config
-from ensembleflow.config.plan import n_jobs, plan_job
+from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.io.folder import require_writable
 
@@ -31,7 +31,7 @@ config.update(CONFIG.model_dump(mode="json"))
 
 RESULTS = CONFIG.results_dir
 STUDY = CONFIG.study
-JOBS = list(range(n_jobs(CONFIG.search.n_trials, CONFIG.search.trials_per_job)))
+JOBS = list(range(len(search_jobs(CONFIG.search))))
 BUDGETS = CONFIG.selection.budgets
 N_DEVICES = max(CONFIG.allocation.device_counts)
 

@@ -7,6 +7,11 @@ rule train_trials:
     """Train the trials of one job's slots, resuming those that a killed job left."""
     input:
         dataset=DATASET,
+        # Only an algorithm with generations has any.
+        earlier=lambda wildcards: expand(
+            f"{RESULTS}/{wildcards.study}/search/trials/job-{{job}}.json",
+            job=earlier_jobs(CONFIG.search, int(wildcards.job)),
+        ),
     output:
         trials=f"{RESULTS}/{{study}}/search/trials/job-{{job}}.json",
         models=directory(f"{RESULTS}/{{study}}/search/models/job-{{job}}"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ensembleflow.config import Config, load_config
-from ensembleflow.config.plan import n_jobs
+from ensembleflow.config.plan import search_jobs
 from slurm_lab import Job, SlurmLab, Task
 
 REPOSITORY = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def test_the_workflow_ends_well(run: ClusterRun) -> None:
 
 
 def test_each_search_job_is_a_slurm_job_of_its_own(run: ClusterRun) -> None:
-    expected = n_jobs(run.config.search.n_trials, run.config.search.trials_per_job)
+    expected = len(search_jobs(run.config.search))
     assert expected >= 2
     assert len(run.search_jobs) == expected
     assert len({job.comment for job in run.search_jobs}) == expected

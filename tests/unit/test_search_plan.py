@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ensembleflow.config import Config, parse_config
-from ensembleflow.config.plan import SearchPlan, job_slots, n_jobs, plan_job
+from ensembleflow.config.plan import SearchPlan, earlier_jobs, plan_job, search_jobs
 
 
 def config(**search: object) -> Config:
@@ -17,8 +17,7 @@ def fingerprint(**search: object) -> str:
 
 
 def test_the_jobs_own_every_slot_once() -> None:
-    assert n_jobs(6, 4) == 2
-    assert [job_slots(job, 6, 4) for job in range(2)] == [[0, 1, 2, 3], [4, 5]]
+    assert search_jobs(config().search) == [[0, 1, 2, 3], [4, 5]]
 
 
 def test_more_trials_change_only_the_job_that_was_not_full() -> None:
@@ -40,3 +39,27 @@ def test_what_only_pruning_depends_on_voids_no_trial_of_a_random_search(edit: di
 def test_an_edited_space_is_another_search() -> None:
     assert fingerprint(space={"max_zoom": [0, 0.3]}) != fingerprint()
     assert fingerprint(space={"max_zoom": [0, 0.2]}) == fingerprint(), "the default, spelled out"
+
+
+def test_a_generation_waits_for_the_whole_one_before_it_and_shares_no_job_with_it() -> None:
+    search = config(algorithm="genetic", n_trials=8, trials_per_job=2).search
+    assert search_jobs(search) == [[0, 1], [2], [3, 4], [5], [6, 7]]
+    assert [earlier_jobs(search, job) for job in range(5)] == [[], [], [0, 1], [0, 1], [2, 3]]
+    assert earlier_jobs(config(algorithm="tpe").search, 1) == []
+
+
+def test_the_size_of_a_generation_belongs_to_the_result() -> None:
+    genetic = {"algorithm": "genetic", "n_trials": 6}
+    assert plan_job(config(**genetic), 1) != plan_job(config(**genetic, n_generations=2), 1)
+    assert fingerprint(**genetic) != fingerprint(**genetic, n_generations=2)
+    assert fingerprint(**genetic) == fingerprint(**{**genetic, "n_trials": 5})
+
+
+@pytest.mark.parametrize("algorithm", ["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"])
+def test_a_plan_is_read_as_it_was_written(algorithm: str) -> None:
+    text = plan_job(config(algorithm=algorithm, n_startup_trials=3), 0)
+    assert SearchPlan.from_json(text).to_json() == text
+
+
+def test_where_the_storage_lies_changes_no_trial() -> None:
+    assert plan_job(config(storage="grpc://localhost:13000"), 0) == plan_job(config(), 0)

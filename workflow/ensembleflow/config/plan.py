@@ -10,11 +10,14 @@ from typing import Any
 from ensembleflow.config.load import canonical_json
 from ensembleflow.config.models import Config, SearchConfig
 
-__all__ = ["ALGORITHM_VERSION", "SearchPlan", "job_slots", "model_id", "n_jobs", "plan_job"]
+__all__ = ["ALGORITHM_VERSION", "SearchPlan", "earlier_jobs", "model_id", "plan_job", "search_jobs"]
 
 # Raised when a change of the code would give a trial another result. The search's rules do not watch the
 # package's files, so that a docstring cannot void weeks of training.
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
+
+_HYPERBAND = ("hyperband", "bohb")
+_MODEL_BASED = ("gp", "tpe", "bohb", "smac")
 
 
 def model_id(slot: int) -> str:
@@ -22,14 +25,29 @@ def model_id(slot: int) -> str:
     return f"trial-{slot:05d}"
 
 
-def n_jobs(n_trials: int, trials_per_job: int) -> int:
-    """How many jobs a study takes; the last one may own fewer slots."""
-    return -(-n_trials // trials_per_job)
+def generation_size(search: SearchConfig) -> int | None:
+    """Trials of one generation, the last of which may be smaller; None for an algorithm without generations."""
+    return -(-search.n_trials // search.n_generations) if search.algorithm == "genetic" else None
 
 
-def job_slots(job: int, n_trials: int, trials_per_job: int) -> list[int]:
-    """The consecutive slots that a job owns."""
-    return list(range(job * trials_per_job, min((job + 1) * trials_per_job, n_trials)))
+def search_jobs(search: SearchConfig) -> list[list[int]]:
+    """The consecutive slots that each job owns; no job spans two generations, and the last of one may own fewer."""
+    size = generation_size(search) or search.n_trials
+    return [
+        list(range(start, min(start + search.trials_per_job, generation + size, search.n_trials)))
+        for generation in range(0, search.n_trials, size)
+        for start in range(generation, min(generation + size, search.n_trials), search.trials_per_job)
+    ]
+
+
+def earlier_jobs(search: SearchConfig, job: int) -> list[int]:
+    """The jobs that must have ended before a job starts: those of the generation before its own."""
+    size = generation_size(search)
+    if size is None:
+        return []
+    jobs = search_jobs(search)
+    generation = jobs[job][0] // size
+    return [number for number, slots in enumerate(jobs) if slots[0] // size == generation - 1]
 
 
 @dataclass(frozen=True)
@@ -40,22 +58,24 @@ class SearchPlan:
         study: the study's name.
         seed: the study's seed.
         slots: the slots that the job owns.
-        search: the search's config; `n_trials` and `trials_per_job` in it are not to be relied on, nor, where
-            nothing is pruned, `metric` and `reduction_factor`.
+        search: the search's config; keys in it that the algorithm does not use, `n_trials`, `trials_per_job` and
+            `storage` are not to be relied on.
+        generation_size: trials of one generation, or None for an algorithm without generations.
     """
 
     study: str
     seed: int
     slots: list[int]
     search: SearchConfig
+    generation_size: int | None
 
     @classmethod
     def from_json(cls, text: str) -> SearchPlan:
         """Read what `plan_job` wrote."""
         values = json.loads(text)
         n_slots = len(values["slots"])
-        search = SearchConfig(**values["search"], n_trials=n_slots, trials_per_job=n_slots)
-        return cls(study=values["study"], seed=values["seed"], slots=values["slots"], search=search)
+        search = SearchConfig(**values["search"], n_trials=n_slots, trials_per_job=n_slots, n_generations=1)
+        return cls(values["study"], values["seed"], values["slots"], search, values.get("generation_size"))
 
     def fingerprint(self, dataset_checksum: str) -> str:
         """Eight characters that name what a trial's result depends on: data, seed, space, epochs.
@@ -63,31 +83,32 @@ class SearchPlan:
         Trials of different fingerprints live in different Optuna studies of one journal, so that an edited
         config starts afresh and going back finds the old trials again.
         """
-        text = canonical_json(
-            _result_keys(self.search), seed=self.seed, data=dataset_checksum, version=ALGORITHM_VERSION
-        )
+        text = canonical_json(self._result_values(), seed=self.seed, data=dataset_checksum, version=ALGORITHM_VERSION)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def to_json(self) -> str:
+        """One canonical text, which does not change for a job whose slots stay the same when `n_trials` is raised."""
+        values = {"study": self.study, "seed": self.seed, "slots": self.slots, **self._result_values()}
+        return canonical_json(values, algorithm_version=ALGORITHM_VERSION)
+
+    def _result_values(self) -> dict[str, Any]:
+        values: dict[str, Any] = {"search": _result_keys(self.search)}
+        return values if self.generation_size is None else {**values, "generation_size": self.generation_size}
 
 
 def plan_job(config: Config, job: int) -> str:
-    """One job's plan as canonical JSON: the only parameter of its rule.
-
-    It does not change for a job whose slots stay the same when `n_trials` is raised.
-    """
-    slots = job_slots(job, config.search.n_trials, config.search.trials_per_job)
-    return canonical_json(
-        {
-            "study": config.study,
-            "seed": config.seed,
-            "slots": slots,
-            "search": _result_keys(config.search),
-            "algorithm_version": ALGORITHM_VERSION,
-        }
-    )
+    """One job's plan as canonical JSON: the only parameter of its rule."""
+    search = config.search
+    return SearchPlan(config.study, config.seed, search_jobs(search)[job], search, generation_size(search)).to_json()
 
 
 def _result_keys(search: SearchConfig) -> dict[str, Any]:
-    exclude = {"n_trials", "trials_per_job"}
+    """The keys that the trials' results depend on."""
+    exclude = {"n_trials", "trials_per_job", "n_generations", "storage"}
     if search.algorithm == "random":
-        exclude |= {"metric", "reduction_factor"}  # every metric is recorded, and none stops a trial
+        exclude.add("metric")  # every metric is recorded, and none stops a trial or draws another
+    if search.algorithm not in _HYPERBAND:
+        exclude.add("reduction_factor")
+    if search.algorithm not in _MODEL_BASED:
+        exclude.add("n_startup_trials")
     return search.model_dump(mode="json", exclude=exclude)

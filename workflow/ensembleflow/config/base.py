@@ -1,0 +1,46 @@
+"""What every block of the config is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
+
+__all__ = ["Block", "FloatRange", "IntRange", "Metric", "distinct"]
+
+Metric = Literal["error", "macro_f1_error", "cross_entropy"]
+
+
+class Block(BaseModel):
+    """A block of the config: unknown keys are errors, values never change after validation.
+
+    A validator's message says what must be, and puts the keys that it is about in backticks:
+    `ensembleflow.config.faults` looks up their values and lines.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, value: Any) -> Any:
+        # No key is a switch, and pydantic would read `yes` as the number 1.
+        if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
+            raise ValueError("must be neither true nor false")
+        return value
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("must be `[lowest, highest]`, the lowest first")
+    return bounds
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """Refuse a list in which a value stands twice."""
+    if len(set(map(str, values))) != len(values):
+        raise ValueError("must be values that differ from each other")
+    return values
+
+
+FloatRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
+IntRange = Annotated[tuple[int, int], AfterValidator(_ascending)]

@@ -1,0 +1,86 @@
+"""The config's block `dataset`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ensembleflow.config.base import Block
+
+__all__ = ["DatasetConfig", "SyntheticConfig"]
+
+
+class SyntheticConfig(Block):
+    """Made-up images of any shape, for sizing a cluster before the real ones are there."""
+
+    n_images: int = Field(6000, ge=1, description="Images, in all splits together.")
+    image_shape: tuple[
+        Annotated[int, Field(ge=4, le=1024)], Annotated[int, Field(ge=4, le=1024)], Annotated[int, Field(ge=1, le=4)]
+    ] = Field((32, 32, 3), description="Height and width in pixels, and channels.")
+    n_classes: int = Field(10, ge=2, le=10_000, description="Classes, equally frequent.")
+
+
+class DatasetConfig(Block):
+    """The labelled images and how they are split."""
+
+    name: str = Field(
+        "digits",
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="Name of the dataset in paths and tables (letters, digits and `_`).",
+    )
+    source: Literal["digits", "cifar100", "image_folder", "arrays", "synthetic"] = Field(
+        "digits",
+        description="Where the images come from: `digits` (scikit-learn's, needs nothing), `cifar100` "
+        "(its standard Python archive), `image_folder` (one folder of images a class), `arrays` (a NumPy or "
+        "HDF5 file), `synthetic` (made up).",
+    )
+    path: str | None = Field(
+        None,
+        description="The archive, folder or file to read; not used by `digits` and `synthetic`.",
+    )
+    image_size: int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="Height and width in pixels to which `image_folder` images are resized.",
+    )
+    valid_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the images used for validation, stratified by class "
+        "(`cifar100`: share of its 500 training images a class).",
+    )
+    test_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the images used for the test, stratified by class "
+        "(`cifar100` has its own test images and does not use it).",
+    )
+    split_seed: int = Field(
+        0,
+        ge=0,
+        description="Seed of the split. It belongs to the data: studies of different `seed` share one split.",
+    )
+    unreadable_images: Literal["refuse", "skip"] = Field(
+        "refuse",
+        description="What to do where `image_folder` images cannot be read: `refuse` names them all and makes "
+        "nothing, `skip` leaves them out and names them in the log.",
+    )
+    synthetic: SyntheticConfig = Field(
+        default_factory=SyntheticConfig, description="The images that the source `synthetic` makes up."
+    )
+
+    @model_validator(mode="after")
+    def _combination(self) -> Self:
+        if self.source not in ("digits", "synthetic") and self.path is None:
+            raise ValueError(f"`path` must be set where `source` is {self.source}")
+        if self.source == "image_folder" and self.image_size is None:
+            raise ValueError("`image_size` must be set where `source` is image_folder")
+        if self.source != "cifar100" and self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                "the sum of `valid_fraction` and `test_fraction` must be below 1: the rest is for training"
+            )
+        return self

@@ -1,0 +1,56 @@
+"""The config's block `resources`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ensembleflow.config.base import Block
+
+__all__ = ["ResourcesConfig", "SearchResources"]
+
+
+class RuleResources(Block):
+    """What a job of one stage asks for. Never part of a result, so changing it reruns nothing."""
+
+    threads: int = Field(1, ge=1, description="CPU cores a job.")
+    mem_mb: int = Field(4000, ge=100, description="Memory a job in MB.")
+    runtime_minutes: int = Field(60, ge=1, description="Time limit a job in minutes.")
+
+
+class GpuResources(RuleResources):
+    """What a job of a stage that can compute on a GPU asks for."""
+
+    gpus: int = Field(0, ge=0, le=16, description="GPUs a job (`gpu=1` for Slurm); with 0 a job sees none.")
+
+
+class SearchResources(GpuResources):
+    """What a training job asks for."""
+
+    concurrent_trials: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Trials that a job trains side by side, sharing its GPU, cores and memory: small networks leave "
+        "most of a modern GPU idle.",
+    )
+
+
+class AllocationResources(RuleResources):
+    """What an allocation job asks for: the devices' cores and memory."""
+
+    threads: int = Field(2, ge=1, description="CPU cores a job.")
+    mem_mb: int = Field(8000, ge=100, description="Memory a job in MB.")
+
+
+class ResourcesConfig(Block):
+    """What the jobs of each stage ask the cluster for."""
+
+    search: SearchResources = Field(default_factory=SearchResources, description="Training jobs.")
+    library: GpuResources = Field(
+        default_factory=GpuResources,
+        description="Prediction and cost jobs (the cost job takes at least the cores that it measures).",
+    )
+    allocation: AllocationResources = Field(
+        default_factory=AllocationResources,
+        description="Allocation jobs: they run the whole ensemble on the devices.",
+    )

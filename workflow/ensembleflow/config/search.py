@@ -1,0 +1,111 @@
+"""The config's block `search`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ensembleflow.config.base import Block, FloatRange, IntRange, Metric, distinct
+
+__all__ = ["SearchConfig", "SpaceConfig"]
+
+
+class SpaceConfig(Block):
+    """The hyperparameter space (the paper's Table 5). A range is `[lowest, highest]`, both included."""
+
+    learning_rate: FloatRange = Field((0.001, 0.01), description="Adam's learning rate, range.")
+    batch_size: IntRange = Field((16, 48), description="Training batch size in images, range.")
+    l2: FloatRange = Field((0.0, 0.001), description="L2 regularisation factor of the kernels, range.")
+    block: Annotated[list[Literal["v1", "v2", "next"]], AfterValidator(distinct)] = Field(
+        ["v1", "v2", "next"],
+        min_length=1,
+        description="Residual block: `v1`, `v2` (pre-activation), `next` (grouped convolutions).",
+    )
+    activation: Annotated[list[Literal["tanh", "relu", "elu"]], AfterValidator(distinct)] = Field(
+        ["tanh", "relu", "elu"], min_length=1, description="Activation function, choices."
+    )
+    stem_filters: IntRange = Field((8, 24), description="Filters of the first convolution, range.")
+    stage_filters: IntRange = Field(
+        (8, 24), description="Filters of the first stage, range; each later stage doubles them."
+    )
+    blocks_stage_1: IntRange = Field((1, 2), description="Residual blocks in the first stage, range.")
+    blocks_stage_2: IntRange = Field((1, 2), description="Residual blocks in the second stage, range.")
+    blocks_stage_3: IntRange = Field((1, 1), description="Residual blocks in the third stage, range.")
+    blocks_stage_4: IntRange = Field((1, 1), description="Residual blocks in the fourth stage, range.")
+    max_zoom: FloatRange = Field((0.0, 0.2), description="Augmentation: largest relative zoom, range.")
+    max_translation: FloatRange = Field(
+        (0.0, 0.15), description="Augmentation: largest shift as a share of the image's side, range."
+    )
+    max_shear: FloatRange = Field((0.0, 0.2), description="Augmentation: largest shear in radians, range.")
+    max_channel_shift: FloatRange = Field(
+        (0.0, 0.2), description="Augmentation: largest shift of a channel as a share of the full scale, range."
+    )
+    max_rotation_degrees: IntRange = Field((0, 15), description="Augmentation: largest rotation in degrees, range.")
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        for name in ("batch_size", "stem_filters", "stage_filters", *(f"blocks_stage_{i}" for i in range(1, 5))):
+            if getattr(self, name)[0] < 1:
+                raise ValueError(f"`{name}` must start at 1 or more")
+        if self.learning_rate[0] <= 0:
+            raise ValueError("`learning_rate` must start above 0")
+        for name in ("l2", "max_zoom", "max_translation", "max_shear", "max_channel_shift", "max_rotation_degrees"):
+            if getattr(self, name)[0] < 0:
+                raise ValueError(f"`{name}` must start at 0 or more")
+        if self.max_zoom[1] >= 1:
+            raise ValueError("`max_zoom` must end below 1")
+        return self
+
+
+class SearchConfig(Block):
+    """The hyperparameter search."""
+
+    algorithm: Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"] = Field(
+        "hyperband",
+        description="`random` sampling; `hyperband`: random sampling with Optuna's Hyperband pruner; `gp`: Bayesian "
+        "optimisation with a Gaussian process; `tpe`: tree-structured Parzen estimator; `bohb`: `tpe` with Hyperband; "
+        "`smac`: SMAC3's random forest; `genetic`: successive generations. All but `hyperband` and `bohb` train every "
+        "trial for all epochs; all but `genetic` never wait for other trials.",
+    )
+    n_trials: int = Field(48, ge=1, description="Trials of the study. Raising it keeps the finished ones.")
+    trials_per_job: int = Field(
+        12,
+        ge=1,
+        description="Consecutive trials that one job trains. 1 where a trial takes minutes; more where "
+        "starting TensorFlow (5 to 10 s) would dominate.",
+    )
+    max_epochs: int = Field(9, ge=1, description="Epochs of a trial that is never stopped (Hyperband's max_resource).")
+    reduction_factor: int = Field(3, ge=2, description="Hyperband keeps the best 1/reduction_factor at each rung.")
+    n_startup_trials: int = Field(
+        10,
+        ge=1,
+        description="First trials that `gp`, `tpe`, `bohb` and `smac` draw at random, before their model counts.",
+    )
+    n_generations: int = Field(
+        3, ge=1, description="Generations of equal size into which `genetic` divides the trials."
+    )
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "float32",
+        description="Keras's dtype policy of the networks. The mixed ones are faster on GPUs with tensor cores, and "
+        "need `resources.search.gpus` above 0.",
+    )
+    storage: str | None = Field(
+        None,
+        description="URL of Optuna's storage: `postgresql://`, `mysql://` or `grpc://host:port`; null is a journal "
+        "file in the study's folder. It changes no result. A password is better left to the database's own files.",
+    )
+    metric: Metric = Field(
+        "error",
+        description="Validation metric to minimise, and to rank the library by: `error` (1 - accuracy), "
+        "`macro_f1_error` (1 - macro F1), `cross_entropy`.",
+    )
+    space: SpaceConfig = Field(default_factory=SpaceConfig, description="The hyperparameter space.")
+
+    @model_validator(mode="after")
+    def _combination(self) -> Self:
+        if self.n_trials < self.trials_per_job:
+            raise ValueError("`n_trials` must be at least `trials_per_job`")
+        if self.algorithm == "genetic" and self.n_trials < self.n_generations:
+            raise ValueError("`n_trials` must be at least `n_generations`: a generation has at least one trial")
+        return self

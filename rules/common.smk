@@ -48,14 +48,19 @@ wildcard_constraints:
 
 
 def dataset_source():
-    """The archive, or the folder and its classes' folders, so that adding or removing an image is noticed."""
-    if CONFIG.dataset.source == "digits":
+    """What the images are read from, so that a change is noticed.
+
+    Of a folder of images that is the folder and its classes' folders, which change when an image is added or removed.
+    """
+    if CONFIG.dataset.source in ("digits", "synthetic"):
         return []
     source = Path(CONFIG.dataset.path)
-    if source.is_dir():
+    if os.path.isdir(source) and os.access(source, os.R_OK | os.X_OK):
+        if CONFIG.dataset.source == "arrays":
+            return sorted(path for path in source.iterdir() if path.suffix == ".npy" or path.name == "class_names.txt")
         return [source, *sorted(path for path in source.iterdir() if path.is_dir() and path.name[0] != ".")]
     # A plan needs no images. But what was made from images that are gone must not be deleted to be made again.
-    return [source] if source.exists() or Path(DATASET).exists() else []
+    return [source] if os.path.exists(source) or Path(DATASET).exists() else []
 
 
 def stage_code(folder, modules=None, beside=()):

@@ -1,5 +1,6 @@
-# Requires: nothing, or the archive or folder that `dataset.path` names.
+# Requires: nothing, or the archive, file or folder that `dataset.path` names.
 # Makes: datasets/{dataset}.h5.
+from ensembleflow.config.dataset_plan import plan_dataset
 
 
 rule prepare_dataset:
@@ -14,7 +15,9 @@ rule prepare_dataset:
         f"{BENCHMARKS}/prepare_dataset.tsv"
     conda:
         "../envs/training.yaml"
+    # Nothing else can run before the data is there.
+    threads: whole_machine(CONFIG.resources.library.threads)
     params:
-        dataset=canonical_json(CONFIG.dataset),
+        dataset=plan_dataset(CONFIG.dataset),
     script:
         "../workflow/scripts/prepare_dataset.py"

@@ -1,5 +1,6 @@
 # Requires: datasets/{dataset}.h5.
-# Makes: {study}/search/trials/job-{job}.json and models/job-{job}/ (a job a few trials), trials.csv, epochs.csv.
+# Makes: {study}/search/trials/job-{job}.json and models/job-{job}/ (a job a few trials), trials.csv, epochs.csv, runs.csv,
+# accounting.json.
 # Beside them, and no outputs: study.journal (Optuna's storage) and store/ (checkpoints), which outlive any rerun.
 
 
@@ -45,9 +46,29 @@ rule freeze_tables:
     output:
         trials=f"{RESULTS}/{{study}}/search/trials.csv",
         epochs=f"{RESULTS}/{{study}}/search/epochs.csv",
+        runs=f"{RESULTS}/{{study}}/search/runs.csv",
     log:
         f"{LOGS}/{{study}}/freeze_tables.log",
     conda:
         "../envs/training.yaml"
     script:
         "../workflow/scripts/freeze_tables.py"
+
+
+rule account_search:
+    """Say where the search's time went: duration, occupancy of each device, idle tail, brackets, lost work."""
+    input:
+        trials=f"{RESULTS}/{{study}}/search/trials.csv",
+        epochs=f"{RESULTS}/{{study}}/search/epochs.csv",
+        runs=f"{RESULTS}/{{study}}/search/runs.csv",
+        code=stage_code("search", modules=["accounting"]),
+    output:
+        accounting=f"{RESULTS}/{{study}}/search/accounting.json",
+    log:
+        f"{LOGS}/{{study}}/account_search.log",
+    conda:
+        "../envs/training.yaml"
+    params:
+        search=canonical_json({"max_epochs": CONFIG.search.max_epochs}),
+    script:
+        "../workflow/scripts/account_search.py"

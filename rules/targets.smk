@@ -8,10 +8,12 @@ localrules:
 
 
 rule search:
-    """Every trial trained, and the tables of trials and epochs."""
+    """Every trial trained, the tables of trials, epochs and runs, and where the time went."""
     input:
         f"{RESULTS}/{STUDY}/search/trials.csv",
         f"{RESULTS}/{STUDY}/search/epochs.csv",
+        f"{RESULTS}/{STUDY}/search/runs.csv",
+        f"{RESULTS}/{STUDY}/search/accounting.json",
 
 
 rule library:

@@ -52,7 +52,7 @@ def test_large_images_get_the_wide_stem_of_stride_two() -> None:
 def test_a_grouped_convolution_computes_what_the_plain_layer_with_groups_does() -> None:
     import keras
 
-    from ensembleflow.models.grouped_convolution import GroupedConv2D
+    from ensembleflow.models.kernels import GroupedConv2D
 
     x = np.random.default_rng(1).normal(size=(3, 8, 8, 12)).astype(np.float32)
     ours = GroupedConv2D(24, 3, strides=2, padding="same", groups=3)

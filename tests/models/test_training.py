@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from ensembleflow.models import Trainer, build_resnet, load_model, save_model, training_batches, weights_sha256
+from ensembleflow.errors import ArtefactError
+from ensembleflow.models import (
+    Trainer,
+    build_resnet,
+    model_function,
+    restore_checkpoint,
+    save_checkpoint,
+    training_batches,
+    weights_sha256,
+)
 from ensembleflow.models.augmentation import augment, random_affines
 from example_hyperparameters import hyperparameters
 
@@ -82,14 +91,61 @@ def test_training_lowers_the_loss() -> None:
     assert all(epoch.loss > epoch.cross_entropy for epoch in epochs), "the L2 term is part of the loss"
 
 
-@pytest.mark.parametrize("block", ["v1", "next"])
-def test_training_resumed_from_a_checkpoint_goes_on_to_the_last_bit(block: str, tmp_path: Path) -> None:
+# On CPUs TensorFlow has no grouped convolution in half precision.
+@pytest.mark.parametrize(("block", "precision"), [("v1", "float32"), ("next", "float32"), ("v2", "mixed_float16")])
+def test_training_resumed_from_a_checkpoint_goes_on_to_the_last_bit(block: str, precision: str, tmp_path: Path) -> None:
     hp = hyperparameters(block=block)
-    trainer = Trainer(build_resnet(hp, (8, 8, 1), 10), hp)
+
+    def fresh_trainer() -> Trainer:
+        return Trainer(build_resnet(hp, (8, 8, 1), 10, precision=precision), hp)
+
+    trainer = fresh_trainer()
     trainer.train_epoch(IMAGES, LABELS, (0, 0, 1))
-    save_model(trainer.model, tmp_path / "checkpoint.keras")
+    save_checkpoint(trainer.model, tmp_path / "checkpoint.npz")
     expected = trainer.train_epoch(IMAGES, LABELS, (0, 0, 2))
 
-    resumed = Trainer(load_model(tmp_path / "checkpoint.keras"), hp)
-    assert resumed.train_epoch(IMAGES, LABELS, (0, 0, 2)) == expected
+    resumed = fresh_trainer()
+    restore_checkpoint(resumed.model, tmp_path / "checkpoint.npz")
+    result = resumed.train_epoch(IMAGES, LABELS, (0, 0, 2))
+    assert (result.loss, result.cross_entropy, result.error) == (expected.loss, expected.cross_entropy, expected.error)
     assert weights_sha256(resumed.model) == weights_sha256(trainer.model)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(
+        Trainer(build_resnet(hyperparameters(), (8, 8, 1), 10), hyperparameters()).model, tmp_path / "c.npz"
+    )
+    other = hyperparameters(stage_filters=16)
+    with pytest.raises(ArtefactError, match="of another network"):
+        restore_checkpoint(Trainer(build_resnet(other, (8, 8, 1), 10), other).model, tmp_path / "c.npz")
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    trainer = Trainer(build_resnet(hyperparameters(), (8, 8, 1), 10), hyperparameters())
+    save_checkpoint(trainer.model, tmp_path / "c.npz")
+    content = (tmp_path / "c.npz").read_bytes()
+    (tmp_path / "c.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        restore_checkpoint(trainer.model, tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_in_half_precision_and_keeps_weights_and_answers_in_single(precision: str) -> None:
+    hp = hyperparameters()
+    model = build_resnet(hp, (8, 8, 1), 10, precision=precision)
+    trainer = Trainer(model, hp)
+    epochs = [trainer.train_epoch(IMAGES, LABELS, (0, 0, epoch)) for epoch in range(4)]
+    assert epochs[-1].cross_entropy < 0.7 * epochs[0].cross_entropy
+    assert {layer.compute_dtype for layer in model.layers if "conv" in layer.name} == {precision.removeprefix("mixed_")}
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+    assert model_function(model).predict(IMAGES, 64).dtype == np.float32
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_batches_do_not_depend_on_the_number_of_threads(threads: int) -> None:
+    one = list(training_batches(IMAGES, LABELS, hyperparameters(), (0, 1, 2)))
+    several = list(training_batches(IMAGES, LABELS, hyperparameters(), (0, 1, 2), threads))
+    assert len(one) == len(several)
+    for (images, labels), (other_images, other_labels) in zip(one, several, strict=True):
+        np.testing.assert_array_equal(images, other_images)
+        np.testing.assert_array_equal(labels, other_labels)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ensembleflow.config import Config
 from ensembleflow.config.plan import plan_job
 from ensembleflow.io import rule_log
-from ensembleflow.search import run_search_job
+from ensembleflow.search import SearchJob, run_search_job
 
 config_json, job, dataset, search_dir = sys.argv[1:]
 config = Config.model_validate_json(Path(config_json).read_text())
@@ -14,10 +14,14 @@ search = Path(search_dir)
 search.mkdir(parents=True, exist_ok=True)
 with rule_log(search / f"job-{job}.log"):
     run_search_job(
-        plan_job(config, int(job)),
-        dataset,
-        search,
+        SearchJob(
+            plan_json=plan_job(config, int(job)),
+            dataset_path=dataset,
+            search_dir=str(search),
+            storage_url=config.search.storage,
+            n_trials=config.search.n_trials,
+        ),
         search / "trials" / f"job-{job}.json",
         search / "models" / f"job-{job}",
-        n_trials=config.search.n_trials,
+        config.resources.search.concurrent_trials,
     )

@@ -5,57 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
-from ensembleflow.config import Config
 from ensembleflow.search import freeze_tables
 from ensembleflow.search.study import open_storage
 from ensembleflow.search.trial import MAX_ATTEMPTS
+from search_jobs import results, run, start, wait_for_epochs
 from small_search import search_config
-
-RUN_JOB = Path(__file__).with_name("run_job.py")
-
-
-def start(config: Config, job: int, dataset: Path, search_dir: Path) -> subprocess.Popen[str]:
-    search_dir.mkdir(parents=True, exist_ok=True)
-    config_json = search_dir / "config.json"
-    config_json.write_text(config.model_dump_json())
-    command = [sys.executable, str(RUN_JOB), str(config_json), str(job), str(dataset), str(search_dir)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def run(config: Config, job: int, dataset: Path, search_dir: Path) -> str:
-    process = start(config, job, dataset, search_dir)
-    stderr = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, stderr
-    return stderr
-
-
-def results(search_dir: Path, job: int = 0) -> list[dict]:
-    """The trials without what may differ between two runs: times and places."""
-    trials = json.loads((search_dir / f"trials/job-{job}.json").read_text())["trials"]
-    for trial in trials:
-        for key in ("started_at", "ended_at", "attempts", "host"):
-            del trial[key]
-        for epoch in trial["epochs"]:
-            del epoch["started_at"], epoch["ended_at"]
-    return trials
-
-
-def wait_for_epochs(search_dir: Path, slot: int, n_epochs: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        for path in search_dir.glob(f"store/*/trial-{slot:05d}/record.json"):
-            if len(json.loads(path.read_text())["epochs"]) >= n_epochs:
-                return
-        time.sleep(0.02)
-    raise AssertionError("the trial made no progress")
 
 
 def states(search_dir: Path) -> list[TrialState]:
@@ -124,7 +83,9 @@ def test_other_jobs_of_other_sizes_find_the_same_slots(digits: Path, tmp_path: P
     for job in range(3):
         run(more, job, digits, tmp_path)
     assert results(tmp_path, 0) + results(tmp_path, 1) == before
-    freeze_tables(sorted((tmp_path / "trials").iterdir()), tmp_path / "trials.csv", tmp_path / "epochs.csv")
+    freeze_tables(
+        sorted((tmp_path / "trials").iterdir()), *(tmp_path / f"{n}.csv" for n in ("trials", "epochs", "runs"))
+    )
     assert len(states(tmp_path)) == 3
 
 
@@ -154,7 +115,7 @@ def test_a_trial_that_fails_is_recorded_and_the_job_goes_on(
     trials = results(tmp_path)
     assert [trial["state"] for trial in trials] == ["FAIL", "FAIL"]
     assert all(trial["reason"].startswith(reason) for trial in trials)
-    freeze_tables([tmp_path / "trials/job-0.json"], tmp_path / "trials.csv", tmp_path / "epochs.csv")
+    freeze_tables([tmp_path / "trials/job-0.json"], *(tmp_path / f"{n}.csv" for n in ("trials", "epochs", "runs")))
 
 
 def test_a_trial_whose_process_keeps_dying_is_given_up(digits: Path, tmp_path: Path) -> None:
@@ -186,13 +147,14 @@ def test_lost_weights_of_a_finished_trial_are_named(digits: Path, tmp_path: Path
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_job_told_to_stop_gives_its_slot_back_and_goes_on_later(
-    digits: Path, tmp_path: Path, undisturbed: Path
+    digits: Path, tmp_path: Path, undisturbed: Path, number: int
 ) -> None:
     process = start(search_config(), 0, digits, tmp_path)
     wait_for_epochs(tmp_path, 0, 1)
-    process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
     assert list(tmp_path.glob("store/*/*.lease")) == []
     run(search_config(), 0, digits, tmp_path)
     assert results(tmp_path) == results(undisturbed)

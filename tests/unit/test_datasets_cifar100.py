@@ -124,6 +124,18 @@ def test_archive_of_another_checksum_is_refused_before_anything_is_unpickled(tmp
     assert not (tmp_path / "c.h5").exists()
 
 
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
+def test_truncated_archive_has_another_checksum(tmp_path, kept):
+    path = tmp_path / "cut.tar.gz"
+    md5 = archive_of(path, parts())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(DatasetError, match="another checksum") as caught:
+        read_cifar100(path, md5=md5)
+    assert str(path) in caught.value.where
+    assert "download" in caught.value.hint
+
+
 @pytest.mark.parametrize("member", ["train", "test", "meta"])
 def test_pickled_code_is_not_run_even_with_the_right_checksum(tmp_path, member):
     path, touched = tmp_path / "evil.tar.gz", tmp_path / "touched"

@@ -1,11 +1,20 @@
 """A folder of images of any size, mode and format becomes RGB of one size, or is refused by name."""
 
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from ensembleflow.config import DatasetConfig
-from ensembleflow.datasets import SPLITS, open_dataset, prepare_dataset, read_image
+from ensembleflow.datasets import SPLITS, open_dataset, prepare_dataset
+from ensembleflow.datasets.labelled_images import UnreadableImagesError
 from ensembleflow.errors import DatasetError
 
 
@@ -44,42 +53,152 @@ def test_same_folder_gives_the_same_bytes(folder, tmp_path):
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "again.h5").read_bytes()
 
 
-def test_all_unreadable_images_are_named_in_one_error(folder, tmp_path):
-    whole = (folder / "alpha" / "0.png").read_bytes()
-    (folder / "alpha" / "0.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "beta" / "1.jpg").write_text("no image")
+@pytest.fixture
+def broken(folder):
+    """Three images of three classes that cannot be read: cut off in the middle, no image, empty."""
+    for name in ("alpha/0.png", "beta/1.jpg"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
     (folder / "gamma" / "empty.tif").write_bytes(b"")
-    with pytest.raises(DatasetError) as caught:
-        prepare_dataset(config_of(folder), tmp_path / "own.h5")
-    assert "3 images" in caught.value.what
-    for name in ("alpha/0.png", "beta/1.jpg", "gamma/empty.tif"):
-        assert str(folder / name) in caught.value.where
-    assert "alpha/5.png" not in caught.value.where
+    return {"alpha/0.png", "beta/1.jpg", "gamma/empty.tif"}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_all_unreadable_images_are_named_in_one_error(folder, broken, tmp_path, threads):
+    with pytest.raises(UnreadableImagesError) as caught:
+        prepare_dataset(config_of(folder), tmp_path / "own.h5", threads)
+    assert caught.value.what == "3 images cannot be read"
+    assert "dataset.unreadable_images: skip" in caught.value.hint
+    named = {line.strip().partition(": ")[0] for line in caught.value.where.splitlines()}
+    assert named == {str(folder / name) for name in broken}
     assert not (tmp_path / "own.h5").exists()
 
 
-def test_decompression_bomb_is_refused(folder, tmp_path, monkeypatch):
-    Image.new("L", (400, 400)).save(folder / "alpha" / "huge.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+def test_skipped_images_are_named_in_the_log_and_the_others_are_split_by_class(folder, broken, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        prepare_dataset(config_of(folder, unreadable_images="skip"), tmp_path / "own.h5")
+    assert "3 of 31 images" in caplog.text
+    assert all(str(folder / name) in caplog.text for name in broken)
+    for name in broken:
+        (folder / name).unlink()
+    prepare_dataset(config_of(folder), tmp_path / "mended.h5")
+    assert (tmp_path / "own.h5").read_bytes() == (tmp_path / "mended.h5").read_bytes(), "as if they had been removed"
+    with open_dataset(tmp_path / "own.h5") as dataset:
+        counts = {split: np.bincount(dataset.labels(split)).tolist() for split in SPLITS}
+    assert counts == {"train": [5, 5, 6], "valid": [2, 2, 2], "test": [2, 2, 2]}
+
+
+def test_a_class_that_skipping_leaves_too_few_images_of_is_named(folder, tmp_path):
+    for file in sorted((folder / "beta").iterdir())[2:]:
+        file.write_bytes(b"")
     with pytest.raises(DatasetError) as caught:
+        prepare_dataset(config_of(folder, unreadable_images="skip"), tmp_path / "own.h5")
+    assert "beta (2 images) is not in valid and test" in caught.value.where
+
+
+def test_the_number_of_threads_changes_no_byte(folder, tmp_path):
+    for threads in (1, 4):
+        prepare_dataset(config_of(folder), tmp_path / f"{threads}.h5", threads)
+    assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "4.h5").read_bytes()
+
+
+def test_progress_is_told_while_images_are_read(folder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("ensembleflow.datasets.dataset_file._PROGRESS_SECONDS", 0)
+    with caplog.at_level("INFO"):
         prepare_dataset(config_of(folder), tmp_path / "own.h5")
-    assert "huge.png" in caught.value.where
-    assert "bomb" in caught.value.where
-
-
-def test_pillows_bound_on_size_is_on():
-    assert Image.MAX_IMAGE_PIXELS is not None
-    assert Image.MAX_IMAGE_PIXELS < 100_000_000
+    told = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
+    assert told == [f"own: {n} of 30 images read" for n in (18, 24, 30)]
 
 
 def test_class_of_too_few_images_is_named(folder, tmp_path):
     (folder / "rare").mkdir()
     Image.new("RGB", (9, 9)).save(folder / "rare" / "only.png")
-    (folder / "void").mkdir()
     with pytest.raises(DatasetError) as caught:
         prepare_dataset(config_of(folder), tmp_path / "own.h5")
     assert "rare (1 images) is not in valid and test" in caught.value.where
-    assert "void (0 images) is not in train and valid and test" in caught.value.where
+
+
+def test_classes_without_an_image_are_named(folder, tmp_path):
+    (folder / "void").mkdir()
+    (folder / "documents").mkdir()
+    (folder / "documents" / "paper.pdf").write_bytes(b"%PDF")
+    with pytest.raises(DatasetError) as caught:
+        prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    assert "no image" in caught.value.what
+    assert str(folder / "void") in caught.value.where
+    assert str(folder / "documents") in caught.value.where
+    assert "alpha" not in caught.value.where
+
+
+def test_classes_one_folder_deeper_are_told(folder, tmp_path):
+    """The layout that some archives have: train/cat/1.png, test/cat/2.png."""
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "train").symlink_to(folder)
+    with pytest.raises(DatasetError, match="fewer than two classes") as caught:
+        prepare_dataset(config_of(tmp_path / "archive"), tmp_path / "own.h5")
+    assert "right above them" in caught.value.hint
+    (tmp_path / "archive" / "test").symlink_to(folder)
+    with pytest.raises(DatasetError, match="classes have no image") as caught:
+        prepare_dataset(config_of(tmp_path / "archive"), tmp_path / "own.h5")
+    assert "right above them" in caught.value.hint
+    assert "alpha" in caught.value.hint
+
+
+def test_links_are_followed_and_a_dangling_one_is_an_image_that_cannot_be_read(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "alpha").rename(elsewhere)
+    (folder / "alpha").symlink_to(elsewhere)
+    (folder / "beta" / "linked.png").symlink_to(elsewhere / "0.png")
+    prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    with open_dataset(tmp_path / "own.h5") as dataset:
+        assert sum(len(dataset.labels(split)) for split in SPLITS) == 31
+    (folder / "beta" / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "beta" / "loop.png").symlink_to(folder / "beta" / "loop.png")
+    with pytest.raises(UnreadableImagesError) as caught:
+        prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    assert "2 images" in caught.value.what
+    assert "dangling.png: No such file" in caught.value.where
+    assert "loop.png: Too many levels" in caught.value.where
+
+
+def test_a_pipe_named_like_an_image_is_not_waited_for(folder, tmp_path, caplog):
+    os.mkfifo(folder / "alpha" / "pipe.png")
+    prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    assert "pipe.png" in caplog.text
+
+
+@contextmanager
+def without_roots_rights():
+    """Run as a user who may not read what others have closed."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_what_may_not_be_read_is_told(folder):
+    with tempfile.TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o777)
+        root = Path(open_to_all) / "images"
+        shutil.copytree(folder, root)
+        (root / "alpha" / "3.tif").chmod(0)
+        with without_roots_rights(), pytest.raises(UnreadableImagesError) as caught:
+            prepare_dataset(config_of(root), Path(open_to_all) / "own.h5")
+        assert caught.value.what == "an image cannot be read"
+        assert "alpha/3.tif: Permission denied" in caught.value.where
+        (root / "beta").chmod(0)
+        with (
+            without_roots_rights(),
+            pytest.raises(DatasetError, match="folder of images cannot be read") as caught,
+        ):
+            prepare_dataset(config_of(root), Path(open_to_all) / "own.h5")
+        (root / "beta").chmod(0o700)
+    assert str(root / "beta") in caught.value.where
+    assert caught.value.found == "Permission denied"
 
 
 def test_hidden_and_other_files_are_left_out_with_a_warning(folder, tmp_path, caplog):
@@ -107,36 +226,3 @@ def test_folder_that_holds_no_classes_is_refused(folder, tmp_path, broken):
         prepare_dataset(config_of(path), tmp_path / "own.h5")
     assert str(path) in caught.value.where
     assert "sub-folder" in caught.value.expected
-
-
-def test_sixteen_bit_grey_keeps_its_scale(tmp_path):
-    Image.fromarray(np.array([[0, 32_896], [65_535, 257]], np.uint16)).save(tmp_path / "deep.png")
-    image = read_image(tmp_path / "deep.png", (2, 2, 1))
-    assert image[..., 0].tolist() == [[0, 128], [255, 1]]
-
-
-def test_pixels_of_unknown_scale_are_refused(tmp_path):
-    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(DatasetError, match="cannot be read"):
-        read_image(tmp_path / "float.tif", (4, 4, 3))
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_image_of_any_mode_becomes_the_asked_shape(tmp_path, mode, channels):
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
-    Image.new("RGB", (7, 5), (255, 255, 255)).convert(mode).save(path)
-    image = read_image(path, (6, 4, channels))
-    assert (image.shape, image.dtype) == ((6, 4, channels), np.uint8)
-    assert image.min() >= 250
-
-
-def test_image_is_turned_as_its_camera_says(tmp_path):
-    pixels = np.zeros((4, 8), np.uint8)
-    pixels[:, 4:] = 255
-    image, exif = Image.fromarray(pixels), Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by a quarter
-    image.save(tmp_path / "turned.png", exif=exif)
-    turned = read_image(tmp_path / "turned.png", (8, 4, 1))[..., 0]
-    assert turned[0].max() == 0
-    assert turned[-1].min() == 255

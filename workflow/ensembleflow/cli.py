@@ -13,6 +13,8 @@ from ensembleflow.errors import EnsembleflowError
 # Each module has `add_command(subparsers)`, which sets `run` (a function of the parsed arguments).
 _COMMANDS = (
     "ensembleflow.search.command",
+    "ensembleflow.search.accounting_command",
+    "ensembleflow.search.plan_command",
     "ensembleflow.selection.command",
     "ensembleflow.serving.command",
     "ensembleflow.report.command",

@@ -5,4 +5,5 @@ from ensembleflow.datasets import prepare_dataset
 from ensembleflow.io import rule_log
 
 with rule_log(snakemake.log[0]):
-    prepare_dataset(DatasetConfig.model_validate_json(snakemake.params.dataset), snakemake.output.dataset)
+    config = DatasetConfig.model_validate_json(snakemake.params.dataset)
+    prepare_dataset(config, snakemake.output.dataset, threads=snakemake.threads)

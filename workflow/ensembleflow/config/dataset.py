@@ -20,6 +20,12 @@ class SyntheticConfig(Block):
     ] = Field((32, 32, 3), description="Height and width in pixels, and channels.")
     n_classes: int = Field(10, ge=2, le=10_000, description="Classes, equally frequent.")
 
+    @model_validator(mode="after")
+    def _combination(self) -> Self:
+        if self.n_images < 3 * self.n_classes:
+            raise ValueError("`n_images` must be at least 3 times `n_classes`: one image for each split")
+        return self
+
 
 class DatasetConfig(Block):
     """The labelled images and how they are split."""
@@ -32,8 +38,8 @@ class DatasetConfig(Block):
     source: Literal["digits", "cifar100", "image_folder", "arrays", "synthetic"] = Field(
         "digits",
         description="Where the images come from: `digits` (scikit-learn's, needs nothing), `cifar100` "
-        "(its standard Python archive), `image_folder` (one folder of images a class), `arrays` (a NumPy or "
-        "HDF5 file), `synthetic` (made up).",
+        "(its standard Python archive), `image_folder` (one folder of images a class), `arrays` (an `.npz` or HDF5 "
+        "file, or a folder of `.npy` files), `synthetic` (made up).",
     )
     path: str | None = Field(
         None,
@@ -57,7 +63,7 @@ class DatasetConfig(Block):
         gt=0,
         lt=1,
         description="Share of the images used for the test, stratified by class "
-        "(`cifar100` has its own test images and does not use it).",
+        "(not used where the source has its own test images: `cifar100`, and `arrays` with `x_test`).",
     )
     split_seed: int = Field(
         0,

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import MinLen
 from pydantic.fields import FieldInfo
 
-from ensembleflow.config.models import Block, Budget, Config
+from ensembleflow.config.base import Block
+from ensembleflow.config.models import Budget, Config
 
 __all__ = ["Key", "all_keys", "find_key"]
 
@@ -85,6 +86,8 @@ def _in_words(annotation: Any, constraints: Sequence[Any] = (), *, many: bool = 
     if origin is list:
         filled = "a non-empty list" if any(isinstance(each, MinLen) for each in constraints) else "a list"
         return f"{filled} of {_in_words(arguments[0], many=True)}"
+    if origin is tuple and len(arguments) > 2:
+        return f"a list of {len(arguments)}: {', '.join(_in_words(each) for each in arguments)}"
     if origin is tuple:
         return f"a range `[lowest, highest]` of {_in_words(arguments[0], many=True)}"
     one, more = {

@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from ensembleflow.config.base import Block
 from ensembleflow.config.keys import Key, all_keys
-from ensembleflow.config.models import Block, Config
+from ensembleflow.config.models import Config
 
 __all__ = ["main", "render_manual", "render_schema", "render_yaml", "rendered_files"]
 

@@ -2,11 +2,16 @@
 
 Groups `train`, `valid`, `test`, each with `images` uint8 (n, height, width, channels) and `labels` int64
 (n,); `class_names` at the root; root attributes name, source, split_seed and checksum.
+
+The images lie in the file as they are in memory, neither in chunks nor compressed, so that every process of a
+machine maps the same pages of the system's cache instead of holding a copy.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +20,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembleflow.datasets.labelled_images import LabelledImages
-from ensembleflow.errors import ArtefactError, DatasetError
+from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
+from ensembleflow.errors import ArtefactError
 from ensembleflow.io import create_hdf5, open_hdf5
 
 __all__ = ["SPLITS", "Dataset", "open_dataset", "write_dataset"]
@@ -24,7 +29,10 @@ __all__ = ["SPLITS", "Dataset", "open_dataset", "write_dataset"]
 SPLITS = ("train", "valid", "test")
 _SCHEMA, _SCHEMA_VERSION = "dataset", 1
 _ATTRIBUTES = ("name", "source", "split_seed", "checksum")
-_IMAGES_A_WRITE = 256
+_MAX_IMAGES_A_READ, _MAX_BYTES_A_READ = 256, 2**26
+_PROGRESS_SECONDS = 10
+
+_LOG = logging.getLogger(__name__)
 
 
 class Dataset:
@@ -57,7 +65,7 @@ class Dataset:
         return len(self.class_names)
 
     def images(self, split: str) -> NDArray[np.uint8]:
-        """All images of a split, uint8 (n, height, width, channels).
+        """A copy of all images of a split, uint8 (n, height, width, channels); `image_array` needs no memory.
 
         Raises:
             ArtefactError: the file is damaged there.
@@ -72,9 +80,20 @@ class Dataset:
         """
         return self._read(f"{split}/labels")
 
-    def image_array(self, split: str) -> h5py.Dataset:
-        """The images of a split on the disk, to read parts of; valid while the file is open."""
-        return self._file[f"{split}/images"]
+    def image_array(self, split: str) -> NDArray[np.uint8]:
+        """The images of a split where they lie, uint8 (n, height, width, channels), to read parts of.
+
+        A read-only map of the file: only the pages that are read take memory, in the system's cache, which all
+        processes of a machine share and which gives way when memory is short. What a process holds itself is the
+        parts that it copies, batches for example, whatever the size of the file. The map outlives the open file and
+        its deletion. Chunked or compressed images, which this package does not write, cannot be mapped: they come as
+        the open file's `h5py.Dataset`, of which each part is read when it is asked for.
+        """
+        stored = self._file[f"{split}/images"]
+        offset = stored.id.get_offset()
+        if offset is None:
+            return stored
+        return np.memmap(self._path, np.uint8, "r", offset, stored.shape)
 
     def _read(self, key: str) -> np.ndarray:
         try:
@@ -140,11 +159,13 @@ def write_dataset(
         split_seed: the seed that `splits` was made with.
 
     Raises:
-        DatasetError: images cannot be read; all of them are named, and no file is left.
+        UnreadableImagesError: images cannot be read; all of them are named, and no file is left.
+        DatasetError: the source is damaged.
         StorageError: the file cannot be written.
     """
     digest = hashlib.sha256("\0".join(images.class_names).encode("utf-8"))
-    faults: list[DatasetError] = []
+    faults: dict[int, str] = {}
+    progress = _Progress(name, sum(map(len, splits.values())))
     with create_hdf5(path, _SCHEMA, _SCHEMA_VERSION) as file:
         file.create_dataset("class_names", data=list(images.class_names), dtype=h5py.string_dtype("utf-8"))
         for split in SPLITS:
@@ -155,33 +176,40 @@ def write_dataset(
             stored = group.create_dataset("images", (len(indices), *images.image_shape), np.uint8)
             digest.update(f"\0{split}{stored.shape}".encode())
             digest.update(labels.astype("<i8").tobytes())
-            for start in range(0, len(indices), _IMAGES_A_WRITE):
-                batch = _read_batch(images, indices[start : start + _IMAGES_A_WRITE], faults)
-                if not faults:
+            step = images.images_a_read or _images_a_read(images.image_shape)
+            for start in range(0, len(indices), step):
+                chosen = indices[start : start + step]
+                try:
+                    batch = np.ascontiguousarray(images.read(chosen))
+                except UnreadableImagesError as error:
+                    faults.update(error.faults)
+                    batch = None
+                progress.add(len(chosen))
+                if batch is not None and not faults:
                     stored[start : start + len(batch)] = batch
-                    digest.update(batch.tobytes())
+                    digest.update(batch.data)
         if faults:
-            raise _unreadable(faults)
+            raise UnreadableImagesError(faults)
         checksum = digest.hexdigest()
         for key, value in zip(_ATTRIBUTES, (name, source, split_seed, checksum), strict=True):
             file.attrs[key] = value
     return checksum
 
 
-def _read_batch(images: LabelledImages, indices: NDArray[np.int64], faults: list[DatasetError]) -> NDArray[np.uint8]:
-    batch = np.zeros((len(indices), *images.image_shape), np.uint8)
-    for place, index in enumerate(indices):
-        try:
-            batch[place] = images.read(int(index))
-        except DatasetError as fault:
-            faults.append(fault)
-    return batch
+def _images_a_read(image_shape: tuple[int, int, int]) -> int:
+    return max(1, min(_MAX_IMAGES_A_READ, _MAX_BYTES_A_READ // int(np.prod(image_shape))))
 
 
-def _unreadable(faults: list[DatasetError]) -> DatasetError:
-    lines = sorted(f"{fault.where}: {fault.found}" for fault in faults)
-    return DatasetError(
-        "an image cannot be read" if len(lines) == 1 else f"{len(lines)} images cannot be read",
-        where="\n            ".join(lines),
-        hint="mend or remove them, then run the same command again",
-    )
+class _Progress:
+    """Tells every few seconds how many images have been read."""
+
+    def __init__(self, name: str, n_images: int) -> None:
+        self._name, self._n_images, self._n_read = name, n_images, 0
+        self._told_at = time.monotonic()
+
+    def add(self, n_images: int) -> None:
+        self._n_read += n_images
+        if time.monotonic() - self._told_at >= _PROGRESS_SECONDS:
+            self._told_at = time.monotonic()
+            told = (self._name, self._n_read, self._n_images)
+            _LOG.info("%s: %d of %d images read", *told, extra={"progress": True})

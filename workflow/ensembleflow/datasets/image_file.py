@@ -17,17 +17,19 @@ _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 
 def is_image_name(name: str) -> bool:
     """Whether the file name ends like an image that Pillow reads."""
-    return Path(name).suffix.lower() in Image.registered_extensions()
+    return Image.registered_extensions().get(Path(name).suffix.lower()) in Image.OPEN  # not what it only writes, as PDF
 
 
 def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Read an image file, turn it as its camera says, and stretch it to a shape.
 
-    16-bit grey values are scaled to 8 bits. Pillow's bound against decompression bombs stays on.
+    16-bit values are scaled to 8 bits. Transparent parts are laid over white, as a viewer shows them, for the colour
+    stored under them is arbitrary. Of an animation or a file of several pages the first one is read. Pillow's bound
+    against decompression bombs stays on.
 
     Args:
         path: any file that Pillow reads.
-        image_shape: (height, width, channels); 1 channel is grey, 3 are RGB.
+        image_shape: (height, width, channels) in pixels; 1 channel is grey, 3 are RGB, and files of others are refused.
 
     Returns:
         uint8 (height, width, channels).
@@ -36,10 +38,11 @@ def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> NDArray[n
         DatasetError: the file is missing, no image, truncated, or too large.
     """
     height, width, channels = image_shape
-    mode = _MODE_OF_CHANNELS[channels]
     try:
+        if channels not in _MODE_OF_CHANNELS:
+            raise ValueError(f"image files have 1 or 3 channels, not {channels}; give a NumPy array instead")
         with Image.open(path) as opened:
-            image = _eight_bits(ImageOps.exif_transpose(opened)).convert(mode)
+            image = _opaque(_eight_bits(ImageOps.exif_transpose(opened))).convert(_MODE_OF_CHANNELS[channels])
             image = image.resize((width, height), Image.Resampling.BICUBIC)
     except Exception as error:
         # A broken file leads Pillow's decoders to raise almost anything.
@@ -54,6 +57,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode}, of which the full scale is unknown; give 8 or 16 bits")
     return image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    pixels = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
 
 
 def _reason(error: Exception) -> str:

@@ -1,14 +1,33 @@
-"""What every source gives: class names, one label an image, and the images one by one."""
+"""What every source gives: class names, one label an image, and the images when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LabelledImages"]
+from ensembleflow.errors import DatasetError
+
+__all__ = ["LabelledImages", "UnreadableImagesError"]
+
+
+class UnreadableImagesError(DatasetError):
+    """Images cannot be read; one message names all of them.
+
+    Args:
+        faults: for each such image, by its index in the source, where it lies and why it cannot be read.
+    """
+
+    def __init__(self, faults: Mapping[int, str]) -> None:
+        self.faults = dict(faults)
+        lines = sorted(self.faults.values())
+        super().__init__(
+            "an image cannot be read" if len(lines) == 1 else f"{len(lines)} images cannot be read",
+            where="\n            ".join(lines),
+            hint="mend or remove them, or leave them out with dataset.unreadable_images: skip",
+        )
 
 
 @dataclass(frozen=True)
@@ -19,12 +38,21 @@ class LabelledImages:
         class_names: name of class i at place i.
         labels: int64 (n_images,), places in `class_names`.
         image_shape: (height, width, channels), the same for all images.
-        read: gives image i as uint8 (height, width, channels), or raises DatasetError.
+        read: takes indices, int64 (n,), and gives these images as uint8 (n, height, width, channels);
+            raises UnreadableImagesError if some of them cannot be read, or another DatasetError.
         test_indices: the images that the source itself sets aside for the test, int64, or None.
+        images_a_read: how many images `read` had best be asked for at once; None if it does not matter.
     """
 
     class_names: tuple[str, ...]
     labels: NDArray[np.int64]
     image_shape: tuple[int, int, int]
-    read: Callable[[int], NDArray[np.uint8]]
+    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     test_indices: NDArray[np.int64] | None = None
+    images_a_read: int | None = None
+
+    def without(self, indices: Collection[int]) -> LabelledImages:
+        """The same images but these."""
+        kept = np.setdiff1d(np.arange(len(self.labels), dtype=np.int64), np.fromiter(indices, dtype=np.int64))
+        test = None if self.test_indices is None else np.flatnonzero(np.isin(kept, self.test_indices))
+        return replace(self, labels=self.labels[kept], read=lambda places: self.read(kept[places]), test_indices=test)

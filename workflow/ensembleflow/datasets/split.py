@@ -11,6 +11,8 @@ from ensembleflow.errors import DatasetError
 
 __all__ = ["check_every_class_in_every_split", "stratified_split"]
 
+_MAX_CLASSES_TOLD = 20
+
 
 def stratified_split(
     labels: NDArray[np.int64], fractions: Mapping[str, float], seed: int
@@ -48,7 +50,8 @@ def check_every_class_in_every_split(
     """Refuse a split that a class is absent from: nothing could be learnt or measured of it.
 
     Raises:
-        DatasetError: names each absent class, the splits that it is absent from, and its images' number.
+        DatasetError: names the absent classes (the first of many), the splits that each is absent from, and the number
+            of its images.
     """
     totals = np.bincount(labels, minlength=len(class_names))
     absent: dict[int, list[str]] = {}
@@ -56,12 +59,14 @@ def check_every_class_in_every_split(
         for label in np.flatnonzero(np.bincount(labels[indices], minlength=len(class_names)) == 0):
             absent.setdefault(int(label), []).append(split)
     if absent:
+        named = [
+            f"{class_names[label]} ({totals[label]} images) is not in {' and '.join(names)}"
+            for label, names in sorted(absent.items())
+        ]
+        more = [f"and {len(named) - _MAX_CLASSES_TOLD} classes more"] if len(named) > _MAX_CLASSES_TOLD else []
         raise DatasetError(
             "classes are absent from a split",
-            where="; ".join(
-                f"{class_names[label]} ({totals[label]} images) is not in {' and '.join(names)}"
-                for label, names in sorted(absent.items())
-            ),
+            where="; ".join([*named[:_MAX_CLASSES_TOLD], *more]),
             expected="every class in train, valid and test",
             hint="give these classes more images, leave them out, or raise dataset.valid_fraction or "
             "dataset.test_fraction",

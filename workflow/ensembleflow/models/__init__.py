@@ -1,11 +1,13 @@
 """The residual networks, their training, and the one exported function of each."""
 
+from ensembleflow.models.checkpoint import restore_checkpoint, save_checkpoint
 from ensembleflow.models.export import ExportedModel, export_model, load_exported, model_function, prediction_batch_size
+from ensembleflow.models.gpu import gpu_energy_joules
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.models.model_file import load_model, save_model, weights_sha256
 from ensembleflow.models.resnet import build_resnet
-from ensembleflow.models.runtime import configure_tensorflow, device_name
+from ensembleflow.models.runtime import configure_tensorflow, device_id, device_name
 from ensembleflow.models.training import EpochResult, Trainer, training_batches
 
 __all__ = [
@@ -16,12 +18,16 @@ __all__ = [
     "build_resnet",
     "classification_metrics",
     "configure_tensorflow",
+    "device_id",
     "device_name",
     "export_model",
+    "gpu_energy_joules",
     "load_exported",
     "load_model",
     "model_function",
     "prediction_batch_size",
+    "restore_checkpoint",
+    "save_checkpoint",
     "save_model",
     "training_batches",
     "weights_sha256",

@@ -35,7 +35,7 @@ def load_model(path: str | Path) -> keras.Model:
     """
     import keras
 
-    import ensembleflow.models.grouped_convolution  # noqa: F401 - registers the layer
+    import ensembleflow.models.kernels  # noqa: F401 - registers the layers
 
     try:
         return keras.saving.load_model(path, safe_mode=True)

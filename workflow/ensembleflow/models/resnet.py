@@ -19,7 +19,11 @@ _GROUP_WIDTH = 4
 
 
 def build_resnet(
-    hyperparameters: Hyperparameters, image_shape: tuple[int, int, int], n_classes: int, name: str = "resnet"
+    hyperparameters: Hyperparameters,
+    image_shape: tuple[int, int, int],
+    n_classes: int,
+    name: str = "resnet",
+    precision: str = "float32",
 ) -> keras.Model:
     """A residual network from uint8 images to class probabilities.
 
@@ -28,11 +32,25 @@ def build_resnet(
         image_shape: (height, width, channels) in pixels.
         n_classes: number of classes.
         name: the model's name.
+        precision: Keras's dtype policy of all layers but the last: `float32`, `mixed_float16`, `mixed_bfloat16`.
 
     Returns:
         An uncompiled model: uint8 images of shape (batch, height, width, channels), 0 to 255, to float32
         probabilities of shape (batch, classes).
     """
+    import keras
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        return _build(hyperparameters, image_shape, n_classes, name)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _build(
+    hyperparameters: Hyperparameters, image_shape: tuple[int, int, int], n_classes: int, name: str
+) -> keras.Model:
     import keras
 
     layers = keras.layers
@@ -70,7 +88,7 @@ class _Network:
     def convolution(self, x: Any, filters: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> Any:
         from keras.layers import Conv2D
 
-        from ensembleflow.models.grouped_convolution import GroupedConv2D
+        from ensembleflow.models.kernels import GroupedConv2D
 
         layer = Conv2D if groups == 1 else GroupedConv2D
         return layer(
@@ -85,10 +103,10 @@ class _Network:
         )(x)
 
     def normalise(self, x: Any) -> Any:
-        import keras
+        from ensembleflow.models.kernels import FusedBatchNormalization
 
         # Trials of a few hundred steps need the moving averages to settle: 0.99 would still hold the start.
-        return keras.layers.BatchNormalization(momentum=0.9)(x)
+        return FusedBatchNormalization(momentum=0.9)(x)
 
     def activation(self, x: Any) -> Any:
         import keras

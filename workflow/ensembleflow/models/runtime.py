@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["configure_tensorflow", "device_name"]
+from ensembleflow.models.gpu import gpu_uuid
+
+__all__ = ["configure_tensorflow", "device_id", "device_name"]
 
 
 def configure_tensorflow(threads: int, *, use_gpu: bool = False, training: bool = False) -> None:
@@ -24,6 +26,7 @@ def configure_tensorflow(threads: int, *, use_gpu: bool = False, training: bool 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not use_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of nvidia-smi, NVML and Slurm
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -47,3 +50,11 @@ def device_name() -> str:
     if not gpus:
         return "cpu"
     return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu"))
+
+
+def device_id() -> str:
+    """What tells this process's device from others of its machine: a GPU's UUID, or `cpu`."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return (gpu_uuid() or gpus[0].name) if gpus else "cpu"

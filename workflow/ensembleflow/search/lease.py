@@ -39,15 +39,26 @@ class Lease:
         renew_seconds: a holder touches the file this often.
         expire_seconds: a holder on another machine that has not renewed for so long is dead.
         poll_seconds: how often a waiting process looks again.
+        wait: wait for a live holder; otherwise enter without the lease, and `held` is false.
+
+    Attributes:
+        held: whether this process has entered with the lease.
     """
 
     def __init__(
-        self, path: str | Path, renew_seconds: float = 5.0, expire_seconds: float = 60.0, poll_seconds: float = 0.5
+        self,
+        path: str | Path,
+        renew_seconds: float = 5.0,
+        expire_seconds: float = 60.0,
+        poll_seconds: float = 0.5,
+        wait: bool = True,
     ) -> None:
         self.path = Path(path)
         self.renew_seconds = renew_seconds
         self.expire_seconds = expire_seconds
         self.poll_seconds = poll_seconds
+        self.wait = wait
+        self.held = False
         self._token = uuid.uuid4().hex
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -60,6 +71,8 @@ class Lease:
             if not self._alive(holder):
                 self._remove(holder)
                 continue
+            if not self.wait:
+                return self
             if holder is not None and not told and time.monotonic() - started_at > _SECONDS_BEFORE_TELLING:
                 logger.warning(
                     "%s is held by process %s on %s: waiting for it to end",
@@ -69,6 +82,7 @@ class Lease:
                 )
                 told = True
             time.sleep(self.poll_seconds)
+        self.held = True
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
         return self
@@ -79,8 +93,9 @@ class Lease:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self._held():
+        if self._is_mine():
             self.path.unlink(missing_ok=True)
+        self.held = False
 
     def check(self) -> None:
         """Assure that the lease is still this process's.
@@ -88,7 +103,7 @@ class Lease:
         Raises:
             SearchError: another process took it over, having found this one dead (a suspended machine).
         """
-        if not self._held():
+        if not self._is_mine():
             raise SearchError(
                 "another process took over this job's slot while this one was not answering",
                 where=self.path,
@@ -111,7 +126,7 @@ class Lease:
             aside.unlink(missing_ok=True)
         return True
 
-    def _held(self) -> bool:
+    def _is_mine(self) -> bool:
         holder = self._read(self.path)
         return holder is not None and holder["token"] == self._token
 
@@ -161,7 +176,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(self.renew_seconds):
             try:
-                if self._held():
+                if self._is_mine():
                     os.utime(self.path)
             except OSError:
                 logger.warning("the lease %s could not be renewed", self.path.name)

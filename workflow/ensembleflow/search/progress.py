@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from ensembleflow.config.plan import model_id
 from ensembleflow.search.study import count_states
 
-__all__ = ["progress_line"]
+__all__ = ["progress_line", "readable_duration"]
 
 
 def progress_line(study: optuna.Study, metric: str, n_trials: int) -> str:
@@ -34,7 +34,7 @@ def progress_line(study: optuna.Study, metric: str, n_trials: int) -> str:
         parts.append(f"best {metric} {text} ({model_id(number)})")
     left = _seconds_left(trials, n_trials - len(trials), 1 + states[TrialState.RUNNING])
     if left is not None:
-        parts.append(f"about {_duration(left)} left")
+        parts.append(f"about {readable_duration(left)} left")
     return ", ".join(parts)
 
 
@@ -46,7 +46,8 @@ def _seconds_left(finished: list[optuna.trial.FrozenTrial], n_left: int, n_runni
     return n_left * mean.total_seconds() / n_running
 
 
-def _duration(seconds: float) -> str:
+def readable_duration(seconds: float) -> str:
+    """Seconds, minutes, or hours and minutes."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

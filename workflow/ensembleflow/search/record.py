@@ -6,7 +6,9 @@ is lost when Snakemake clears a job's outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_json
 
-__all__ = ["Epoch", "TrialRecord", "TrialStore"]
+__all__ = ["Epoch", "PhaseSeconds", "TrialRecord", "TrialRun", "TrialStore"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,71 @@ class Epoch:
 
 
 @dataclass
+class PhaseSeconds:
+    """Where a trial's time went, over all processes that worked on it; what a killed one lost is not in it.
+
+    Attributes:
+        build: making or loading the network and tracing its functions.
+        input: the training step waited for its batches.
+        step: in the training step.
+        valid: validation predictions and metrics.
+        checkpoint: writing checkpoints and the model's file.
+        storage: Optuna's storage, the pruner, and the trial's record.
+    """
+
+    build: float = 0.0
+    input: float = 0.0
+    step: float = 0.0
+    valid: float = 0.0
+    checkpoint: float = 0.0
+    storage: float = 0.0
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Add the block's time to a phase."""
+        started_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(phase, time.perf_counter() - started_at)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Add to a phase."""
+        setattr(self, phase, getattr(self, phase) + seconds)
+
+
+@dataclass
+class TrialRun:
+    """One process's work on a trial; times are Unix seconds.
+
+    Attributes:
+        host: the machine.
+        device: the device's name.
+        device_id: a GPU's UUID, or `cpu`.
+        process_id: the process.
+        process_started_at: when it was started, before anything was imported.
+        ready_at: when TensorFlow was ready in it.
+        started_at: when it took up the trial.
+        ended_at: when it last wrote the record.
+        first_epoch: the first epoch that it trained, from 1.
+        epochs: how many it finished.
+        energy_joules: what its GPU used meanwhile, other processes' share included; None without a GPU that tells.
+    """
+
+    host: str
+    device: str
+    device_id: str
+    process_id: int
+    process_started_at: float
+    ready_at: float
+    started_at: float
+    ended_at: float
+    first_epoch: int
+    epochs: int = 0
+    energy_joules: float | None = None
+
+
+@dataclass
 class TrialRecord:
     """All that is known of one trial.
 
@@ -48,8 +115,8 @@ class TrialRecord:
         epochs: the finished ones, in order.
         n_parameters: weights of the network, trained or not.
         weights_sha256: of the model's weights after the last epoch.
-        host: the last machine that worked on it.
-        device: the last device that worked on it.
+        seconds: where the time went.
+        runs: the processes that worked on it, in order.
     """
 
     slot: int
@@ -64,8 +131,8 @@ class TrialRecord:
     weights_sha256: str = ""
     started_at: float | None = None
     ended_at: float | None = None
-    host: str = ""
-    device: str = ""
+    seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
+    runs: list[TrialRun] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -79,7 +146,14 @@ class TrialRecord:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrialRecord:
         """Read `to_dict`'s values."""
-        return cls(**{**values, "epochs": [Epoch(**epoch) for epoch in values["epochs"]]})
+        return cls(
+            **{
+                **values,
+                "epochs": [Epoch(**epoch) for epoch in values["epochs"]],
+                "seconds": PhaseSeconds(**values["seconds"]),
+                "runs": [TrialRun(**run) for run in values["runs"]],
+            }
+        )
 
 
 class TrialStore:
@@ -122,13 +196,13 @@ class TrialStore:
         self._check()
         write_json(self._record_path, record.to_dict())
         needed = None if record.finished else self.checkpoint_path(len(record.epochs))
-        for path in self.folder.glob("epoch-*.keras"):
+        for path in self.folder.glob("epoch-*.npz"):
             if path != needed:
                 path.unlink(missing_ok=True)
 
     def checkpoint_path(self, epoch: int) -> Path:
         """Where the checkpoint after `epoch` epochs lies; it holds the optimizer's state as well."""
-        return self.folder / f"epoch-{epoch:04d}.keras"
+        return self.folder / f"epoch-{epoch:04d}.npz"
 
     def discard_leftovers(self) -> None:
         """Remove what a killed process was writing aside (its names start with a dot)."""

@@ -3,108 +3,139 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from ensembleflow.config import SearchConfig
+import ensembleflow
+from ensembleflow.config import canonical_json
+from ensembleflow.config.plan import ALGORITHM_VERSION, SearchPlan
 from ensembleflow.errors import SearchError
 from ensembleflow.search.lease import Lease
+from ensembleflow.search.samplers import SlotSampler, make_sampler
+from ensembleflow.search.storage import open_storage
 
-__all__ = ["SlotSampler", "bracket_of", "claim_slot", "count_states", "open_storage", "open_study", "should_stop"]
+__all__ = [
+    "SlotSampler",
+    "bracket_of",
+    "claim_slot",
+    "count_states",
+    "open_storage",
+    "open_study",
+    "should_stop",
+    "study_name",
+]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logger = logging.getLogger("ensembleflow.search")
 
+# A study's attribute, and what it says in words; the version of the package may differ.
+_IDENTITY = {
+    "ensembleflow:algorithm_version": "version of the search's algorithms",
+    "ensembleflow:search": "search space, settings or seed",
+    "ensembleflow:dataset_checksum": "dataset",
+}
+_PACKAGE_KEY = "ensembleflow:version"
 
-class SlotSampler(optuna.samplers.BaseSampler):
-    """Random sampling in which every value comes from (seed, trial number, hyperparameter's name) alone.
 
-    So it depends neither on who ran first, nor on whether a killed process had already drawn a part of them.
+def study_name(plan: SearchPlan, dataset_checksum: str) -> str:
+    """The name in Optuna's storage: trials whose results depend on other things lie in another study."""
+    return f"{plan.study}-{plan.fingerprint(dataset_checksum)}"
+
+
+def open_study(storage: BaseStorage, plan: SearchPlan, dataset_checksum: str) -> optuna.Study:
+    """Create the plan's study or load it, also while other processes do the same.
+
+    Args:
+        storage: of `open_storage`.
+        plan: what the trials depend on.
+        dataset_checksum: of the prepared dataset.
+
+    Raises:
+        SearchError: the storage has a study of this name that something else made, or that was made with another
+            space, dataset or version of the algorithms.
     """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, optuna.distributions.BaseDistribution]:
-        """None: every value is drawn by itself."""
-        return {}
-
-    def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: optuna.trial.FrozenTrial,
-        search_space: dict[str, optuna.distributions.BaseDistribution],
-    ) -> dict[str, Any]:
-        """None: every value is drawn by itself."""
-        return {}
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: optuna.trial.FrozenTrial,
-        param_name: str,
-        param_distribution: optuna.distributions.BaseDistribution,
-    ) -> Any:
-        """Draw one value uniformly from its range or choices."""
-        words = np.random.SeedSequence([self.seed, trial.number, zlib.crc32(param_name.encode())]).generate_state(1)
-        uniform = optuna.samplers.RandomSampler(seed=int(words[0]))
-        return uniform.sample_independent(study, trial, param_name, param_distribution)
-
-
-def open_storage(search_dir: str | Path) -> BaseStorage:
-    """The journal beside the search's outputs: `{study}/search/study.journal`.
-
-    Not an output itself: Snakemake deletes outputs before a job runs.
-    """
-    # Absolute, and with the open-file lock: the default lock never recovers from a killed writer.
-    path = Path(search_dir).resolve() / "study.journal"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = JournalFileOpenLock(str(path))
-    _drop_torn_line(path, lock)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-
-
-def _drop_torn_line(path: Path, lock: JournalFileOpenLock) -> None:
-    """Cut off a last line that a full disk or a power cut left unfinished; the next one would be glued to it."""
-    if not path.exists():
-        return
-    lock.acquire()
-    try:
-        with open(path, "rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                logger.warning("%s ended in an unfinished line, which was dropped", path)
-                file.truncate(whole)
-    finally:
-        lock.release()
-
-
-def open_study(storage: BaseStorage, name: str, search: SearchConfig, seed: int) -> optuna.Study:
-    """Create the study or load it."""
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if search.algorithm == "hyperband":
+    if plan.search.algorithm in ("hyperband", "bohb"):
         pruner = optuna.pruners.HyperbandPruner(
-            min_resource=1, max_resource=search.max_epochs, reduction_factor=search.reduction_factor
+            min_resource=1, max_resource=plan.search.max_epochs, reduction_factor=plan.search.reduction_factor
         )
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=storage,
-        study_name=name,
-        sampler=SlotSampler(seed),
+        study_name=study_name(plan, dataset_checksum),
+        sampler=make_sampler(plan),
         pruner=pruner,
         direction="minimize",
         load_if_exists=True,
     )
+    _check_identity(study, plan, dataset_checksum)
+    return study
+
+
+def _check_identity(study: optuna.Study, plan: SearchPlan, dataset_checksum: str) -> None:
+    """Compare what the study says it was made for with the plan; a study that says nothing yet is told."""
+    values = json.loads(plan.to_json())
+    search = {name: values[name] for name in ("search", "generation_size") if name in values}
+    expected = dict(
+        zip(_IDENTITY, (ALGORITHM_VERSION, canonical_json(search, seed=plan.seed), dataset_checksum), strict=True)
+    )
+    known = study.user_attrs
+    if not known.keys() >= expected.keys():
+        # Another process may be just as far. Whoever trains has told before, so a silent study has no trials.
+        has_trials = bool(study.get_trials(deepcopy=False))
+        known = study.user_attrs
+        if has_trials and not known.keys() >= expected.keys():
+            raise SearchError(
+                "the storage has a study of this name that was not made by ensembleflow",
+                where=study.study_name,
+                hint="delete it (optuna delete-study) or use another storage",
+            )
+        for key, value in {**expected, _PACKAGE_KEY: ensembleflow.__version__}.items():
+            if key not in known:
+                study.set_user_attr(key, value)
+        known = study.user_attrs
+    for key, value in expected.items():
+        if known[key] != value:
+            found, wanted = _differing(known[key], value)
+            raise SearchError(
+                f"the storage has a study of this name that was made with another {_IDENTITY[key]}",
+                where=study.study_name,
+                found=f"{found} (ensembleflow {known.get(_PACKAGE_KEY, 'of an unknown version')})",
+                expected=f"{wanted} (ensembleflow {ensembleflow.__version__})",
+                hint="use another storage, the version that made it, or delete it (optuna delete-study)",
+            )
+    if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
+        raise SearchError(
+            "the storage has a study of this name that does not minimise",
+            where=study.study_name,
+            hint="use another storage",
+        )
+
+
+def _differing(found: Any, expected: Any) -> tuple[str, str]:
+    """Two attributes in words; of two JSON texts only the keys in which they differ."""
+    try:
+        found_keys, expected_keys = _flat(json.loads(found)), _flat(json.loads(expected))
+    except (TypeError, ValueError, AttributeError):
+        return str(found), str(expected)
+    differing = [name for name in {**expected_keys, **found_keys} if found_keys.get(name) != expected_keys.get(name)]
+    first, second = (
+        ", ".join(f"{name} {json.dumps(keys[name]) if name in keys else 'unset'}" for name in differing)
+        for keys in (found_keys, expected_keys)
+    )
+    return first, second
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
 
 
 def should_stop(study: optuna.Study, slot: int, rung: int | None) -> bool:

@@ -12,9 +12,9 @@ from ensembleflow.config.plan import model_id
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_csv
 from ensembleflow.models import Hyperparameters
-from ensembleflow.search.record import Epoch, TrialRecord
+from ensembleflow.search.record import Epoch, TrialRecord, TrialRun
 
-__all__ = ["EPOCH_COLUMNS", "TRIAL_COLUMNS", "freeze_tables"]
+__all__ = ["EPOCH_COLUMNS", "RUN_COLUMNS", "TRIAL_COLUMNS", "freeze_tables"]
 
 TRIAL_COLUMNS = [
     "slot",
@@ -31,16 +31,26 @@ TRIAL_COLUMNS = [
     "started_at",
     "ended_at",
     "duration_seconds",
+    "build_seconds",
+    "input_seconds",
+    "step_seconds",
+    "valid_seconds",
+    "checkpoint_seconds",
+    "storage_seconds",
+    "energy_joules",
     "attempts",
     "host",
     "device",
     *Hyperparameters.names(),
 ]
 EPOCH_COLUMNS = ["slot", "model", "bracket", *Epoch.__dataclass_fields__]
+RUN_COLUMNS = ["slot", "model", "run", *TrialRun.__dataclass_fields__]
 
 
-def freeze_tables(job_jsons: Sequence[str | Path], trials_csv: str | Path, epochs_csv: str | Path) -> None:
-    """Gather the jobs' trials into `trials.csv` (a row a trial) and `epochs.csv` (a row an epoch).
+def freeze_tables(
+    job_jsons: Sequence[str | Path], trials_csv: str | Path, epochs_csv: str | Path, runs_csv: str | Path
+) -> None:
+    """Gather the jobs' trials into three tables: a row a trial, a row an epoch, a row a process that worked on a trial.
 
     `duration_seconds` is the sum of the epochs' times: waiting between a kill and the resume is not in it.
 
@@ -66,12 +76,15 @@ def freeze_tables(job_jsons: Sequence[str | Path], trials_csv: str | Path, epoch
     trials[whole] = trials[whole].astype("Int64")
     epochs = pd.DataFrame([row for record in records for row in _epoch_rows(record)], columns=EPOCH_COLUMNS)
     epochs[["bracket", "rung"]] = epochs[["bracket", "rung"]].astype("Int64")
+    runs = pd.DataFrame([row for record in records for row in _run_rows(record)], columns=RUN_COLUMNS)
     write_csv(trials_csv, trials)
     write_csv(epochs_csv, epochs)
+    write_csv(runs_csv, runs)
 
 
 def _trial_row(record: TrialRecord) -> dict[str, Any]:
     last = record.epochs[-1] if record.epochs else None
+    energies = [run.energy_joules for run in record.runs if run.energy_joules is not None]
     return {
         "slot": record.slot,
         "model": model_id(record.slot),
@@ -87,9 +100,11 @@ def _trial_row(record: TrialRecord) -> dict[str, Any]:
         "started_at": record.started_at,
         "ended_at": record.ended_at,
         "duration_seconds": sum(epoch.ended_at - epoch.started_at for epoch in record.epochs),
+        **{f"{phase}_seconds": seconds for phase, seconds in vars(record.seconds).items()},
+        "energy_joules": sum(energies) if energies else None,
         "attempts": record.attempts,
-        "host": record.host,
-        "device": record.device,
+        "host": record.runs[-1].host,
+        "device": record.runs[-1].device,
         **record.hyperparameters,
     }
 
@@ -97,3 +112,8 @@ def _trial_row(record: TrialRecord) -> dict[str, Any]:
 def _epoch_rows(record: TrialRecord) -> list[dict[str, Any]]:
     identity = {"slot": record.slot, "model": model_id(record.slot), "bracket": record.bracket}
     return [{**identity, **vars(epoch)} for epoch in record.epochs]
+
+
+def _run_rows(record: TrialRecord) -> list[dict[str, Any]]:
+    identity = {"slot": record.slot, "model": model_id(record.slot)}
+    return [{**identity, "run": number, **vars(run)} for number, run in enumerate(record.runs)]

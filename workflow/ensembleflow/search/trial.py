@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import socket
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 from optuna.trial import TrialState
 
@@ -18,34 +19,70 @@ from ensembleflow.config import SearchConfig
 from ensembleflow.datasets import Dataset
 from ensembleflow.errors import EnsembleflowError, SearchError, StorageError
 from ensembleflow.models import (
+    EpochResult,
     Hyperparameters,
     Trainer,
     build_resnet,
     classification_metrics,
+    device_id,
     device_name,
-    load_model,
+    gpu_energy_joules,
     model_function,
     prediction_batch_size,
+    restore_checkpoint,
+    save_checkpoint,
     save_model,
     weights_sha256,
 )
-from ensembleflow.search.record import Epoch, TrialRecord, TrialStore
+from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
+from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.study import bracket_of, should_stop
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["MAX_ATTEMPTS", "finish_in_study", "rung_of", "train_trial"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "DoesNotFitBesideOthersError",
+    "TrainingProcess",
+    "finish_in_study",
+    "rung_of",
+    "train_trial",
+]
 
 logger = logging.getLogger("ensembleflow.search")
 
-# A trial whose process was killed this often in the same epoch, and not by SIGTERM, is given up: most likely the
-# system kills it for its memory, and would do so for ever.
+# A trial whose process was killed this often in the same epoch, and not by a signal to stop, is given up: most
+# likely the system kills it for its memory, and would do so for ever.
 MAX_ATTEMPTS = 5
 
-# Larger training sets are read batch by batch; all jobs of a machine then share the page cache.
-_MAX_BYTES_IN_MEMORY = 2**30
+
+@dataclass
+class TrainingProcess:
+    """The process that trains, as far as its trials are concerned.
+
+    Attributes:
+        started_at: when it was started, Unix seconds.
+        ready_at: when TensorFlow was ready in it, Unix seconds.
+        threads: CPU threads that prepare batches.
+        alone: whether no other process of its job trains beside it.
+        signals: what may tell it to stop.
+    """
+
+    started_at: float
+    ready_at: float
+    threads: int = 1
+    alone: bool = True
+    signals: StopSignals = field(default_factory=StopSignals)
+
+
+class DoesNotFitBesideOthersError(Exception):
+    """A trial ran out of memory that other trials share; it may have enough alone."""
+
+
+class _TrialFailedError(Exception):
+    """The trial cannot go on; nothing else is concerned."""
 
 
 def rung_of(epoch: int, bracket: int | None, reduction_factor: int) -> int | None:
@@ -62,7 +99,13 @@ def rung_of(epoch: int, bracket: int | None, reduction_factor: int) -> int | Non
 
 
 def train_trial(
-    study: optuna.Study, trial: optuna.Trial, store: TrialStore, search: SearchConfig, seed: int, data: Dataset
+    study: optuna.Study,
+    trial: optuna.Trial,
+    store: TrialStore,
+    search: SearchConfig,
+    seed: int,
+    data: Dataset,
+    process: TrainingProcess,
 ) -> TrialRecord:
     """Train a claimed trial until it completes, is pruned or fails, and record which and why.
 
@@ -76,141 +119,214 @@ def train_trial(
         search: metric, epochs, space.
         seed: the study's seed.
         data: the open dataset.
+        process: the process that calls.
 
     Raises:
         ArtefactError: the trial's files are damaged.
+        DoesNotFitBesideOthersError: out of memory in a process that is not alone; the trial can be resumed.
     """
-    slot = trial.number
-    record = store.read() or TrialRecord(slot=slot)
-    if record.finished:
-        finish_in_study(study, trial, record, search)
-        return record
-    store.folder.mkdir(parents=True, exist_ok=True)
-    store.discard_leftovers()
-    hyperparameters = suggest_hyperparameters(trial, search.space)
-    record.hyperparameters = hyperparameters.to_dict()
-    record.bracket = bracket_of(study, slot)
-    record.attempts += 1
-    record.host = socket.gethostname()
-    record.started_at = record.started_at or time.time()
-    store.write(record)
-    _report_missing(study, trial, record, search)
-    try:
-        if record.attempts > MAX_ATTEMPTS:
-            raise _TrialFailedError(
-                f"its process was killed {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: probably out of memory"
-            )
-        state, model = _train(study, trial, record, store, hyperparameters, search, seed, data)
-    except _TrialFailedError as failure:
-        state, model, record.reason = "FAIL", None, str(failure)
-        logger.warning("trial %d failed: %s", slot, failure)
-    except (EnsembleflowError, OSError, KeyboardInterrupt, SystemExit):
-        # A full disk, Ctrl-C or SIGTERM is no fault of the trial, which must not be given up for it.
-        record.attempts -= 1
-        with suppress(StorageError):
-            store.write(record)
-        raise
-    record.state = state
-    record.ended_at = time.time()
-    if record.epochs:
-        _keep_model(store, record, model or load_model(store.checkpoint_path(len(record.epochs))))
-    store.write(record)
+    record = store.read() or TrialRecord(slot=trial.number)
+    if not record.finished:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        store.discard_leftovers()
+        record = _Training(study, trial, store, record, search, seed, data, process).run()
     finish_in_study(study, trial, record, search)
     return record
 
 
-class _TrialFailedError(Exception):
-    """The trial cannot go on; nothing else is concerned."""
+class _Training:
+    """One process's work on one trial."""
 
+    def __init__(
+        self,
+        study: optuna.Study,
+        trial: optuna.Trial,
+        store: TrialStore,
+        record: TrialRecord,
+        search: SearchConfig,
+        seed: int,
+        data: Dataset,
+        process: TrainingProcess,
+    ) -> None:
+        self.study, self.trial, self.store, self.record = study, trial, store, record
+        self.search, self.seed, self.data, self.process = search, seed, data, process
+        self.seconds = record.seconds
+        self.hyperparameters = self._begin()
 
-def _stops(study: optuna.Study, record: TrialRecord, search: SearchConfig) -> bool:
-    """Whether the pruner ends the trial here. One that has all its epochs is complete: nothing is left to save."""
-    if not 0 < len(record.epochs) < search.max_epochs:
-        return False
-    return should_stop(study, record.slot, record.epochs[-1].rung)
-
-
-def _train(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    record: TrialRecord,
-    store: TrialStore,
-    hyperparameters: Hyperparameters,
-    search: SearchConfig,
-    seed: int,
-    data: Dataset,
-) -> tuple[str, keras.Model | None]:
-    """Train to the end: the state that the trial ends in, and its model unless the checkpoint is as good."""
-    import keras
-    import tensorflow as tf
-
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0]))
-    epoch = len(record.epochs)
-    try:
-        if record.stopped or _stops(study, record, search):
-            return "PRUNED", None
-        if epoch == 0:
-            model = build_resnet(hyperparameters, data.image_shape, data.n_classes, name=f"trial_{trial.number}")
-        else:
-            model = load_model(store.checkpoint_path(epoch))
-            logger.info("trial %d goes on after epoch %d", trial.number, epoch)
-        record.device, record.n_parameters = device_name(), model.count_params()
-        trainer = Trainer(model, hyperparameters)
-        function = model_function(model)
-        valid_images, valid_labels = data.images("valid"), data.labels("valid")
-        batch_size = prediction_batch_size(data.image_shape)
-        train_images, train_labels = _training_images(data), data.labels("train")
-        while epoch < search.max_epochs:
-            epoch += 1
-            started_at = time.time()
-            training = trainer.train_epoch(train_images, train_labels, (seed, trial.number, epoch))
-            metrics = classification_metrics(function.predict(valid_images, batch_size), valid_labels)
-            if not math.isfinite(training.loss):
-                raise _TrialFailedError(f"diverged in epoch {epoch}: training loss {training.loss}")
-            if not all(map(math.isfinite, metrics.values())):
-                raise _TrialFailedError(f"diverged in epoch {epoch}: predictions are not finite")
-            save_model(model, store.checkpoint_path(epoch))
-            record.epochs.append(
-                Epoch(
-                    epoch=epoch,
-                    rung=rung_of(epoch, record.bracket, search.reduction_factor),
-                    started_at=started_at,
-                    ended_at=time.time(),
-                    train_cross_entropy=training.cross_entropy,
-                    train_error=training.error,
-                    valid_error=metrics["error"],
-                    valid_macro_f1_error=metrics["macro_f1_error"],
-                    valid_cross_entropy=metrics["cross_entropy"],
-                    learning_rate=hyperparameters.learning_rate,
+    def run(self) -> TrialRecord:
+        """Train to the end; the finished record, which Optuna has still to be told of."""
+        record = self.record
+        try:
+            if record.attempts > MAX_ATTEMPTS:
+                raise _TrialFailedError(
+                    f"its process was killed {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: "
+                    "probably out of memory"
                 )
+            record.state, model = self._train()
+        except _TrialFailedError as failure:
+            record.state, model, record.reason = "FAIL", None, str(failure)
+            logger.warning("trial %d failed: %s", record.slot, failure)
+        except (EnsembleflowError, OSError, DoesNotFitBesideOthersError, KeyboardInterrupt, SystemExit):
+            # A full disk, a lost database, Ctrl-C or SIGTERM is no fault of the trial, which must not be given
+            # up for it.
+            record.attempts -= 1
+            record.state = "RUNNING"
+            with suppress(StorageError):
+                self._write()
+            raise
+        with self.process.signals.postponed():
+            record.ended_at = time.time()
+            if record.epochs:
+                with self.seconds.measure("checkpoint"):
+                    self._keep(model or self._restored())
+            self._write()
+        return record
+
+    def _begin(self) -> Hyperparameters:
+        record, now = self.record, time.time()
+        hyperparameters = suggest_hyperparameters(self.trial, self.search.space)
+        record.hyperparameters = hyperparameters.to_dict()
+        record.bracket = bracket_of(self.study, record.slot)
+        record.attempts += 1
+        record.started_at = record.started_at or now
+        record.runs.append(
+            TrialRun(
+                host=socket.gethostname(),
+                device=device_name(),
+                device_id=device_id(),
+                process_id=os.getpid(),
+                process_started_at=self.process.started_at,
+                ready_at=self.process.ready_at,
+                started_at=now,
+                ended_at=now,
+                first_epoch=len(record.epochs) + 1,
             )
-            record.attempts = 1
-            store.write(record)
-            trial.report(metrics[search.metric], step=epoch)
-            logger.info("trial %d epoch %d: %s %.4f", trial.number, epoch, search.metric, metrics[search.metric])
-            if _stops(study, record, search):
-                record.stopped = True
-                store.write(record)
-                return "PRUNED", model
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        told = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise _TrialFailedError(f"out of memory in epoch {epoch}: {told}") from error
-    return "COMPLETE", model
+        )
+        self.energy_at_start = gpu_energy_joules() if record.runs[-1].device_id != "cpu" else None
+        self._write()
+        known = self.study.get_trials(deepcopy=False)[record.slot].intermediate_values
+        for epoch in record.epochs:  # those whose process died between the record and the report
+            if epoch.epoch not in known:
+                self.trial.report(getattr(epoch, f"valid_{self.search.metric}"), step=epoch.epoch)
+        return hyperparameters
+
+    def _write(self) -> None:
+        run = self.record.runs[-1]
+        run.ended_at = time.time()
+        run.epochs = len(self.record.epochs) + 1 - run.first_epoch
+        if self.energy_at_start is not None:
+            energy = gpu_energy_joules()
+            run.energy_joules = None if energy is None else energy - self.energy_at_start
+        self.store.write(self.record)
+
+    def _train(self) -> tuple[str, keras.Model | None]:
+        """Train to the end: the state that the trial ends in, and its model unless the checkpoint is as good."""
+        import tensorflow as tf
+
+        record, epoch = self.record, len(self.record.epochs)
+        try:
+            if record.stopped or self._stops():
+                return "PRUNED", None
+            with self.seconds.measure("build"):
+                trainer = self._trainer()
+                model, function = trainer.model, model_function(trainer.model)
+                train_images, train_labels = self.data.image_array("train"), self.data.labels("train")
+                valid_images, valid_labels = self.data.image_array("valid"), self.data.labels("valid")
+            record.n_parameters = model.count_params()
+            batch_size = prediction_batch_size(self.data.image_shape)
+            while epoch < self.search.max_epochs:
+                epoch, started_at = epoch + 1, time.time()
+                training = trainer.train_epoch(train_images, train_labels, (self.seed, record.slot, epoch))
+                with self.seconds.measure("valid"):
+                    metrics = classification_metrics(function.predict(valid_images, batch_size), valid_labels)
+                _refuse_divergence(epoch, training, metrics)
+                self._finish_epoch(model, epoch, started_at, training, metrics)
+                if self._stops():
+                    record.stopped = True
+                    self._write()  # asked once more after a kill, the pruner might know of more trials
+                    return "PRUNED", model
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            if not self.process.alone:
+                raise DoesNotFitBesideOthersError from error
+            told = str(error).partition("\n")[0][:200] or type(error).__name__
+            raise _TrialFailedError(f"out of memory in epoch {epoch}: {told}") from error
+        return "COMPLETE", model
+
+    def _trainer(self) -> Trainer:
+        """The network with its compiled step, at the end of the last finished epoch."""
+        import keras
+
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(int(np.random.SeedSequence([self.seed, self.record.slot]).generate_state(1)[0]))
+        model = build_resnet(
+            self.hyperparameters,
+            self.data.image_shape,
+            self.data.n_classes,
+            name=f"trial_{self.record.slot}",
+            precision=self.search.precision,
+        )
+        trainer = Trainer(model, self.hyperparameters, self.process.threads)
+        if self.record.epochs:
+            restore_checkpoint(model, self.store.checkpoint_path(len(self.record.epochs)))
+            logger.info("trial %d goes on after epoch %d", self.record.slot, len(self.record.epochs))
+        return trainer
+
+    def _restored(self) -> keras.Model:
+        return self._trainer().model
+
+    def _finish_epoch(
+        self, model: keras.Model, epoch: int, started_at: float, training: EpochResult, metrics: dict[str, float]
+    ) -> None:
+        """Write the epoch down where a later process finds it, then report it."""
+        record = self.record
+        self.seconds.add("input", training.input_seconds)
+        self.seconds.add("step", training.step_seconds)
+        with self.process.signals.postponed():
+            with self.seconds.measure("checkpoint"):
+                save_checkpoint(model, self.store.checkpoint_path(epoch))
+            with self.seconds.measure("storage"):
+                record.epochs.append(
+                    Epoch(
+                        epoch=epoch,
+                        rung=rung_of(epoch, record.bracket, self.search.reduction_factor),
+                        started_at=started_at,
+                        ended_at=time.time(),
+                        train_cross_entropy=training.cross_entropy,
+                        train_error=training.error,
+                        valid_error=metrics["error"],
+                        valid_macro_f1_error=metrics["macro_f1_error"],
+                        valid_cross_entropy=metrics["cross_entropy"],
+                        learning_rate=self.hyperparameters.learning_rate,
+                    )
+                )
+                record.attempts = 1
+                self._write()
+                self.trial.report(metrics[self.search.metric], step=epoch)
+        name = self.search.metric
+        logger.info("trial %d epoch %d: %s %.4f", record.slot, epoch, name, metrics[name])
+
+    def _stops(self) -> bool:
+        """Whether the pruner ends the trial here. One with all its epochs is complete: nothing is left to save."""
+        epochs = self.record.epochs
+        if not 0 < len(epochs) < self.search.max_epochs:
+            return False
+        with self.seconds.measure("storage"):
+            return should_stop(self.study, self.record.slot, epochs[-1].rung)
+
+    def _keep(self, trained: keras.Model) -> None:
+        """Save the last epoch's weights without the optimizer's state, which is twice their size."""
+        import keras
+
+        model = keras.Model(trained.inputs, trained.outputs, name=trained.name)  # the same layers, uncompiled
+        self.record.weights_sha256 = weights_sha256(model)
+        save_model(model, self.store.model_path)
 
 
-def _training_images(data: Dataset) -> npt.NDArray[np.uint8]:
-    stored = data.image_array("train")
-    return stored[...] if stored.nbytes <= _MAX_BYTES_IN_MEMORY else stored
-
-
-def _keep_model(store: TrialStore, record: TrialRecord, trained: keras.Model) -> None:
-    """Save the last epoch's weights without the optimizer's state, which is twice their size."""
-    import keras
-
-    model = keras.Model(trained.inputs, trained.outputs, name=trained.name)  # the same layers, uncompiled
-    record.weights_sha256 = weights_sha256(model)
-    save_model(model, store.model_path)
+def _refuse_divergence(epoch: int, training: EpochResult, metrics: dict[str, float]) -> None:
+    if not math.isfinite(training.loss):
+        raise _TrialFailedError(f"diverged in epoch {epoch}: training loss {training.loss}")
+    if not all(map(math.isfinite, metrics.values())):
+        raise _TrialFailedError(f"diverged in epoch {epoch}: predictions are not finite")
 
 
 def finish_in_study(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, search: SearchConfig) -> None:
@@ -234,11 +350,3 @@ def finish_in_study(study: optuna.Study, trial: optuna.Trial, record: TrialRecor
         trial.set_user_attr("reason", record.reason)
     value = None if state == TrialState.FAIL else getattr(record.epochs[-1], f"valid_{search.metric}")
     study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
-
-
-def _report_missing(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, search: SearchConfig) -> None:
-    """Report epochs whose process died between the record and the report."""
-    known = study.get_trials(deepcopy=False)[record.slot].intermediate_values
-    for epoch in record.epochs:
-        if epoch.epoch not in known:
-            trial.report(getattr(epoch, f"valid_{search.metric}"), step=epoch.epoch)

@@ -1,0 +1,110 @@
+"""What Snakemake and Slurm cost a job: jobs submitted per second, and seconds of a job that does nothing.
+
+    sudo python benchmarks/scheduler.py             # 50 jobs on a Slurm of this machine (tests/slurm/slurm_lab.py)
+    sudo python benchmarks/scheduler.py --jobs 200
+
+All jobs are submitted at once, as for a search whose jobs fit the profile's `jobs`; one node with one core runs them
+one after the other, so that a job's time is not shared with another's. Only the first few are waited for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/slurm"))
+
+from slurm_lab import SlurmLab  # noqa: E402 - it lies beside the tests that use it
+
+SNAKEFILE = """
+rule all:
+    input:
+        expand("out/{job}.txt", job=range(JOBS))
+
+rule nothing:
+    output:
+        "out/{job}.txt"
+    script:
+        "nothing.py"
+"""
+SCRIPT = """
+import json, time, psutil
+with open(snakemake.output[0], "w") as file:
+    json.dump({"started_at": psutil.Process().create_time(), "script_at": time.time()}, file)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=50)
+    parser.add_argument("--wait-for", type=int, default=5, help="jobs whose end is waited for")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "Snakefile").write_text(SNAKEFILE.replace("JOBS", str(arguments.jobs)))
+        (folder / "nothing.py").write_text(SCRIPT)
+        with (
+            SlurmLab(folder / "lab", n_nodes=1, cores=1, n_gpus=0) as lab,
+            running_snakemake(folder, lab, arguments.jobs) as started_at,
+        ):
+            submitted = submissions(folder / "snakemake.log", arguments.jobs)
+            ended = ended_jobs(lab, arguments.wait_for)
+    print(f"Snakemake's start until the first submission: {submitted[0] - started_at:.1f} s")
+    print(f"jobs submitted per second: {(len(submitted) - 1) / (submitted[-1] - submitted[0]):.2f}")
+    print(f"a job that does nothing, from Slurm's start of it to its end: {median(ended):.1f} s of {sorted(ended)}")
+
+
+@contextmanager
+def running_snakemake(folder: Path, lab: SlurmLab, n_jobs: int) -> Iterator[float]:
+    command = [sys.executable, "-m", "snakemake", "--executor", "slurm", "--jobs", str(n_jobs)]
+    options = ["--slurm-status-command", "squeue", "--default-resources", "mem_mb=100", "runtime=10"]
+    with open(folder / "snakemake.log", "wb") as log:
+        process = subprocess.Popen([*command, *options], cwd=folder, env=lab.environment, stdout=log, stderr=log)
+    try:
+        yield time.time()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def submissions(log: Path, n_jobs: int) -> list[float]:
+    """When Snakemake said of each job that it was submitted."""
+    times: list[float] = []
+    deadline = time.time() + 600
+    while len(times) < n_jobs and time.time() < deadline:
+        found = len(re.findall(r"has been submitted with SLURM jobid", log.read_text(errors="replace")))
+        times += [time.time()] * (found - len(times))
+        time.sleep(0.02)
+    if len(times) < 2:
+        sys.exit(log.read_text(errors="replace"))
+    return times
+
+
+def ended_jobs(lab: SlurmLab, n: int) -> list[float]:
+    """Seconds from start to end of the first jobs, whose ends Slurm tells to the second."""
+    deadline = time.time() + 600
+    while time.time() < deadline:
+        listing = lab.client("scontrol", "--oneliner", "show", "jobs").stdout
+        fields = [dict(re.findall(r"(\w+)=(\S+)", line)) for line in listing.splitlines()]
+        done = [each for each in fields if each.get("JobState") == "COMPLETED"]
+        if len(done) >= n:
+            return [_seconds(each["EndTime"]) - _seconds(each["StartTime"]) for each in done]
+        time.sleep(0.5)
+    sys.exit("the jobs did not end")
+
+
+def _seconds(text: str) -> float:
+    return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+
+
+if __name__ == "__main__":
+    main()

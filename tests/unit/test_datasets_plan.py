@@ -1,0 +1,54 @@
+"""What makes two datasets the same: the plan is the only parameter of the dataset's rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from ensembleflow.config import DatasetConfig
+from ensembleflow.config.dataset_plan import plan_dataset
+
+BASE = {"path": "x", "image_size": 32}
+EDITS = {
+    "path": "y",
+    "image_size": 64,
+    "valid_fraction": 0.3,
+    "test_fraction": 0.3,
+    "split_seed": 1,
+    "unreadable_images": "skip",
+    "synthetic": {"n_images": 100},
+}
+USED = {
+    "digits": {"valid_fraction", "test_fraction", "split_seed"},
+    "cifar100": {"path", "valid_fraction", "split_seed"},
+    "image_folder": {"path", "image_size", "valid_fraction", "test_fraction", "split_seed", "unreadable_images"},
+    "arrays": {"path", "valid_fraction", "test_fraction", "split_seed"},
+    "synthetic": {"valid_fraction", "test_fraction", "split_seed", "synthetic"},
+}
+
+
+@pytest.mark.parametrize("source", USED)
+def test_an_edit_counts_exactly_where_the_source_uses_the_key(source):
+    plan = plan_dataset(DatasetConfig(source=source, **BASE))
+    counting = {
+        key
+        for key, value in EDITS.items()
+        if plan_dataset(DatasetConfig(source=source, **{**BASE, key: value})) != plan
+    }
+    assert counting == USED[source]
+
+
+def test_every_key_is_tried():
+    assert {*EDITS, "name", "source"} == set(DatasetConfig.model_fields)
+
+
+@pytest.mark.parametrize("source", USED)
+def test_a_plan_is_a_dataset_block_that_makes_the_same_plan(source):
+    config = DatasetConfig(name="own", source=source, **{**BASE, "synthetic": {"image_shape": (8, 9, 1)}})
+    again = DatasetConfig.model_validate_json(plan_dataset(config))
+    assert (again.name, again.source) == ("own", source)
+    assert plan_dataset(again) == plan_dataset(config)
+
+
+def test_a_default_written_out_is_the_same_plan():
+    spelt_out = DatasetConfig(source="synthetic", synthetic={"n_images": 6000, "image_shape": [32, 32, 3]})
+    assert plan_dataset(spelt_out) == plan_dataset(DatasetConfig(source="synthetic"))

@@ -1,0 +1,110 @@
+"""Keras's own layers and optimizer on TensorFlow's fused kernels.
+
+Same weights, same configuration, same results within rounding as their parents, which Keras composes of many small
+operations: each of those is traced anew for every network and costs a kernel launch in every step. On another backend
+they are their parents.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+__all__ = ["FusedAdam", "FusedBatchNormalization", "GroupedConv2D"]
+
+
+def _on_tensorflow() -> bool:
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+@keras.saving.register_keras_serializable(package="ensembleflow")
+class GroupedConv2D(keras.layers.Conv2D):
+    """A `keras.layers.Conv2D` with groups that calls TensorFlow's own grouped kernel.
+
+    Keras's TensorFlow backend compiles every grouped convolution with XLA, which on a CPU makes a training
+    step several times slower than the kernel that TensorFlow has for it, and is compiled anew for every
+    batch size.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Convolve (batch, height, width, channels) with the grouped kernel."""
+        if not _on_tensorflow() or self.data_format != "channels_last":
+            return super().convolution_op(inputs, kernel)
+        import tensorflow as tf
+
+        return tf.nn.conv2d(
+            inputs, kernel, strides=self.strides, padding=self.padding.upper(), dilations=self.dilation_rate
+        )
+
+
+@keras.saving.register_keras_serializable(package="ensembleflow")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """A `keras.layers.BatchNormalization` over the channels of (batch, height, width, channels) in one kernel.
+
+    The moving variance averages the batches' biased variances, as Keras's does; the kernel's own is unbiased.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalise; in training with the batch's mean and variance, which the moving averages then take in."""
+        if not _on_tensorflow() or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        in_training = bool(training) and self.trainable
+        weights = [variable.value for variable in (self.gamma, self.beta, self.moving_mean, self.moving_variance)]
+        gamma, beta, moving_mean, moving_variance = (tf.cast(weight, tf.float32) for weight in weights)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, self.compute_dtype),
+            scale=gamma,
+            offset=beta,
+            mean=tf.zeros((0,)) if in_training else moving_mean,
+            variance=tf.zeros((0,)) if in_training else moving_variance,
+            epsilon=self.epsilon,
+            is_training=in_training,
+        )
+        if in_training:
+            shape = tf.shape(inputs)
+            n_values = tf.cast(shape[0] * shape[1] * shape[2], tf.float32)
+            biased = variance * ((n_values - 1.0) / n_values)
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, biased)):
+                moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        return outputs
+
+
+@keras.saving.register_keras_serializable(package="ensembleflow")
+class FusedAdam(keras.optimizers.Adam):
+    """A `keras.optimizers.Adam` whose update of a variable is one kernel instead of twenty operations."""
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        """Apply one gradient for each variable."""
+        if _on_tensorflow():
+            import tensorflow as tf
+
+            step = tf.cast(self.iterations.value + 1, tf.float32)
+            self._beta_powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+        return super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable and its two moments in place."""
+        if not _on_tensorflow() or self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        index = self._get_variable_index(variable)
+        # Keras hands over TensorFlow's variable, and keeps the moments as its own.
+        handles = [variable.handle, self._momentums[index].value.handle, self._velocities[index].value.handle]
+        beta_1_power, beta_2_power = self._beta_powers
+        tf.raw_ops.ResourceApplyAdam(
+            var=handles[0],
+            m=handles[1],
+            v=handles[2],
+            beta1_power=beta_1_power,
+            beta2_power=beta_2_power,
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )

@@ -1,0 +1,275 @@
+"""Where the time of a search went: duration, occupancy of each device, idle tail, brackets, lost work.
+
+Everything is computed from the frozen tables, so it can be repeated long after the search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ensembleflow.errors import ArtefactError
+from ensembleflow.io import read_csv, write_json
+
+__all__ = ["Run", "account_search", "account_study", "assign_lanes", "read_runs", "union_seconds", "write_accounting"]
+
+PARTS = ("build", "input", "step", "valid", "checkpoint", "storage")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The work of one process on one trial; times are Unix seconds.
+
+    `lane` names the device: its id for a GPU; CPU workers have none, so that each host's processes are put into
+    as few lanes as they need (`assign_lanes`). `epochs` were finished by it, beginning with `first_epoch`.
+    `energy_joules` is what its GPU used meanwhile, also for others; not a number where nothing tells.
+    """
+
+    slot: int
+    run: int
+    host: str
+    device: str
+    device_id: str
+    process_id: int
+    process_started_at: float
+    ready_at: float
+    started_at: float
+    ended_at: float
+    first_epoch: int
+    epochs: int
+    energy_joules: float = float("nan")
+    lane: str = ""
+
+    @property
+    def process(self) -> tuple[str, int, float]:
+        """What tells one process from all others."""
+        return self.host, self.process_id, self.process_started_at
+
+
+_RUN_COLUMNS = [name for name in Run.__dataclass_fields__ if name != "lane"]
+_TRIAL_COLUMNS = ["slot", "state", "bracket", "epochs", *(f"{part}_seconds" for part in PARTS)]
+_EPOCH_COLUMNS = ["slot", "bracket", "epoch", "rung", "started_at", "ended_at"]
+
+
+def read_runs(runs_csv: str | Path, epochs: pd.DataFrame) -> list[Run]:
+    """Read `runs.csv`, its runs in the order of their starts, each with its lane.
+
+    A run whose end nobody wrote down (its process was killed) counts as ended with its last finished epoch.
+
+    Raises:
+        ArtefactError: the table is missing, damaged or empty.
+    """
+    table = read_csv(runs_csv, _RUN_COLUMNS, dtype={"host": str, "device": str, "device_id": str})
+    if table.empty:
+        raise ArtefactError("nothing ran: the table of runs is empty", where=runs_csv)
+    table[["host", "device"]] = table[["host", "device"]].fillna("")
+    table["device_id"] = table["device_id"].fillna("cpu")
+    table["ready_at"] = table["ready_at"].fillna(table["started_at"])
+    ends = _epoch_ends(epochs)
+    runs = []
+    for values in table[_RUN_COLUMNS].to_dict("records"):
+        run = Run(**values)  # type: ignore[arg-type]
+        if pd.isna(run.ended_at):
+            last = ends.get((run.slot, run.first_epoch + run.epochs - 1), run.started_at) if run.epochs else 0.0
+            run = replace(run, ended_at=max(run.started_at, last))
+        runs.append(run)
+    return assign_lanes(runs)
+
+
+def assign_lanes(runs: Iterable[Run]) -> list[Run]:
+    """Give each run its device's name, or for CPU workers a lane of its host, and sort by start.
+
+    Processes of one host that overlap get different lanes; each takes the first lane that is free (greedy
+    colouring of intervals, which needs the fewest lanes possible).
+    """
+    runs = sorted(runs, key=lambda run: (run.started_at, run.slot, run.run))
+    spans: dict[tuple[str, int, float], float] = {}
+    for run in runs:
+        if run.device_id == "cpu":
+            spans[run.process] = max(run.ended_at, spans.get(run.process, run.ended_at))
+    lane_ends: dict[str, list[float]] = {}
+    lanes: dict[tuple[str, int, float], str] = {}
+    for process, ended_at in sorted(spans.items(), key=lambda item: (item[0][2], item[0])):
+        host, _, started_at = process
+        ends = lane_ends.setdefault(host, [])
+        free = next((lane for lane, end in enumerate(ends) if end <= started_at), len(ends))
+        ends[free : free + 1] = [ended_at]
+        lanes[process] = f"{host} cpu-{free}"
+    return [replace(run, lane=lanes.get(run.process, run.device_id)) for run in runs]
+
+
+def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
+    """Seconds that at least one of the intervals (start, end) covers."""
+    total, covered_until = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, covered_until))
+        covered_until = max(covered_until, end)
+    return total
+
+
+def account_search(trials: pd.DataFrame, epochs: pd.DataFrame, runs: Sequence[Run], max_epochs: int) -> dict[str, Any]:
+    """Account for a search.
+
+    Args:
+        trials: `trials.csv`.
+        epochs: `epochs.csv`.
+        runs: as `read_runs` gives them, at least one.
+        max_epochs: epochs of a trial that is never stopped.
+
+    Returns:
+        JSON values. All times are seconds. `duration_seconds` goes from the first process's start to the last
+        run's end; `occupancy` is the share of it in which a device had at least one trial running (the mean over
+        devices is the paper's Table 1, "gpu (%)"); `speed_up` is the sum of all trials' times by the duration;
+        `idle_tail` begins when the first device has nothing left to do; `time` divides the processes' time,
+        where `other` is what is between trials and what nobody measured.
+    """
+    started_at = min(run.process_started_at for run in runs)
+    ended_at = max(run.ended_at for run in runs)
+    duration = ended_at - started_at
+    devices = _devices(runs, started_at, duration)
+    last_ends = [device["last_ended_at"] for device in devices]
+    trial_seconds = sum(run.ended_at - run.started_at for run in runs)
+    occupied = sum(device["occupied_seconds"] for device in devices)
+    states = Counter(trials["state"])
+    n_epochs, possible = len(epochs), len(trials) * max_epochs
+    return {
+        "started_at": started_at,
+        "ended_at": ended_at,
+        "duration_seconds": duration,
+        "nothing_ran_seconds": duration - union_seconds((run.process_started_at, run.ended_at) for run in runs),
+        "trials": {"all": len(trials), **{state.lower(): states[state] for state in ("COMPLETE", "PRUNED", "FAIL")}},
+        "epochs": {"trained": n_epochs, "possible": possible, "share": n_epochs / possible},
+        "n_devices": len(devices),
+        "trial_seconds": trial_seconds,
+        "occupied_seconds": occupied,
+        "occupancy": _share(occupied, duration * len(devices)),
+        "speed_up": _share(trial_seconds, duration),
+        "idle_tail": {
+            "seconds": ended_at - min(last_ends),
+            "device_seconds": sum(ended_at - last for last in last_ends),
+        },
+        "time": _time(trials, runs),
+        "energy": _energy(runs),
+        "interrupted": _interrupted(runs, epochs),
+        "devices": devices,
+        "brackets": _brackets(trials, epochs),
+    }
+
+
+def account_study(search_dir: str | Path, max_epochs: int) -> dict[str, Any]:
+    """Account for a search from its frozen tables in `{study}/search`, as `account_search` does.
+
+    Raises:
+        ArtefactError: a table is missing or damaged, or nothing ran.
+    """
+    folder = Path(search_dir)
+    trials = read_csv(folder / "trials.csv", _TRIAL_COLUMNS)
+    epochs = read_csv(folder / "epochs.csv", _EPOCH_COLUMNS)
+    return account_search(trials, epochs, read_runs(folder / "runs.csv", epochs), max_epochs)
+
+
+def write_accounting(search_dir: str | Path, max_epochs: int, accounting_json: str | Path) -> None:
+    """Write what `account_study` returns as JSON."""
+    write_json(accounting_json, account_study(search_dir, max_epochs))
+
+
+def _epoch_ends(epochs: pd.DataFrame) -> dict[tuple[int, int], float]:
+    """When each epoch ended, by slot and epoch."""
+    keys = zip(epochs["slot"].astype(int), epochs["epoch"].astype(int), strict=True)
+    return dict(zip(keys, epochs["ended_at"].astype(float), strict=True))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
+
+
+def _devices(runs: Sequence[Run], started_at: float, duration: float) -> list[dict[str, Any]]:
+    rows = []
+    for lane in sorted({run.lane for run in runs}):
+        own = [run for run in runs if run.lane == lane]
+        occupied = union_seconds((run.started_at, run.ended_at) for run in own)
+        rows.append(
+            {
+                "name": lane,
+                "host": own[-1].host,
+                "device": own[-1].device,
+                "processes": len({run.process for run in own}),
+                "runs": len(own),
+                "epochs": sum(run.epochs for run in own),
+                "first_started_at": min(run.started_at for run in own),
+                "last_ended_at": max(run.ended_at for run in own),
+                "occupied_seconds": occupied,
+                "occupancy": _share(occupied, duration),
+            }
+        )
+    return rows
+
+
+def _time(trials: pd.DataFrame, runs: Sequence[Run]) -> dict[str, float]:
+    """How the processes' time divides; `all` is the sum of the other parts."""
+    first: dict[tuple[str, int, float], float] = {}
+    last: dict[tuple[str, int, float], float] = {}
+    for run in runs:
+        first[run.process] = min(run.started_at, first.get(run.process, run.started_at))
+        last[run.process] = max(run.ended_at, last.get(run.process, run.ended_at))
+    parts = {"start": sum(started_at - process[2] for process, started_at in first.items())}
+    parts |= {part: float(trials[f"{part}_seconds"].sum()) for part in PARTS}
+    whole = sum(ended_at - process[2] for process, ended_at in last.items())
+    return {**parts, "other": max(0.0, whole - sum(parts.values())), "all": whole}
+
+
+def _energy(runs: Sequence[Run]) -> dict[str, Any]:
+    """Joules of all runs whose GPU tells, and how many trials these are of.
+
+    Runs side by side on one GPU each count its whole energy, so a GPU's sum is scaled by the time that its runs
+    cover over their summed time.
+    """
+    told = [run for run in runs if not math.isnan(run.energy_joules)]
+    joules = 0.0
+    for lane in {run.lane for run in told}:
+        own = [run for run in told if run.lane == lane]
+        covered = union_seconds((run.started_at, run.ended_at) for run in own)
+        summed = sum(run.ended_at - run.started_at for run in own)
+        joules += sum(run.energy_joules for run in own) * _share(covered, summed)
+    return {"joules": joules if told else None, "trials": len({run.slot for run in told})}
+
+
+def _interrupted(runs: Sequence[Run], epochs: pd.DataFrame) -> dict[str, Any]:
+    """Runs after which another one took up the same trial, and the time since their last finished epoch.
+
+    Only as far as they wrote it down: a process that is killed outright notes nothing after its last epoch.
+    """
+    last_run = {run.slot: run.run for run in sorted(runs, key=lambda run: run.run)}
+    cut = [run for run in runs if run.run < last_run[run.slot]]
+    ends = _epoch_ends(epochs)
+    lost = 0.0
+    for run in cut:
+        saved = ends.get((run.slot, run.first_epoch + run.epochs - 1)) if run.epochs else None
+        lost += max(0.0, run.ended_at - (saved or run.started_at))
+    return {"runs": len(cut), "trials": len({run.slot for run in cut}), "lost_seconds": lost}
+
+
+def _brackets(trials: pd.DataFrame, epochs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per bracket its rungs, with the trials that reached each and those that were stopped at it."""
+    rows = []
+    for bracket in sorted(trials["bracket"].dropna().unique()):
+        own = trials[trials["bracket"] == bracket]
+        at_rungs = epochs[epochs["slot"].isin(own["slot"]) & epochs["rung"].notna()]
+        stopped = own[own["state"] == "PRUNED"].set_index("slot")["epochs"]
+        rungs = [
+            {
+                "rung": int(group["rung"].iloc[0]),
+                "epoch": int(group["epoch"].iloc[0]),
+                "reached": len(group),
+                "stopped": int((group["slot"].map(stopped) == group["epoch"]).sum()),
+            }
+            for _, group in at_rungs.groupby("rung")
+        ]
+        rows.append({"bracket": int(bracket), "trials": len(own), "rungs": rungs})
+    return rows

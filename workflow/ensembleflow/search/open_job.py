@@ -1,0 +1,144 @@
+"""A search job with everything open that its slots need."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import psutil
+
+from ensembleflow.config.plan import SearchPlan, model_id
+from ensembleflow.datasets import Dataset, open_dataset
+from ensembleflow.errors import SearchError
+from ensembleflow.models import configure_tensorflow, device_id
+from ensembleflow.search.lease import Lease
+from ensembleflow.search.progress import progress_line
+from ensembleflow.search.record import TrialRecord, TrialStore
+from ensembleflow.search.stop import StopSignals
+from ensembleflow.search.storage import open_storage
+from ensembleflow.search.study import claim_slot, open_study
+from ensembleflow.search.trial import TrainingProcess, train_trial
+
+__all__ = ["OpenJob", "SearchJob", "open_job"]
+
+logger = logging.getLogger("ensembleflow.search")
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """What a job's processes have to know.
+
+    Attributes:
+        plan_json: what `plan_job` made.
+        dataset_path: the prepared dataset.
+        search_dir: `{study}/search`, where the journal and the store lie.
+        storage_url: of Optuna's storage, or None for the journal.
+        threads: CPU cores of one process.
+        use_gpu: train on a GPU if there is one; otherwise GPUs are hidden.
+        n_trials: trials of the whole study, for the progress line only.
+    """
+
+    plan_json: str
+    dataset_path: str
+    search_dir: str
+    storage_url: str | None = None
+    threads: int = 1
+    use_gpu: bool = False
+    n_trials: int | None = None
+
+    @property
+    def plan(self) -> SearchPlan:
+        """The slots and what their results depend on."""
+        return SearchPlan.from_json(self.plan_json)
+
+
+class OpenJob:
+    """A job with its dataset and its study open.
+
+    Raises:
+        SearchError: the storage cannot be reached, or contradicts the config.
+    """
+
+    def __init__(self, job: SearchJob, data: Dataset) -> None:
+        self.job = job
+        self.data = data
+        self.plan = job.plan
+        self.store_dir = Path(job.search_dir) / "store" / self.plan.fingerprint(data.checksum)
+        storage = open_storage(Path(job.search_dir), job.storage_url)
+        self.study: optuna.Study = open_study(storage, self.plan, data.checksum)
+        self._ready_at: float | None = None
+        self._n_finished_told = 0
+
+    def train(self, slot: int, signals: StopSignals, *, alone: bool = True) -> TrialRecord | None:
+        """Train a slot's trial, or find it finished; None if another process has it and this one is not alone."""
+        with Lease(self.store_dir / f"{model_id(slot)}.lease", wait=alone) as lease:
+            if not lease.held:
+                return None
+            record = self.finished_record(slot)
+            if record is None:
+                process = self._process(signals, alone)
+                trial = claim_slot(self.study, slot, self.store_dir)
+                store = TrialStore(self.store_dir / model_id(slot), check=lease.check)
+                record = train_trial(self.study, trial, store, self.plan.search, self.plan.seed, self.data, process)
+                self.tell_progress()
+            return record
+
+    def finished_record(self, slot: int) -> TrialRecord | None:
+        """The record of a slot that both the store and the study say is finished."""
+        store = TrialStore(self.store_dir / model_id(slot))
+        record = store.read()
+        trials = self.study.get_trials(deepcopy=False)
+        told = slot < len(trials) and trials[slot].state.is_finished()
+        if told and (record is None or not record.finished):
+            raise SearchError(
+                f"trial {slot} is finished in Optuna's storage, but its weights are gone",
+                where=store.folder,
+                hint="restore the folder, or delete it and the study in the storage to search anew",
+            )
+        return record if told else None
+
+    def tell_progress(self) -> None:
+        """One line on the terminal: how far the study is, if it got further since the last one."""
+        n_finished = sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        if n_finished == self._n_finished_told:
+            return
+        self._n_finished_told = n_finished
+        n_trials = self.job.n_trials or len(self.plan.slots)
+        logger.info(progress_line(self.study, self.plan.search.metric, n_trials), extra={"progress": True})
+
+    def _process(self, signals: StopSignals, alone: bool) -> TrainingProcess:
+        if self._ready_at is None:
+            configure_tensorflow(self.job.threads, use_gpu=self.job.use_gpu, training=True)
+            if self.job.use_gpu and device_id() == "cpu":
+                self._without_gpu()
+            self._ready_at = time.time()
+        started_at = psutil.Process().create_time()
+        return TrainingProcess(started_at, self._ready_at, self.job.threads, alone, signals)
+
+    def _without_gpu(self) -> None:
+        hint = "look at nvidia-smi on this machine, and whether requirements-gpu.lock is installed"
+        if self.plan.search.precision != "float32":
+            raise SearchError(
+                "no GPU can be used, which mixed precision needs",
+                where=f"search.precision: {self.plan.search.precision}",
+                found="resources.search.gpus is above 0, but TensorFlow finds none",
+                hint=hint,
+            )
+        logger.warning("this job asked for a GPU, but TensorFlow finds none: it trains on the CPU; %s", hint)
+
+
+@contextmanager
+def open_job(job: SearchJob) -> Iterator[OpenJob]:
+    """Open a job's dataset and its study.
+
+    Raises:
+        ArtefactError: the dataset is missing or damaged.
+        SearchError: the storage cannot be reached, or contradicts the config.
+    """
+    with open_dataset(job.dataset_path) as data:
+        yield OpenJob(job, data)

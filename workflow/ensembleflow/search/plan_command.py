@@ -1,0 +1,174 @@
+"""`ensembleflow plan`: how long a search would take on other devices, and how many trials keep them busy."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ensembleflow.config import Config, SearchConfig, load_config
+from ensembleflow.errors import ConfigError
+from ensembleflow.io import read_json, write_csv
+
+if TYPE_CHECKING:
+    from ensembleflow.search.simulation import Limits, Recording
+
+__all__ = ["add_command"]
+
+_DEVICES = (1, 2, 6, 24, 100, 1000)
+_BUSY = 0.8
+# Of `assume_recording`'s trials, before anything was recorded.
+_ASSUMED_START_SECONDS = 10.0
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="simulate how long a search takes on other devices",
+        description="Replay a finished search's trials on other numbers of devices, in virtual time: how long, how "
+        "busy, what limits it, and how many trials keep the devices busy. All that it prints is simulated.",
+    )
+    parser.add_argument(
+        "--configfile", type=Path, nargs="+", default=[], help="the run's config files, over config/config.yaml"
+    )
+    parser.add_argument(
+        "--study-dir", type=Path, metavar="FOLDER", help="the recorded study (default: the config's, below results_dir)"
+    )
+    parser.add_argument(
+        "--devices", type=_count, nargs="+", default=list(_DEVICES), metavar="N", help="numbers of GPUs or workers"
+    )
+    planned = parser.add_argument_group("the planned search (default: the config's)")
+    planned.add_argument("--algorithm", choices=get_args(SearchConfig.model_fields["algorithm"].annotation))
+    planned.add_argument("--trials", type=_count, metavar="N", help="trials of the study")
+    planned.add_argument("--trials-per-job", type=_count, metavar="N", help="consecutive trials that a job trains")
+    planned.add_argument("--epochs", type=_count, metavar="N", help="epochs of a trial that is never stopped")
+    assumed = parser.add_argument_group("before anything is recorded")
+    assumed.add_argument("--epoch-seconds", type=_seconds, metavar="S", help="mean time of an epoch, over all trials")
+    assumed.add_argument(
+        "--spread", type=float, default=0.5, metavar="V", help="its coefficient of variation from trial to trial (0.5)"
+    )
+    _add_limits(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table, with more columns")
+    parser.set_defaults(run=_run)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what jobs wait for (default: recorded, else measured: docs/benchmarks.md)")
+    group.add_argument("--launch-seconds", type=_seconds, metavar="S", help="from a free device to a job's process")
+    group.add_argument("--start-seconds", type=_seconds, metavar="S", help="from a process's start to its first trial")
+    group.add_argument("--jobs-per-second", type=_rate, metavar="R", help="that Snakemake submits")
+    group.add_argument("--max-jobs", type=_count, metavar="N", help="submitted at a time (Snakemake's --jobs)")
+    group.add_argument("--notice-seconds", type=_seconds, metavar="S", help="until Snakemake notices a job's end")
+    group.add_argument("--storage-seconds", type=_seconds, metavar="S", help="that one write blocks the storage")
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    if not 0 <= (seconds := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return seconds
+
+
+def _rate(text: str) -> float:
+    if (rate := float(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return rate
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ensembleflow.search.accounting import account_study
+    from ensembleflow.search.simulation import read_recording
+    from ensembleflow.search.simulation.table import plan_rows, print_plan
+
+    default = [path for path in [Path("config/config.yaml")] if path.exists()]
+    config = load_config([*default, *arguments.configfile])
+    search = _planned_search(config, arguments)
+    study_dir = arguments.study_dir or Path(config.results_dir) / config.study
+    recorded_algorithm, accounts, study_name = None, None, config.study
+    if arguments.epoch_seconds is not None:
+        recording = _assumed(arguments, search)
+    else:
+        recording = read_recording(study_dir / "search", config.search.metric)
+        accounts = account_study(study_dir / "search", config.search.max_epochs)
+        recorded_algorithm = _recorded_algorithm(study_dir)
+        study_name = _optuna_study(study_dir, config.study)
+    rows = plan_rows(
+        search,
+        recording,
+        arguments.devices,
+        _limits(arguments, recording),
+        busy=_BUSY,
+        seed=arguments.seed,
+        study_name=study_name,
+        recorded_algorithm=recorded_algorithm,
+        concurrent_trials=config.resources.search.concurrent_trials,
+        accounts=accounts,
+    )
+    if arguments.csv is not None:
+        write_csv(arguments.csv, rows)
+    device = "GPU" if config.resources.search.gpus else "device"
+    print_plan(Console(highlight=False), rows, search, recording, device=device, busy=_BUSY)
+    return 0
+
+
+def _planned_search(config: Config, arguments: argparse.Namespace) -> SearchConfig:
+    asked: dict[str, Any] = {
+        "algorithm": arguments.algorithm,
+        "n_trials": arguments.trials,
+        "trials_per_job": arguments.trials_per_job,
+        "max_epochs": arguments.epochs,
+    }
+    search = config.search.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    if search.algorithm == "genetic" and search.n_trials < search.n_generations:
+        raise ConfigError(
+            "a generation has at least one trial",
+            where="--trials",
+            found=search.n_trials,
+            expected=f"at least n_generations: {search.n_generations}",
+        )
+    return search
+
+
+def _assumed(arguments: argparse.Namespace, search: SearchConfig) -> Recording:
+    from ensembleflow.search.simulation import assume_recording
+
+    if not arguments.spread >= 0:
+        raise ConfigError("a spread is a share of the mean", where="--spread", found=arguments.spread, expected=">= 0")
+    return assume_recording(
+        arguments.epoch_seconds, arguments.spread, search.max_epochs, _ASSUMED_START_SECONDS, seed=arguments.seed
+    )
+
+
+def _limits(arguments: argparse.Namespace, recording: Recording) -> Limits:
+    """The measured defaults, what was recorded, and over both what the command line says."""
+    from ensembleflow.search.simulation import Limits
+
+    limits = replace(Limits(), start_seconds=recording.start_seconds, between_seconds=recording.between_seconds)
+    if recording.launch_seconds is not None:
+        limits = replace(limits, launch_seconds=recording.launch_seconds)
+    names = ("launch_seconds", "start_seconds", "jobs_per_second", "max_jobs", "notice_seconds", "storage_seconds")
+    asked = {name: getattr(arguments, name) for name in names}
+    return replace(limits, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _recorded_algorithm(study_dir: Path) -> str | None:
+    """The algorithm in a study's name, `{dataset}-{algorithm}-s{seed}`."""
+    match = re.fullmatch(r".+-([a-z]+)-s\d+", study_dir.resolve().name)
+    return match[1] if match else None
+
+
+def _optuna_study(study_dir: Path, otherwise: str) -> str:
+    """The name of Optuna's study, on which the brackets depend; a job's file has it."""
+    job = study_dir / "search" / "trials" / "job-0.json"
+    return str(read_json(job, ["optuna_study"])["optuna_study"]) if job.exists() else otherwise

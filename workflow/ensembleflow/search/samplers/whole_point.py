@@ -1,0 +1,100 @@
+"""What the algorithms that learn share: a trial's values are chosen together, once, and kept with the trial."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from ensembleflow.search.samplers.slot import SlotSampler
+
+__all__ = ["ModelSampler", "WholePointSampler", "known_values"]
+
+# The trial's attribute with all its values, written before the first of them is used.
+_VALUES_KEY = "ensembleflow:values"
+
+
+def known_values(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's values, also while it is being given them; empty before it was drawn."""
+    return {**trial.system_attrs.get(_VALUES_KEY, {}), **trial.params}
+
+
+class WholePointSampler(optuna.samplers.BaseSampler):
+    """A sampler that chooses all values of a trial at one go and writes them down before any is used.
+
+    So a process killed between two values cannot mix what two states of the study suggest, and other processes see
+    the whole point of a trial as soon as it is chosen. The draw is seeded by (seed, slot): where trials run one
+    after the other, a search repeats itself exactly.
+
+    Args:
+        seed: the study's seed.
+        space: each hyperparameter's range or choices.
+    """
+
+    def __init__(self, seed: int, space: dict[str, BaseDistribution]) -> None:
+        self.seed = seed
+        self.space = {name: each for name, each in space.items() if not each.single()}
+        self.uniform = SlotSampler(seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Every hyperparameter with more than one value, whatever trials before have used."""
+        return self.space
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The values written down with the trial; if there are none, choose them and write them down."""
+        written: dict[str, Any] | None = trial.system_attrs.get(_VALUES_KEY)
+        if written is not None:
+            return written
+        # Within Hyperband Optuna shows a sampler the trials of the same bracket only.
+        study = getattr(study, "_study", study)
+        # Optuna renews what it remembers in `ask`, which a slot's trial does not go through.
+        study._thread_local.cached_all_trials = None
+        values = self.choose(study, trial) if self.space else {}
+        for name, distribution in self.space.items():
+            if name not in values:
+                values[name] = self.uniform.sample_independent(study, trial, name, distribution)
+        study._storage.set_trial_system_attr(trial._trial_id, _VALUES_KEY, values)
+        return values
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a value outside the space, as `SlotSampler` does."""
+        return self.uniform.sample_independent(study, trial, param_name, param_distribution)
+
+    @abstractmethod
+    def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """Choose values for `space`; those left out are drawn uniformly."""
+
+
+class ModelSampler(WholePointSampler):
+    """A sampler whose model of the trials so far chooses, once there are enough of them.
+
+    Args:
+        seed: the study's seed.
+        space: each hyperparameter's range or choices.
+        n_startup_trials: the first slots, drawn uniformly whenever they run. A later slot is drawn uniformly as well
+            while fewer trials than that have ended with a value, as when many jobs start at once.
+    """
+
+    def __init__(self, seed: int, space: dict[str, BaseDistribution], n_startup_trials: int) -> None:
+        super().__init__(seed, space)
+        self.n_startup_trials = n_startup_trials
+
+    def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """Nothing, that is uniform values, for the first trials; then what `propose` says."""
+        if trial.number < self.n_startup_trials:
+            return {}
+        others = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
+        n_learned = sum(each.state in (TrialState.COMPLETE, TrialState.PRUNED) for each in others)
+        return self.propose(study, trial, others) if n_learned >= self.n_startup_trials else {}
+
+    @abstractmethod
+    def propose(self, study: optuna.Study, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> dict[str, Any]:
+        """Choose values for `space` by a model of the other trials; those left out are drawn uniformly."""

@@ -1,0 +1,48 @@
+"""Being told to stop: by SIGTERM (scancel, a time limit's end) or SIGUSR1 (a warning before it)."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["StopSignals"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopSignals:
+    """A context manager in which both signals end the process as Ctrl-C does: through its `finally` blocks.
+
+    What has been trained is first written whole: inside `postponed` the end waits until the block is left.
+    """
+
+    def __init__(self) -> None:
+        self._postponed = False
+        self._told: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        self._previous = {number: signal.signal(number, self._stop) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """Let a signal end the process only when the block is left."""
+        self._postponed = True
+        try:
+            yield
+        finally:
+            self._postponed = False
+        if self._told is not None:
+            self._stop(self._told, None)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._told = number
+        if not self._postponed:
+            sys.exit(128 + number)

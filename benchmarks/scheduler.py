@@ -56,10 +56,13 @@ def main() -> None:
             SlurmLab(folder / "lab", n_nodes=1, cores=1, n_gpus=0) as lab,
             running_snakemake(folder, lab, arguments.jobs) as started_at,
         ):
-            submitted = submissions(folder / "snakemake.log", arguments.jobs)
-            ended = ended_jobs(lab, arguments.wait_for)
-    print(f"Snakemake's start until the first submission: {submitted[0] - started_at:.1f} s")
-    print(f"jobs submitted per second: {(len(submitted) - 1) / (submitted[-1] - submitted[0]):.2f}")
+            jobs = wait_for(lab, arguments.jobs, arguments.wait_for, folder / "snakemake.log")
+    submitted = sorted(_seconds(each["SubmitTime"]) for each in jobs)
+    ended = [_seconds(each["EndTime"]) - _seconds(each["StartTime"]) for each in jobs if _is_done(each)]
+    span = submitted[-1] - submitted[0]
+    print(f"Snakemake's start until the first submission: about {submitted[0] - started_at:.0f} s")
+    rate = (len(jobs) - 1) / max(span, 1)
+    print(f"{len(submitted)} jobs submitted in {span:.0f} s (told to the second): {rate:.1f} a second")
     print(f"a job that does nothing, from Slurm's start of it to its end: {median(ended):.1f} s of {sorted(ended)}")
 
 
@@ -76,30 +79,20 @@ def running_snakemake(folder: Path, lab: SlurmLab, n_jobs: int) -> Iterator[floa
         process.wait()
 
 
-def submissions(log: Path, n_jobs: int) -> list[float]:
-    """When Snakemake said of each job that it was submitted."""
-    times: list[float] = []
-    deadline = time.time() + 600
-    while len(times) < n_jobs and time.time() < deadline:
-        found = len(re.findall(r"has been submitted with SLURM jobid", log.read_text(errors="replace")))
-        times += [time.time()] * (found - len(times))
-        time.sleep(0.02)
-    if len(times) < 2:
-        sys.exit(log.read_text(errors="replace"))
-    return times
-
-
-def ended_jobs(lab: SlurmLab, n: int) -> list[float]:
-    """Seconds from start to end of the first jobs, whose ends Slurm tells to the second."""
+def wait_for(lab: SlurmLab, n_jobs: int, n_ended: int, log: Path) -> list[dict[str, str]]:
+    """What Slurm knows of the jobs, when all are submitted and some have ended; its times are whole seconds."""
     deadline = time.time() + 600
     while time.time() < deadline:
         listing = lab.client("scontrol", "--oneliner", "show", "jobs").stdout
-        fields = [dict(re.findall(r"(\w+)=(\S+)", line)) for line in listing.splitlines()]
-        done = [each for each in fields if each.get("JobState") == "COMPLETED"]
-        if len(done) >= n:
-            return [_seconds(each["EndTime"]) - _seconds(each["StartTime"]) for each in done]
-        time.sleep(0.5)
-    sys.exit("the jobs did not end")
+        jobs = [dict(re.findall(r"(\w+)=(\S+)", line)) for line in listing.splitlines() if "JobId=" in line]
+        if len(jobs) >= n_jobs and sum(map(_is_done, jobs)) >= n_ended:
+            return jobs
+        time.sleep(1.0)
+    sys.exit(log.read_text(errors="replace"))
+
+
+def _is_done(job: dict[str, str]) -> bool:
+    return job["JobState"] == "COMPLETED"
 
 
 def _seconds(text: str) -> float:

@@ -6,6 +6,10 @@
 
 Every round runs the search once with each number of workers, in folders of their own; a worker is a process that
 takes the next job when its job has ended, as under Snakemake. The machine must have a core to spare for each.
+
+Workers that share a machine slow each other down, which a recording on one of them cannot know. So a probe times the
+first job alone and beside copies of itself; a prediction across numbers of workers is made without that factor and
+with it (`ensembleflow plan --time-factor`).
 """
 
 from __future__ import annotations
@@ -62,6 +66,8 @@ def compare(config: Config, folder: Path, workers: list[int], rounds: int) -> It
     dataset = folder / "dataset.h5"
     if not dataset.exists():
         prepare_dataset(config.dataset, dataset)
+    factors = {n: probe(config, dataset, folder / f"probe-{n}", n) for n in workers}
+    print("a job's time beside others, by that alone:", {n: f"{each / factors[1]:.3f}" for n, each in factors.items()})
     for number in range(rounds):
         searches = {n: folder / f"round-{number}" / f"workers-{n}" for n in workers}
         for n, search_dir in searches.items():
@@ -69,7 +75,28 @@ def compare(config: Config, folder: Path, workers: list[int], rounds: int) -> It
                 run_search(config, dataset, search_dir, n)
         for recorded, source_dir in searches.items():
             for planned, target_dir in searches.items():
-                yield {"round": number, **predict(config, recorded, source_dir, planned, target_dir)}
+                factor = factors[planned] / factors[recorded]
+                yield {"round": number, **predict(config, recorded, source_dir, planned, target_dir, factor)}
+
+
+def probe(config: Config, dataset: Path, folder: Path, n_workers: int) -> float:
+    """Mean seconds that the trials of the first job take in `n_workers` equal searches side by side."""
+    config_json = folder / "config.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    config_json.write_text(config.model_dump_json())
+    copies = [folder / str(copy) for copy in range(n_workers)]
+    processes = [
+        start_job(config_json, 0, dataset, each) for each in copies if not (each / "trials/job-0.json").exists()
+    ]
+    if any(process.wait() for process in processes):
+        sys.exit(f"a job failed: its log is in {folder}")
+    runs = [
+        run
+        for each in copies
+        for trial in json.loads((each / "trials/job-0.json").read_text())["trials"]
+        for run in trial["runs"]
+    ]
+    return sum(run["ended_at"] - run["started_at"] for run in runs) / n_workers
 
 
 def run_search(config: Config, dataset: Path, search_dir: Path, n_workers: int) -> None:
@@ -81,11 +108,7 @@ def run_search(config: Config, dataset: Path, search_dir: Path, n_workers: int) 
     print(f"{search_dir}: {len(waiting)} jobs on {n_workers} workers", flush=True)
     while waiting or running:
         while waiting and len(running) < n_workers:
-            job = str(waiting.pop(0))
-            command = [sys.executable, __file__, "--job", str(config_json), job, str(dataset), str(search_dir)]
-            log = open(search_dir / f"job-{job}.log", "wb")  # noqa: SIM115 - the process holds it
-            running.append(subprocess.Popen(command, stdout=log, stderr=log))
-            log.close()
+            running.append(start_job(config_json, waiting.pop(0), dataset, search_dir))
         time.sleep(0.02)
         for process in [each for each in running if each.poll() is not None]:
             if process.returncode:
@@ -95,6 +118,13 @@ def run_search(config: Config, dataset: Path, search_dir: Path, n_workers: int) 
     jobs = [search_dir / "trials" / f"job-{job}.json" for job in range(len(search_jobs(config.search)))]
     freeze_tables(jobs, *tables)
     write_accounting(search_dir, config.search.max_epochs, search_dir / "accounting.json")
+
+
+def start_job(config_json: Path, job: int, dataset: Path, search_dir: Path) -> subprocess.Popen[bytes]:
+    search_dir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, __file__, "--job", str(config_json), str(job), str(dataset), str(search_dir)]
+    with open(search_dir / f"job-{job}.log", "wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def run_job(config_json: str, job: str, dataset: str, search_dir: str) -> None:
@@ -107,49 +137,53 @@ def run_job(config_json: str, job: str, dataset: str, search_dir: str) -> None:
     )
 
 
-def predict(config: Config, recorded: int, source_dir: Path, planned: int, target_dir: Path) -> dict[str, object]:
+def predict(
+    config: Config, recorded: int, source_dir: Path, planned: int, target_dir: Path, factor: float
+) -> dict[str, object]:
     recording = read_recording(source_dir, config.search.metric)
-    limits = Limits(
-        launch_seconds=recording.launch_seconds or 0.0,
-        start_seconds=recording.start_seconds,
-        between_seconds=recording.between_seconds,
-        jobs_per_second=1000.0,
-        open_seconds_per_trial=0.0,  # a process's recorded start has it
-    )
-    found = simulate(
-        config.search,
-        TrialSource(recording, config.search.max_epochs),
-        planned,
-        limits,
-        study_name=json.loads((source_dir / "trials/job-0.json").read_text())["optuna_study"],
-        recorded_algorithm=config.search.algorithm,
-    )
     real = account_study(target_dir, config.search.max_epochs)
-    stops = pd.read_csv(target_dir / "trials.csv").set_index("slot")["epochs"]
-    epoch_seconds = pd.read_csv(target_dir / "trials.csv")["duration_seconds"].sum() / real["epochs"]["trained"]
+    epochs = pd.read_csv(target_dir / "trials.csv").set_index("slot")["epochs"]
+    found = {}
+    for time_factor in (1.0, factor):
+        limits = Limits(
+            launch_seconds=recording.launch_seconds or 0.0,
+            start_seconds=time_factor * recording.start_seconds,
+            between_seconds=time_factor * recording.between_seconds,
+            jobs_per_second=1000.0,
+            open_seconds_per_trial=0.0,  # a process's recorded start has it
+        )
+        found[time_factor] = simulate(
+            config.search,
+            TrialSource(recording, config.search.max_epochs, time_factor=time_factor),
+            planned,
+            limits,
+            study_name=json.loads((source_dir / "trials/job-0.json").read_text())["optuna_study"],
+            recorded_algorithm=config.search.algorithm,
+        )
+    plain, with_factor = found[1.0], found[factor]
     return {
-        "recorded_workers": recorded,
-        "planned_workers": planned,
+        "recorded": recorded,
+        "planned": planned,
         "real_seconds": real["duration_seconds"],
-        "simulated_seconds": found.duration_seconds,
-        "error_percent": 100 * (found.duration_seconds / real["duration_seconds"] - 1),
+        "simulated_seconds": plain.duration_seconds,
+        "error_percent": 100 * (plain.duration_seconds / real["duration_seconds"] - 1),
+        "factor": factor,
+        "error_with_factor_percent": 100 * (with_factor.duration_seconds / real["duration_seconds"] - 1),
         "real_epochs": real["epochs"]["trained"],
-        "simulated_epochs": sum(found.epochs),
-        "slots_with_other_epochs": sum(stops[slot] != n for slot, n in enumerate(found.epochs)),
+        "simulated_epochs": sum(plain.epochs),
+        "other_slots": sum(epochs[slot] != n for slot, n in enumerate(plain.epochs)),
         "real_occupancy": real["occupancy"],
-        "simulated_occupancy": found.occupancy,
-        "real_epoch_seconds": epoch_seconds,
+        "simulated_occupancy": plain.occupancy,
     }
 
 
 def report(table: pd.DataFrame) -> None:
     print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
-    for (recorded, planned), rows in table.groupby(["recorded_workers", "planned_workers"]):
-        errors = rows["error_percent"]
-        print(
-            f"recorded on {recorded}, planned for {planned}: median error {median(errors):+.1f} % "
-            f"(worst {errors.loc[errors.abs().idxmax()]:+.1f} %)"
-        )
+    for (recorded, planned), rows in table.groupby(["recorded", "planned"]):
+        for name in ("error_percent", "error_with_factor_percent"):
+            errors = rows[name]
+            worst = errors.loc[errors.abs().idxmax()]
+            print(f"recorded on {recorded}, planned for {planned}: {name} {median(errors):+.1f} (worst {worst:+.1f})")
     print(json.dumps(provenance(), indent=1))
 
 

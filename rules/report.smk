@@ -15,7 +15,8 @@ rule record_run:
     conda:
         "../envs/analysis.yaml"
     params:
-        config=canonical_json(CONFIG.model_dump(mode="json", exclude={"resources"})),
+        # Snakemake keeps parameters in its metadata and its report.
+        config=canonical_json(without_passwords(CONFIG.model_dump(mode="json", exclude={"resources"}))),
     script:
         "../workflow/scripts/record_run.py"
 

@@ -99,33 +99,30 @@ def random_point(space: SpaceConfig, random: np.random.Generator) -> Hyperparame
 
 
 def compare(n_points: int, n_classes: int = 100, seed: int = 0) -> dict[str, np.ndarray]:
-    """Both image sizes at random points: ratios of parameters and of multiply-adds, and the blocks, each (n_points,)."""
+    """Both image sizes at random points of the space.
+
+    Returns:
+        `block`, and the ratios of `parameters` and `multiply_adds` of 224x224 to 32x32 images, each (n_points,).
+    """
     random, space = np.random.default_rng(seed), papers_space()
     points = [random_point(space, random) for _ in range(n_points)]
-    large = [count_network(point, LARGE, 3, n_classes) for point in points]
-    small = [count_network(point, SMALL, 3, n_classes) for point in points]
+    pairs = [[count_network(point, side, 3, n_classes) for side in (LARGE, SMALL)] for point in points]
     return {
-        "parameters": np.array([a.parameters / b.parameters for a, b in zip(large, small, strict=True)]),
-        "multiply_adds": np.array([a.multiply_adds / b.multiply_adds for a, b in zip(large, small, strict=True)]),
-        "small_parameters": np.array([each.parameters for each in small]),
-        "small_multiply_adds": np.array([each.multiply_adds for each in small]),
         "block": np.array([point.block for point in points]),
+        "parameters": np.array([large.parameters / small.parameters for large, small in pairs]),
+        "multiply_adds": np.array([large.multiply_adds / small.multiply_adds for large, small in pairs]),
     }
 
 
 def main() -> None:
     found = compare(10_000)
-    print(f"{'':24}{'lowest':>10}{'5 %':>10}{'median':>10}{'95 %':>10}{'highest':>10}")
-    for name in ("small_parameters", "small_multiply_adds", "parameters", "multiply_adds"):
+    titles = ("lowest", "5 %", "median", "95 %", "highest")
+    print("224x224 to 32x32    block" + "".join(f"{title:>10}" for title in titles))
+    for name in ("parameters", "multiply_adds"):
         for block in ("all", "v1", "v2", "next"):
-            chosen = found[name][(found["block"] == block) | (block == "all")]
-            values = np.percentile(chosen, [0, 5, 50, 95, 100])
-            if name.startswith("small_"):
-                print(
-                    f"{name:20}{block:4}" + "".join(f"{value / 1e6:>10.2f}" for value in values) + "  million at 32x32"
-                )
-            else:
-                print(f"{name:20}{block:4}" + "".join(f"{value:>10.4f}" for value in values) + "  at 224x224 to 32x32")
+            ratios = found[name][(found["block"] == block) | (block == "all")]
+            values = "".join(f"{value:>10.4f}" for value in np.percentile(ratios, [0, 5, 50, 95, 100]))
+            print(f"{name:20}{block:5}{values}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from ensembleflow.errors import ArtefactError
 from ensembleflow.models import (
+    Hyperparameters,
     build_resnet,
     export_model,
     load_exported,
@@ -17,7 +20,9 @@ from ensembleflow.models import (
     save_model,
     weights_sha256,
 )
+from ensembleflow.models.multiply_adds import count_multiply_adds
 from example_hyperparameters import hyperparameters
+from resnet_formula import LARGE, SMALL, compare, count_network, papers_space
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
 
@@ -49,9 +54,72 @@ def test_large_images_get_the_wide_stem_of_stride_two() -> None:
     assert (stems[224].kernel_size, stems[224].strides) == ((7, 7), (2, 2))
 
 
-def test_a_grouped_convolution_computes_what_the_plain_layer_with_groups_does() -> None:
-    import keras
+def stage_blocks(*blocks: int) -> dict[str, int]:
+    return {f"blocks_stage_{stage}": n for stage, n in enumerate(blocks, start=1)}
 
+
+def agrees_with_the_formula(hp: Hyperparameters, side: int, n_classes: int = 7) -> bool:
+    model = build_resnet(hp, (side, side, 3), n_classes)
+    formula = count_network(hp, side, 3, n_classes)
+    return (model.count_params(), count_multiply_adds(model)) == (formula.parameters, formula.multiply_adds)
+
+
+# Every number of blocks from 1 to 11 once in each stage, and every residual block.
+@pytest.mark.parametrize("number", range(11))
+def test_every_number_of_blocks_builds_in_every_stage(number: int) -> None:
+    blocks = stage_blocks(*((number + 3 * stage) % 11 + 1 for stage in range(4)))
+    hp = hyperparameters(block=["v1", "v2", "next"][number % 3], stem_filters=5, stage_filters=4 + number, **blocks)
+    assert agrees_with_the_formula(hp, SMALL)
+
+
+def test_the_deepest_network_builds() -> None:
+    assert agrees_with_the_formula(hyperparameters(block="next", stage_filters=6, **stage_blocks(11, 11, 11, 11)), 16)
+
+
+@pytest.mark.parametrize("block", ["v1", "v2", "next"])
+@pytest.mark.parametrize("side", [SMALL, LARGE])
+def test_the_smallest_network_of_the_papers_space_builds_for_both_sizes_of_image(block: str, side: int) -> None:
+    space = papers_space()
+    filters = {"stem_filters": space.stem_filters[0], "stage_filters": space.stage_filters[0]}
+    assert agrees_with_the_formula(hyperparameters(block=block, **filters), side, n_classes=100)
+
+
+def test_a_large_images_network_has_nearly_as_many_weights_as_a_small_ones() -> None:
+    """Appendix A.2: "nearly the same number of weights"; the stems' kernels differ, and nothing else."""
+    ratios = compare(2000)["parameters"]
+    assert ratios.min() > 1
+    assert np.percentile(ratios, 95) < 1.005
+    assert ratios.max() < 1.05
+
+
+def test_a_large_images_network_takes_about_11_times_as_many_multiply_adds() -> None:
+    """Appendix A.2's factor is 11; ours is (112 / 32)² = 12.25 but for the stem, which makes it larger."""
+    ratios = compare(2000)["multiply_adds"]
+    assert ratios.min() > (112 / 32) ** 2
+    assert np.median(ratios) == pytest.approx(12.33, abs=0.05)
+    assert np.percentile(ratios, 95) < 13.2
+    assert ratios.max() < 16
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 2), (1, 2)])
+def test_multiply_adds_are_those_of_a_loop_over_places_and_taps(groups: int, kernel: int, stride: int) -> None:
+    images = keras.Input((6, 8, 3))
+    x = keras.layers.Conv2D(6, kernel, strides=stride, groups=groups, padding="same")(images)
+    x = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(x))
+    model = keras.Model(images, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x)))
+    places = product(range(0, 6, stride), range(0, 8, stride))
+    convolution = sum(1 for _ in product(places, range(6), range(kernel), range(kernel), range(3 // groups)))
+    assert count_multiply_adds(model) == convolution + 6 * 5
+
+
+def test_a_layer_of_unknown_multiply_adds_is_refused() -> None:
+    images = keras.Input((8, 8, 3))
+    with pytest.raises(TypeError, match="DepthwiseConv2D"):
+        count_multiply_adds(keras.Model(images, keras.layers.DepthwiseConv2D(3)(images)))
+
+
+def test_a_grouped_convolution_computes_what_the_plain_layer_with_groups_does() -> None:
     from ensembleflow.models.kernels import GroupedConv2D
 
     x = np.random.default_rng(1).normal(size=(3, 8, 8, 12)).astype(np.float32)

@@ -169,3 +169,24 @@ def test_a_journal_with_a_torn_last_line_opens(digits: Path, tmp_path: Path) -> 
     assert states(tmp_path) == before
     run(search_config(n_trials=2, trials_per_job=2), 0, digits, tmp_path)
     assert len(states(tmp_path)) == 2
+
+
+def test_a_storage_that_was_lost_or_moved_is_told_the_trials_again_and_none_is_trained_twice(
+    digits: Path, tmp_path: Path
+) -> None:
+    config = search_config(n_trials=2, trials_per_job=2)
+    run(config, 0, digits, tmp_path)
+    before = results(tmp_path)
+
+    def told() -> list[tuple[object, ...]]:
+        storage = open_storage(tmp_path)
+        (study,) = storage.get_all_studies()
+        trials = storage.get_all_trials(study._study_id)
+        return [(trial.state, trial.params, trial.intermediate_values, trial.value) for trial in trials]
+
+    known = told()
+    (tmp_path / "study.journal").unlink()
+    run(config, 0, digits, tmp_path)
+    assert results(tmp_path) == before
+    assert told() == known
+    assert "epoch" not in (tmp_path / "job-0.log").read_text().split("search 2/2 trials", 1)[1]

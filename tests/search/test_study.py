@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from ensembleflow.config import Config
+from ensembleflow.errors import SearchError
 from ensembleflow.search.space import suggest_hyperparameters
-from ensembleflow.search.study import bracket_of, claim_slot, open_storage, open_study, should_stop
+from ensembleflow.search.storage import open_storage
+from ensembleflow.search.study import bracket_of, claim_slot, open_study, should_stop, study_name
 from ensembleflow.search.trial import rung_of
-from small_search import search_config
+from slot_study import CHECKSUM, run_process, search_config, search_plan
+
+CONFIG = search_config("hyperband", 40)
+SPACE = CONFIG.search.space
 
 
-def study(folder: Path, **search: object) -> optuna.Study:
-    return open_study(open_storage(folder), "digits-hyperband-s0-test", search_config(**search).search, seed=0)
+def study(folder: Path, config: Config = CONFIG) -> optuna.Study:
+    return open_study(open_storage(folder), search_plan(config), CHECKSUM)
 
 
 def test_a_slots_hyperparameters_do_not_depend_on_who_ran_first(tmp_path: Path) -> None:
-    space = search_config().search.space
     forwards, backwards = study(tmp_path / "forwards"), study(tmp_path / "backwards")
-    first = {s: suggest_hyperparameters(claim_slot(forwards, s, tmp_path), space) for s in (0, 1, 2)}
-    second = {s: suggest_hyperparameters(claim_slot(backwards, s, tmp_path), space) for s in (2, 1, 0)}
+    first = {s: suggest_hyperparameters(claim_slot(forwards, s, tmp_path), SPACE) for s in (0, 1, 2)}
+    second = {s: suggest_hyperparameters(claim_slot(backwards, s, tmp_path), SPACE) for s in (2, 1, 0)}
     assert first == second
     assert len(set(first.values())) == 3
 
 
 def test_a_trial_killed_while_it_drew_its_hyperparameters_gets_the_same_ones(tmp_path: Path) -> None:
-    space = search_config().search.space
-    whole = suggest_hyperparameters(claim_slot(study(tmp_path / "whole"), 0, tmp_path), space)
+    whole = suggest_hyperparameters(claim_slot(study(tmp_path / "whole"), 0, tmp_path), SPACE)
     killed = claim_slot(study(tmp_path / "killed"), 0, tmp_path)
-    killed.suggest_float("learning_rate", *space.learning_rate)
+    killed.suggest_float("learning_rate", *SPACE.learning_rate)
     resumed = claim_slot(study(tmp_path / "killed"), 0, tmp_path)
-    assert suggest_hyperparameters(resumed, space) == whole
+    assert suggest_hyperparameters(resumed, SPACE) == whole
 
 
 def test_claiming_a_slot_makes_the_trials_up_to_it_and_no_more(tmp_path: Path) -> None:
@@ -48,17 +53,28 @@ def test_claiming_a_slot_makes_the_trials_up_to_it_and_no_more(tmp_path: Path) -
     ]
 
 
-def test_the_pruner_asked_again_after_a_kill_answers_alike(tmp_path: Path) -> None:
-    ours = study(tmp_path, n_trials=40, trials_per_job=40, max_epochs=9)
+@pytest.mark.parametrize("algorithm", ["hyperband", "bohb"])
+def test_the_pruner_asked_again_after_a_kill_answers_alike(algorithm: str, tmp_path: Path) -> None:
+    config = search_config(algorithm, 40)
+    ours = study(tmp_path, config)
     slots = [slot for slot in range(40) if claim_slot(ours, slot, tmp_path) and bracket_of(ours, slot) == 0]
     stopped = 0
     for place, slot in enumerate(slots):
         claim_slot(ours, slot, tmp_path).report(float((place * 7) % 5), step=1)
         first = should_stop(ours, slot, rung=0)
-        again = should_stop(study(tmp_path, max_epochs=9), slot, rung=0)
+        again = should_stop(study(tmp_path, config), slot, rung=0)
         assert first == again
         stopped += first
     assert 0 < stopped < len(slots)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "gp", "smac", "genetic"])
+def test_only_hyperband_and_bohb_stop_trials_early(algorithm: str, tmp_path: Path) -> None:
+    ours = study(tmp_path, search_config(algorithm, 12))
+    for slot in range(12):
+        claim_slot(ours, slot, tmp_path).report(float(slot), step=1)
+        assert not should_stop(ours, slot, rung=None)
+        assert bracket_of(ours, slot) is None
 
 
 @pytest.mark.parametrize(
@@ -69,3 +85,74 @@ def test_rungs_lie_at_the_powers_of_the_reduction_factor(bracket: int, rungs: di
     found = {epoch: rung_of(epoch, bracket, 3) for epoch in range(1, 10)}
     assert {epoch: rung for epoch, rung in found.items() if rung is not None} == rungs
     assert rung_of(3, None, 3) is None
+
+
+def test_a_study_says_what_it_was_made_for_and_is_found_again(tmp_path: Path) -> None:
+    first = study(tmp_path)
+    assert first.user_attrs.keys() == {
+        "ensembleflow:algorithm_version",
+        "ensembleflow:search",
+        "ensembleflow:dataset_checksum",
+        "ensembleflow:version",
+    }
+    assert study(tmp_path)._study_id == first._study_id
+    assert study(tmp_path, search_config("hyperband", 50))._study_id == first._study_id, "more trials of the same"
+    assert study(tmp_path, search_config("random", 40))._study_id != first._study_id
+
+
+def test_many_processes_that_start_at_once_share_one_study(tmp_path: Path) -> None:
+    processes = [run_process(None, tmp_path, CONFIG, [slot]) for slot in range(6)]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert len(optuna.get_all_study_names(open_storage(tmp_path))) == 1
+    trials = study(tmp_path).get_trials()
+    assert [trial.number for trial in trials] == list(range(6))
+    assert all(trial.state.is_finished() for trial in trials)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("ensembleflow:algorithm_version", 1, "version of the search's algorithms"),
+        ("ensembleflow:dataset_checksum", "another", "dataset"),
+        ("ensembleflow:search", None, "search space, settings or seed"),
+    ],
+)
+def test_a_study_made_for_something_else_is_refused_in_one_message(
+    key: str, value: Any, told: str, tmp_path: Path
+) -> None:
+    ours = study(tmp_path)
+    if value is None:
+        value = ours.user_attrs[key].replace('"max_zoom":[0,0.2]', '"max_zoom":[0,0.3]')
+    ours.set_user_attr(key, value)
+    with pytest.raises(SearchError, match=f"was made with another {told}") as refused:
+        study(tmp_path)
+    message = str(refused.value)
+    assert ours.study_name in message
+    assert "hint:" in message
+    if key == "ensembleflow:search":
+        assert "search.space.max_zoom [0, 0.3]" in message
+        assert "search.space.max_zoom [0, 0.2]" in message
+        assert "learning_rate" not in message, "only what differs"
+
+
+def test_a_study_of_the_same_name_that_another_program_made_is_refused(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    other = optuna.create_study(storage=storage, study_name=study_name(search_plan(CONFIG), CHECKSUM))
+    other.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(SearchError, match="not made by ensembleflow"):
+        study(tmp_path)
+
+
+def test_a_study_whose_maker_was_killed_before_it_said_anything_is_taken_over(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    optuna.create_study(storage=storage, study_name=study_name(search_plan(CONFIG), CHECKSUM))
+    assert "ensembleflow:search" in study(tmp_path).user_attrs
+
+
+def test_a_study_of_the_same_name_that_maximises_is_refused(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    optuna.create_study(storage=storage, study_name=study_name(search_plan(CONFIG), CHECKSUM), direction="maximize")
+    with pytest.raises(SearchError, match="does not minimise"):
+        study(tmp_path)

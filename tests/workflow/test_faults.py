@@ -248,7 +248,12 @@ def test_a_full_disk(finished: Clone, small_disk: SmallDisk, tmp_path: Path) -> 
     small_disk.leave_free(10_000_000)
     output = clone.run("search")
     assert re.findall(r"^search (\d/\d) trials", output, re.MULTILINE) == ["5/5"]
-    assert re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE) == ["train_trials", "freeze_tables", "search"]
+    assert re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE) == [
+        "train_trials",
+        "freeze_tables",
+        "account_search",
+        "search",
+    ]
     clone.write_config(edited({"library.keep_fraction": 1.0}))
     plan = clone.plan("library")
     assert {"cache_predictions", "measure_costs"} <= plan

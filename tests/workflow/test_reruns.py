@@ -37,7 +37,7 @@ ALLOCATION_ON = allocations(*BUDGETS) | bundles(*BUDGETS) | {"plot_allocation", 
 SELECTION_ON = selections(*BUDGETS) | {"plot_error_against_cost"} | ALLOCATION_ON
 COSTS_ON = {"measure_costs", "plot_library_distribution"} | SELECTION_ON
 LIBRARY_ON = {"rank_models", "cache_predictions"} | COSTS_ON
-TABLES_ON = {"freeze_tables", "plot_learning_curves"} | LIBRARY_ON
+TABLES_ON = {"freeze_tables", "account_search", "plot_learning_curves"} | LIBRARY_ON
 SEARCH_ON = search_jobs(0, 1) | TABLES_ON
 EVERYTHING = {"prepare_dataset"} | SEARCH_ON
 FIGURES = {"plot_learning_curves", "plot_library_distribution", "plot_error_against_cost", "plot_allocation"}
@@ -198,9 +198,9 @@ def test_raising_the_number_of_trials_trains_the_new_one_only(raised: tuple[Clon
 def test_raising_it_again_fills_up_the_last_job(raised: tuple[Clone, str]) -> None:
     clone, _ = raised
     clone.write_config(edited({"search.n_trials": 6}))
-    assert clone.plan("search") == search_jobs(2) | {"freeze_tables"}
+    assert clone.plan("search") == search_jobs(2) | {"freeze_tables", "account_search"}
     clone.write_config(edited({"search.n_trials": 7}))
-    assert clone.plan("search") == search_jobs(2, 3) | {"freeze_tables"}
+    assert clone.plan("search") == search_jobs(2, 3) | {"freeze_tables", "account_search"}
 
 
 def test_other_trials_per_job_train_nothing_again(raised: tuple[Clone, str]) -> None:

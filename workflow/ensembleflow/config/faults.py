@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ensembleflow.config.keys import Key, all_keys, find_key
+from ensembleflow.config.storage_url import without_password, without_passwords
 from ensembleflow.errors import ConfigError
 
 __all__ = ["refused"]
@@ -118,14 +119,14 @@ def _meaning(key: Key) -> str:
 
 
 def _text(loc: _Location) -> str:
-    return ".".join(map(str, loc)) or "(top level)"
+    return without_password(".".join(map(str, loc))) or "(top level)"
 
 
 def _as_yaml(value: Any) -> str:
     def plain(other: Any) -> Any:
         return other.model_dump(mode="json") if isinstance(other, BaseModel) else str(other)
 
-    text = json.dumps(value, default=plain, ensure_ascii=False)
+    text = json.dumps(without_passwords(value), default=plain, ensure_ascii=False)
     return text if len(text) <= _LONGEST_FOUND else f"{text[:_LONGEST_FOUND]}…"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ensembleflow.config.load import canonical_json
@@ -32,12 +33,17 @@ def generation_size(search: SearchConfig) -> int | None:
 
 def search_jobs(search: SearchConfig) -> list[list[int]]:
     """The consecutive slots that each job owns; no job spans two generations, and the last of one may own fewer."""
-    size = generation_size(search) or search.n_trials
-    return [
-        list(range(start, min(start + search.trials_per_job, generation + size, search.n_trials)))
-        for generation in range(0, search.n_trials, size)
-        for start in range(generation, min(generation + size, search.n_trials), search.trials_per_job)
-    ]
+    return [list(slots) for slots in _job_slots(search.n_trials, search.trials_per_job, generation_size(search))]
+
+
+@lru_cache(maxsize=8)  # each of thousands of jobs asks
+def _job_slots(n_trials: int, trials_per_job: int, generation: int | None) -> tuple[range, ...]:
+    size = generation or n_trials
+    return tuple(
+        range(start, min(start + trials_per_job, first + size, n_trials))
+        for first in range(0, n_trials, size)
+        for start in range(first, min(first + size, n_trials), trials_per_job)
+    )
 
 
 def earlier_jobs(search: SearchConfig, job: int) -> list[int]:
@@ -99,7 +105,9 @@ class SearchPlan:
 def plan_job(config: Config, job: int) -> str:
     """One job's plan as canonical JSON: the only parameter of its rule."""
     search = config.search
-    return SearchPlan(config.study, config.seed, search_jobs(search)[job], search, generation_size(search)).to_json()
+    size = generation_size(search)
+    slots = list(_job_slots(search.n_trials, search.trials_per_job, size)[job])
+    return SearchPlan(config.study, config.seed, slots, search, size).to_json()
 
 
 def _result_keys(search: SearchConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from ensembleflow.config.base import Block, FloatRange, IntRange, Metric, distinct
+from ensembleflow.config.storage_url import check_storage_url
 
 __all__ = ["SearchConfig", "SpaceConfig"]
 
@@ -90,7 +91,7 @@ class SearchConfig(Block):
         description="Keras's dtype policy of the networks. The mixed ones are faster on GPUs with tensor cores, and "
         "need `resources.search.gpus` above 0.",
     )
-    storage: str | None = Field(
+    storage: Annotated[str, AfterValidator(check_storage_url)] | None = Field(
         None,
         description="URL of Optuna's storage: `postgresql://`, `mysql://` or `grpc://host:port`; null is a journal "
         "file in the study's folder. It changes no result. A password is better left to the database's own files.",

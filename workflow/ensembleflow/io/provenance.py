@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 import ensembleflow
+from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.io.atomic import atomic_path, write_json
 
 __all__ = ["provenance", "record_run"]
@@ -55,9 +56,9 @@ def provenance() -> dict[str, Any]:
 
 
 def record_run(config_json: str, run_config_yaml: str | Path, provenance_json: str | Path) -> None:
-    """Write the merged config as YAML and the provenance as JSON, beside the results."""
+    """Write the merged config as YAML, without passwords, and the provenance as JSON, beside the results."""
     with atomic_path(run_config_yaml) as aside:
-        aside.write_text(yaml.safe_dump(json.loads(config_json), sort_keys=False), encoding="utf-8")
+        aside.write_text(yaml.safe_dump(without_passwords(json.loads(config_json)), sort_keys=False), encoding="utf-8")
     write_json(provenance_json, {**provenance(), "written_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
 
 

@@ -45,6 +45,13 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     planned.add_argument("--trials", type=_count, metavar="N", help="trials of the study")
     planned.add_argument("--trials-per-job", type=_count, metavar="N", help="consecutive trials that a job trains")
     planned.add_argument("--epochs", type=_count, metavar="N", help="epochs of a trial that is never stopped")
+    planned.add_argument(
+        "--time-factor",
+        type=_positive,
+        default=1.0,
+        metavar="F",
+        help="a trial takes F times as long as recorded: faster GPUs, or more workers a machine (1)",
+    )
     assumed = parser.add_argument_group("before anything is recorded")
     assumed.add_argument("--epoch-seconds", type=_seconds, metavar="S", help="mean time of an epoch, over all trials")
     assumed.add_argument(
@@ -60,7 +67,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what jobs wait for (default: recorded, else measured: docs/benchmarks.md)")
     group.add_argument("--launch-seconds", type=_seconds, metavar="S", help="from a free device to a job's process")
     group.add_argument("--start-seconds", type=_seconds, metavar="S", help="from a process's start to its first trial")
-    group.add_argument("--jobs-per-second", type=_rate, metavar="R", help="that Snakemake submits")
+    group.add_argument("--jobs-per-second", type=_positive, metavar="R", help="that Snakemake submits")
     group.add_argument("--max-jobs", type=_count, metavar="N", help="submitted at a time (Snakemake's --jobs)")
     group.add_argument("--notice-seconds", type=_seconds, metavar="S", help="until Snakemake notices a job's end")
     group.add_argument("--storage-seconds", type=_seconds, metavar="S", help="that one write blocks the storage")
@@ -78,10 +85,10 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _rate(text: str) -> float:
-    if (rate := float(text)) <= 0:
+def _positive(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return rate
+    return number
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -110,6 +117,7 @@ def _run(arguments: argparse.Namespace) -> int:
         _limits(arguments, recording),
         busy=_BUSY,
         seed=arguments.seed,
+        time_factor=arguments.time_factor,
         study_name=study_name,
         recorded_algorithm=recorded_algorithm,
         concurrent_trials=config.resources.search.concurrent_trials,

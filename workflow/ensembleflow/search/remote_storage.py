@@ -21,9 +21,9 @@ from ensembleflow.config.storage_url import check_storage_url, without_password
 from ensembleflow.errors import SearchError
 from ensembleflow.search.lasting_storage import LastingStorage
 
-__all__ = ["DEFAULT_PROXY_PORT", "open_remote_storage"]
+__all__ = ["PROXY_PORT", "open_remote_storage"]
 
-DEFAULT_PROXY_PORT = 13000
+PROXY_PORT = 13000
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 
 _CONNECT_SECONDS = 10
@@ -64,7 +64,7 @@ def open_remote_storage(url: str, pool_size: int = 1) -> BaseStorage:
 def _open_proxy(url: str) -> BaseStorage:
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or DEFAULT_PROXY_PORT
+        host, port = parts.hostname, parts.port or PROXY_PORT
     except ValueError:
         host, port = None, 0
     if not host or parts.path.strip("/") or parts.username:
@@ -136,8 +136,11 @@ def _wait_for_connection(url: URL) -> None:
     Raises:
         SearchError: it cannot be done, told by what the server or driver says.
     """
+    arguments = _engine_arguments(url, 1)
+    if "read_timeout" in arguments["connect_args"]:  # PyMySQL's connect_timeout does not cover the greeting
+        arguments["connect_args"]["read_timeout"] = _CONNECT_SECONDS
     try:
-        engine = create_engine(url, **_engine_arguments(url, 1))
+        engine = create_engine(url, **arguments)
     except (SQLAlchemyError, ImportError, TypeError) as error:
         raise _refused(url, error) from None
     busy_until = time.monotonic() + _BUSY_SECONDS

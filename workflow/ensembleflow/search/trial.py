@@ -35,7 +35,7 @@ from ensembleflow.models import (
     weights_sha256,
 )
 from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
-from ensembleflow.search.space import suggest_hyperparameters
+from ensembleflow.search.space import distributions, suggest_hyperparameters
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.study import bracket_of, should_stop
 
@@ -126,6 +126,7 @@ def train_trial(
         DoesNotFitBesideOthersError: out of memory in a process that is not alone; the trial can be resumed.
     """
     record = store.read() or TrialRecord(slot=trial.number)
+    trial = _told_again(study, trial, record, search)
     if not record.finished:
         store.folder.mkdir(parents=True, exist_ok=True)
         store.discard_leftovers()
@@ -204,10 +205,6 @@ class _Training:
         )
         self.energy_at_start = gpu_energy_joules() if record.runs[-1].device_id != "cpu" else None
         self._write()
-        known = self.study.get_trials(deepcopy=False)[record.slot].intermediate_values
-        for epoch in record.epochs:  # those whose process died between the record and the report
-            if epoch.epoch not in known:
-                self.trial.report(getattr(epoch, f"valid_{self.search.metric}"), step=epoch.epoch)
         return hyperparameters
 
     def _write(self) -> None:
@@ -327,6 +324,25 @@ def _refuse_divergence(epoch: int, training: EpochResult, metrics: dict[str, flo
         raise _TrialFailedError(f"diverged in epoch {epoch}: training loss {training.loss}")
     if not all(map(math.isfinite, metrics.values())):
         raise _TrialFailedError(f"diverged in epoch {epoch}: predictions are not finite")
+
+
+def _told_again(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, search: SearchConfig) -> optuna.Trial:
+    """The trial with all that its record knows and Optuna does not.
+
+    An epoch whose process died between the record and the report; everything where the study's storage is a new one.
+    """
+    unknown = record.hyperparameters.keys() - trial.params.keys()
+    for name, distribution in distributions(search.space).items():
+        if name in unknown:
+            value = distribution.to_internal_repr(record.hyperparameters[name])
+            study._storage.set_trial_param(trial._trial_id, name, value, distribution)
+    if unknown:
+        trial = optuna.trial.Trial(study, trial._trial_id)  # the old one does not look at its storage again
+    reported = study.get_trials(deepcopy=False)[record.slot].intermediate_values
+    for epoch in record.epochs:
+        if epoch.epoch not in reported:
+            trial.report(getattr(epoch, f"valid_{search.metric}"), step=epoch.epoch)
+    return trial
 
 
 def finish_in_study(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, search: SearchConfig) -> None:

@@ -11,14 +11,14 @@ from collections.abc import KeysView, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from ConfigSpace import Categorical, Configuration, ConfigurationSpace, Float, Integer
-from ConfigSpace.hyperparameters import Hyperparameter
+from ConfigSpace.hyperparameters import Hyperparameter, IntegerHyperparameter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from smac import BlackBoxFacade, HyperparameterOptimizationFacade, Scenario
-from smac.acquisition.maximizer import LocalAndSortedRandomSearch
-from smac.acquisition.maximizer.local_search import LocalSearch
+from smac.acquisition.function import AbstractAcquisitionFunction
 from smac.facade.abstract_facade import AbstractFacade
 from smac.model import AbstractModel
 from smac.model.gaussian_process import GaussianProcess
@@ -31,6 +31,11 @@ from ensembleflow.search.samplers.slot import slot_seed
 from ensembleflow.search.samplers.whole_point import ModelSampler, known_values
 
 __all__ = ["GaussianProcessSampler", "RandomForestSampler", "observations"]
+
+_N_RANDOM = 1000
+_N_STARTS = 10  # of the best known points, and of the best random ones
+_N_STEPS = 25
+_N_NEIGHBOURS = 8
 
 logging.getLogger("smac").setLevel(logging.ERROR)
 
@@ -67,8 +72,9 @@ def _value(trial: FrozenTrial) -> float | None:
 class _SmacSampler(ModelSampler):
     """Expected improvement by a model of SMAC3 (Lindauer et al. 2022), made anew from the storage for each trial.
 
-    Of SMAC's parts the model, the encoding of values, the acquisition function and its maximiser are used, and not
-    its optimiser, which keeps its own files and would start the trials itself.
+    Of SMAC's parts the model, the encoding of values, the acquisition function and the share of random points are
+    used. Not its optimiser, which keeps its own files and would start the trials itself; nor its local search, which
+    takes seconds a point and starts in an order that Python's string hashes decide.
     """
 
     _facade: type[AbstractFacade]
@@ -81,41 +87,31 @@ class _SmacSampler(ModelSampler):
         seed = slot_seed(self.seed, trial.number, "smac")
         space = ConfigurationSpace(seed=seed)
         space.add([_hyperparameter(name, each) for name, each in self.space.items()])
+        scenario = Scenario(space, deterministic=True, n_trials=2**31 - 1, seed=seed)
+        if self._facade.get_random_design(scenario).check(1):
+            return {}
         # One thread: a cluster's node runs many jobs, and sums in another order would end in other values.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            configuration = self._best(space, seed, observations(others, self.space.keys()))
+            history = RunHistory()
+            for values, cost in observations(others, self.space.keys()):
+                history.add(Configuration(space, values=values), cost=cost, status=StatusType.SUCCESS)
+            encoder = self._facade.get_runhistory_encoder(scenario)
+            encoder.runhistory = history
+            points, costs = encoder.transform()
+            model = self._model(scenario, len(points))
+            model.train(points, costs)
+            predicted = model.predict_marginalized(points)[0][:, 0]
+            best = int(np.argmin(predicted))
+            acquisition = self._facade.get_acquisition_function(scenario)
+            acquisition.update(
+                model=model, eta=predicted[best], incumbent_array=points[best], num_data=len(points), X=points
+            )
+            starts = points[np.argsort(predicted, kind="stable")[:_N_STARTS]]
+            configuration = _maximize(acquisition, space, points, starts, np.random.default_rng(seed))
         if configuration is None:
             return {}
         return {name: _plain(configuration[name], each) for name, each in self.space.items()}
-
-    def _best(
-        self, space: ConfigurationSpace, seed: int, told: list[tuple[dict[str, Any], float]]
-    ) -> Configuration | None:
-        history = RunHistory()
-        for values, cost in told:
-            configuration = Configuration(space, values={name: values[name] for name in self.space})
-            history.add(configuration, cost=cost, status=StatusType.SUCCESS)
-        scenario = Scenario(space, deterministic=True, n_trials=2**31 - 1, seed=seed)
-        encoder = self._facade.get_runhistory_encoder(scenario)
-        encoder.runhistory = history
-        points, costs = encoder.transform()
-        model = self._model(scenario, len(points))
-        model.train(points, costs)
-        predicted = model.predict_marginalized(points)[0][:, 0]
-        best = int(np.argmin(predicted))
-        acquisition = self._facade.get_acquisition_function(scenario)
-        acquisition.update(
-            model=model, eta=predicted[best], incumbent_array=points[best], num_data=len(points), X=points
-        )
-        maximizer = LocalAndSortedRandomSearch(space, challengers=1000, seed=seed)
-        maximizer._local_search = _OrderedLocalSearch(space, seed=seed)
-        maximizer.acquisition_function = acquisition
-        known = history.get_configs()
-        random_design = self._facade.get_random_design(scenario)
-        challengers = maximizer.maximize(known, random_design=random_design)
-        seen = set(known)
-        return next((each for each in challengers if each not in seen), None)
 
 
 class RandomForestSampler(_SmacSampler):
@@ -148,18 +144,74 @@ class GaussianProcessSampler(_SmacSampler):
             scenario.configspace,
             kernel=BlackBoxFacade.get_kernel(scenario),
             # SMAC's default is 10; a fit's cost grows with the cube of the observations.
-            n_restarts=min(10, 500 // n_observations),
+            n_restarts=min(10, 250 // n_observations),
             normalize_y=True,
             seed=scenario.seed,
         )
 
 
-class _OrderedLocalSearch(LocalSearch):
-    """Starts in an order that is the same in every process; SMAC's own depends on Python's string hashes."""
+def _maximize(
+    acquisition: AbstractAcquisitionFunction,
+    space: ConfigurationSpace,
+    known: npt.NDArray[np.float64],
+    starts: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+) -> Configuration | None:
+    """The point outside `known` of the highest acquisition that random search and then local search find.
 
-    def _get_initial_points(self, *args: Any, **kwargs: Any) -> list[Configuration]:
-        points = super()._get_initial_points(*args, **kwargs)
-        return sorted(points, key=lambda each: each.get_array().tolist())
+    Local search changes one hyperparameter at a time: a number by a normal step, which gets shorter, a choice to any.
+
+    Args:
+        acquisition: what to maximise.
+        space: where.
+        known: points that were tried, (points, hyperparameters), as ConfigSpace encodes them.
+        starts: the best of them, where local search starts, beside the best random points.
+        rng: decides everything.
+
+    Returns:
+        None if no new point was found, as where a space of choices is exhausted.
+    """
+    hyperparameters = list(space.values())
+    n_choices = np.array([len(getattr(each, "choices", ())) for each in hyperparameters])
+
+    def on_grid(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        for column, each in enumerate(hyperparameters):
+            if isinstance(each, IntegerHyperparameter):
+                points[:, column] = each.to_vector(each.to_value(points[:, column]))
+        return points
+
+    def score(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(acquisition([Configuration(space, vector=point) for point in points]))[:, 0]
+
+    def random_points(n: int) -> npt.NDArray[np.float64]:
+        uniform = rng.random((n, len(hyperparameters)))
+        return on_grid(np.where(n_choices > 0, np.floor(uniform * n_choices), uniform))
+
+    points = random_points(_N_RANDOM)
+    scores = score(points)
+    order = np.argsort(-scores, kind="stable")
+    current = np.concatenate([starts, points[order[:_N_STARTS]]])
+    best = np.concatenate([score(starts), scores[order[:_N_STARTS]]])
+    tried, tried_scores = [points, current], [scores, best]
+    for step in np.geomspace(0.2, 0.005, _N_STEPS):
+        neighbours = np.repeat(current, _N_NEIGHBOURS, axis=0)
+        rows, columns = np.arange(len(neighbours)), rng.integers(len(hyperparameters), size=len(neighbours))
+        moved = np.clip(neighbours[rows, columns] + rng.normal(scale=step, size=len(neighbours)), 0, 1)
+        neighbours[rows, columns] = np.where(n_choices[columns] > 0, random_points(len(rows))[rows, columns], moved)
+        neighbours = on_grid(neighbours)
+        scores = score(neighbours)
+        tried, tried_scores = [*tried, neighbours], [*tried_scores, scores]
+        by_start = scores.reshape(len(current), _N_NEIGHBOURS)
+        winners = by_start.argmax(axis=1)
+        better = by_start.max(axis=1) > best
+        current[better] = neighbours.reshape(len(current), _N_NEIGHBOURS, -1)[np.flatnonzero(better), winners[better]]
+        best = np.where(better, by_start.max(axis=1), best)
+    every, every_score = np.concatenate(tried), np.concatenate(tried_scores)
+    seen = {point.tobytes() for point in on_grid(known.copy())}
+    for index in np.argsort(-every_score, kind="stable"):
+        if every[index].tobytes() not in seen:
+            return Configuration(space, vector=every[index])
+    return None
 
 
 def _hyperparameter(name: str, distribution: BaseDistribution) -> Hyperparameter[Any, Any]:

@@ -32,6 +32,7 @@ def plan_rows(
     *,
     busy: float = 0.8,
     seed: int = 0,
+    time_factor: float = 1.0,
     study_name: str = "simulated",
     recorded_algorithm: str | None = None,
     concurrent_trials: int = 1,
@@ -46,6 +47,7 @@ def plan_rows(
         limits: what the jobs wait for.
         busy: the occupancy wanted of the number of trials that is looked for.
         seed: of what is drawn.
+        time_factor: the planned devices' time for a trial, by that of the recorded ones.
         study_name: of Optuna's study, on which the brackets depend.
         recorded_algorithm: of the recording.
         concurrent_trials: that a job trains side by side.
@@ -54,7 +56,7 @@ def plan_rows(
     Returns:
         A row a number of devices; times in seconds, shares from 0 to 1, `source` is `recorded` or `simulated`.
     """
-    source = TrialSource(recording, search.max_epochs, seed)
+    source = TrialSource(recording, search.max_epochs, seed, time_factor)
 
     def run(n_trials: int, n_devices: int) -> Simulation:
         return simulate(
@@ -145,7 +147,7 @@ def print_plan(
             readable_duration(row["duration_seconds"]),
             f"{row['epochs']:,}",
             f"{row['occupancy']:.0%}",
-            readable_duration(row["tail_seconds"]),
+            readable_duration(row["tail_seconds"]) if row["tail_seconds"] >= 0.5 else "0 s",
             f"{row['speed_up']:.1f}",
             f"{row['job_device_hours']:,.2f}",
             "(recorded)" if recorded else row["limit"],

@@ -48,10 +48,12 @@ class TrialSource:
         recording: at least one trial.
         max_epochs: epochs of a trial that is never stopped.
         seed: of the draws.
+        time_factor: the planned devices' time for a trial, by that of the recorded ones.
     """
 
-    def __init__(self, recording: Recording, max_epochs: int, seed: int = 0) -> None:
+    def __init__(self, recording: Recording, max_epochs: int, seed: int = 0, time_factor: float = 1.0) -> None:
         self._max_epochs = max_epochs
+        self._time_factor = time_factor
         self._seed = seed
         self.n_recorded = len(recording.trials)
         self._first_ratio = _first_epoch_ratio(recording.trials)
@@ -81,7 +83,9 @@ class TrialSource:
             for epoch in range(len(seconds), self._max_epochs):
                 seconds.append(later)
                 values.append(values[-1] * self._ratios[epoch - 1])
-        return PlannedTrial(trial.before_seconds, tuple(seconds), tuple(values), 1.0, trial.after_seconds)
+        factor = self._time_factor
+        scaled = tuple(factor * each for each in seconds)
+        return PlannedTrial(factor * trial.before_seconds, scaled, tuple(values), 1.0, factor * trial.after_seconds)
 
 
 def _first_epoch_ratio(trials: Iterable[RecordedTrial]) -> float:

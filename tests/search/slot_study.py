@@ -1,0 +1,128 @@
+"""A search over the real space whose trials cost nothing, in this process or in others."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from ensembleflow.config import Config, parse_config
+from ensembleflow.config.plan import SearchPlan, plan_job
+from ensembleflow.models import Hyperparameters
+from ensembleflow.search.lease import Lease
+from ensembleflow.search.space import suggest_hyperparameters
+from ensembleflow.search.storage import open_storage
+from ensembleflow.search.study import claim_slot, open_study, should_stop
+
+ALGORITHMS = ("random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic")
+CHECKSUM = "checksum"
+N_EPOCHS = 9
+
+# Real processes, forked from one that has imported what they need.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["ensembleflow.search.study", "ensembleflow.search.remote_storage"])
+
+
+def search_config(algorithm: str, n_trials: int, seed: int = 0, **search: Any) -> Config:
+    values = {"algorithm": algorithm, "n_trials": n_trials, "trials_per_job": 1, "max_epochs": N_EPOCHS, **search}
+    return parse_config({"seed": seed, "search": values, "library": {"keep_fraction": 1}})
+
+
+def small_config(algorithm: str, n_trials: int, **search: Any) -> Config:
+    """With eight random trials at first, or generations of eight."""
+    if algorithm == "genetic":
+        search = {"n_generations": -(-n_trials // 8), **search}
+        search.pop("n_startup_trials", None)
+    else:
+        search = {"n_startup_trials": 8, **search}
+    return search_config(algorithm, n_trials, **search)
+
+
+def search_plan(config: Config) -> SearchPlan:
+    return SearchPlan.from_json(plan_job(config, 0))
+
+
+def error_of(hyperparameters: Hyperparameters) -> float:
+    """Smooth, with its minimum inside the default space, and one choice that matters."""
+    h = hyperparameters
+    rate, filters = (h.learning_rate - 0.004) / 0.003, (h.stem_filters - 20) / 40
+    return 0.05 + 0.1 * rate**2 + 0.1 * (h.activation != "relu") + 0.5 * h.max_zoom + filters**2
+
+
+def run_slots(
+    study: optuna.Study,
+    config: Config,
+    slots: Sequence[int],
+    folder: Path,
+    kill_at: tuple[int, Connection] | None = None,
+) -> list[float]:
+    """Run the slots that are not finished; at the slot of `kill_at`, after its first report, tell it and wait."""
+    errors = []
+    for slot in slots:
+        with Lease(folder / f"{slot}.lease", poll_seconds=0.05):
+            trial = claim_slot(study, slot, folder)
+            if study.get_trials(deepcopy=False)[slot].state.is_finished():
+                continue
+            value = error_of(suggest_hyperparameters(trial, config.search.space))
+            errors.append(value)
+            state = optuna.trial.TrialState.COMPLETE
+            for epoch in (1, 3, N_EPOCHS):
+                if epoch not in study.get_trials(deepcopy=False)[slot].intermediate_values:
+                    trial.report(value + 0.1 / epoch, step=epoch)
+                if kill_at is not None and slot == kill_at[0]:
+                    kill_at[1].send(dict(trial.params))
+                    time.sleep(600)
+                if epoch < N_EPOCHS and should_stop(study, slot, rung=None):
+                    state = optuna.trial.TrialState.PRUNED
+                    break
+            study.tell(trial, value if state == optuna.trial.TrialState.COMPLETE else None, state=state)
+    return errors
+
+
+def run_process(
+    storage_url: str | None,
+    folder: Path,
+    config: Config,
+    slots: Sequence[int],
+    kill_at: tuple[int, Connection] | None = None,
+) -> BaseProcess:
+    """Start a process that runs the slots."""
+    process = _processes.Process(target=_run, args=(storage_url, folder, config.model_dump_json(), slots, kill_at))
+    process.start()
+    return process
+
+
+def _run(
+    storage_url: str | None, folder: Path, config_json: str, slots: range, kill_at: tuple[int, Connection] | None
+) -> None:
+    config = Config.model_validate_json(config_json)
+    study = open_study(open_storage(folder, storage_url), search_plan(config), CHECKSUM)
+    run_slots(study, config, slots, folder, kill_at)
+
+
+def run_in_order(config: Config, folder: Path) -> list[dict[str, Any]]:
+    """All slots one after the other: each trial's values."""
+    study = open_study(open_storage(folder), search_plan(config), CHECKSUM)
+    run_slots(study, config, range(config.search.n_trials), folder)
+    return [trial.params for trial in study.get_trials(deepcopy=False)]
+
+
+if __name__ == "__main__":
+    # `slot_study.py FOLDER N_TRIALS`: run every algorithm and print the values of all trials.
+    n_trials = int(sys.argv[2])
+    print(
+        json.dumps(
+            {
+                algorithm: run_in_order(small_config(algorithm, n_trials), Path(sys.argv[1], algorithm))
+                for algorithm in ALGORITHMS
+            }
+        )
+    )

@@ -1,0 +1,402 @@
+"""Where trials are kept: the journal, real databases, and a real proxy, each with several real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import Pipe
+from pathlib import Path
+
+import optuna
+import psycopg
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
+
+from database_lab import PASSWORD, QUOTED_PASSWORD, Server, free_port, mariadb, postgresql
+from ensembleflow.cli import main
+from ensembleflow.config import Config, load_config, parse_config
+from ensembleflow.config.storage_url import without_password, without_passwords
+from ensembleflow.datasets import open_dataset
+from ensembleflow.errors import ConfigError, SearchError
+from ensembleflow.io import record_run
+from ensembleflow.search import remote_storage
+from ensembleflow.search.lasting_storage import LastingStorage
+from ensembleflow.search.remote_storage import open_remote_storage
+from ensembleflow.search.storage import journal_path, open_storage
+from ensembleflow.search.study import claim_slot, open_study
+from slot_study import CHECKSUM, run_process, run_slots, search_config, search_plan
+
+N_TRIALS = 12
+
+
+@pytest.fixture(scope="module")
+def postgresql_server() -> Iterator[Server]:
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mariadb_server() -> Iterator[Server]:
+    with mariadb() as server:
+        yield server
+
+
+@contextmanager
+def command(*arguments: str, folder: Path, ready: str) -> Iterator[list[str]]:
+    """A command of ours or of Optuna's that runs until it is stopped: the lines it has said, once one has `ready`."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if ready in line:
+                break
+        else:
+            raise AssertionError(f"{arguments} ended: {said}")
+        threading.Thread(target=process.stdout.read, daemon=True).start()
+        yield said
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def proxy(*arguments: str, folder: Path) -> Iterator[str]:
+    """`ensembleflow storage-proxy` of a journal or a database: its URL, from what it says itself."""
+    port = free_port()
+    program = str(Path(sys.executable).with_name("ensembleflow"))
+    with command(program, "storage-proxy", "--port", str(port), *arguments, folder=folder, ready="other nodes") as said:
+        yield yaml.safe_load("".join(line for line in said if "search:" in line))["search"]["storage"]
+
+
+@pytest.fixture(params=["journal", "postgresql", "mariadb", "journal-behind-proxy", "postgresql-behind-proxy"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+    """Every storage, empty."""
+    kind = str(request.param)
+    if kind == "journal":
+        yield None
+        return
+    if kind == "journal-behind-proxy":
+        with proxy("--storage", "somewhere/study.journal", folder=tmp_path) as url:
+            yield url
+        return
+    server: Server = request.getfixturevalue(f"{kind.partition('-')[0]}_server")
+    if kind.endswith("proxy"):
+        with proxy("--storage", server.url, folder=tmp_path) as url:
+            yield url
+    else:
+        yield server.url
+
+
+def test_processes_that_start_at_once_fill_every_slot_once_and_one_that_was_killed_is_resumed(
+    storage_url: str | None, tmp_path: Path
+) -> None:
+    # Another seed for each storage: the same server serves two of them.
+    config = search_config("bohb", N_TRIALS, n_startup_trials=4, seed=len(str(storage_url)))
+    told, tell = Pipe(duplex=False)
+    thirds = [range(4), range(4, 8), range(8, 12)]
+    processes = [
+        run_process(storage_url, tmp_path, config, slots, (5, tell) if 5 in slots else None) for slots in thirds
+    ]
+    assert told.poll(120)
+    values = told.recv()
+    processes[1].kill()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, -9, 0]
+
+    study = open_study(open_storage(tmp_path, storage_url), search_plan(config), CHECKSUM)
+    states = [trial.state.name for trial in study.get_trials()]
+    assert states[5] == "RUNNING"
+    assert states[6:8] == ["WAITING", "WAITING"]
+    run_slots(study, config, range(N_TRIALS), tmp_path)
+    trials = study.get_trials()
+    assert [trial.number for trial in trials] == list(range(N_TRIALS))
+    assert all(trial.state.is_finished() for trial in trials)
+    assert trials[5].params == values
+    assert study.best_value == min(trial.value for trial in trials if trial.value is not None)
+
+
+def test_progress_is_shown_whatever_the_storage(
+    storage_url: str | None,
+    tmp_path: Path,
+    digits: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"seed": len(str(storage_url)), "search": {"n_trials": 20, "storage": storage_url}}
+    Path("my.yaml").write_text(yaml.safe_dump(values))
+    assert main(["progress", "--configfile", "my.yaml"]) == 1
+    assert "this study has not started" in capsys.readouterr().err
+    Path("results/datasets").mkdir(parents=True)
+    os.link(digits, "results/datasets/digits.h5")
+    assert main(["progress", "--configfile", "my.yaml"]) == 1
+    config = load_config(["my.yaml"])
+    search_dir = Path("results", config.study, "search")
+    with open_dataset(digits) as data:
+        study = open_study(open_storage(search_dir, storage_url), search_plan(config), data.checksum)
+    run_slots(study, config, range(3), search_dir)
+    capsys.readouterr()
+    assert main(["progress", "--configfile", "my.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("search 3/20 trials")
+    assert "best error" in said
+
+
+def test_the_proxy_serves_the_journal_of_the_configs_study(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("seed: 3\nresults_dir: elsewhere\n")
+    search_dir = tmp_path / "elsewhere" / "digits-hyperband-s3" / "search"
+    with proxy("--configfile", "my.yaml", folder=tmp_path) as url:
+        assert url.startswith("grpc://127.0.0.1:")
+        optuna.create_study(storage=open_storage(tmp_path, url), study_name="through the proxy")
+    assert optuna.get_all_study_names(open_storage(search_dir)) == ["through the proxy"]
+
+
+def test_a_proxy_for_other_nodes_says_how_they_reach_it_and_that_anyone_may(tmp_path: Path) -> None:
+    port = free_port()
+    program = str(Path(sys.executable).with_name("ensembleflow"))
+    arguments = ["storage-proxy", "--storage", "a.journal", "--host", "0.0.0.0", "--port", str(port)]
+    with command(program, *arguments, folder=tmp_path, ready="whoever reaches this port") as said:
+        assert f"grpc://{socket.gethostname()}:{port}" in "".join(said)
+
+
+def test_a_proxy_does_not_start_on_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["storage-proxy", "--storage", str(tmp_path / "a.journal"), "--port", str(port)]) == 1
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_the_dashboard_opens_a_running_study(tmp_path: Path) -> None:
+    config = search_config("hyperband", 4)
+    study = open_study(open_storage(tmp_path), search_plan(config), CHECKSUM)
+    run_slots(study, config, range(2), tmp_path)
+    claim_slot(study, 2, tmp_path).report(0.5, step=1)
+    port = free_port()
+    program = str(Path(sys.executable).with_name("optuna-dashboard"))
+    with command(program, str(journal_path(tmp_path)), "--port", str(port), folder=tmp_path, ready="Listening on"):
+
+        def read(path: str) -> dict[str, object]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies{path}", timeout=30) as answer:
+                found: dict[str, object] = json.load(answer)
+                return found
+
+        (shown,) = read("")["study_summaries"]
+        assert shown["study_name"] == study.study_name
+        trials = read(f"/{shown['study_id']}?after=0")["trials"]
+        assert [trial["state"] for trial in trials][2] == "Running"
+        assert trials[2]["intermediate_values"] == [{"step": 1, "value": 0.5}]
+
+
+def test_a_server_that_is_started_anew_is_waited_for(postgresql_server: Server) -> None:
+    storage = open_remote_storage(postgresql_server.url)
+    storage.get_all_studies()
+    postgresql_server.stop()
+    threading.Timer(1.0, postgresql_server.start).start()
+    storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "after the restart")
+    assert storage.get_study_id_from_name("after the restart") is not None
+
+
+def test_a_server_that_stays_away_is_told_in_one_message(postgresql_server: Server, tmp_path: Path) -> None:
+    storage = open_remote_storage(postgresql_server.url)
+    assert isinstance(storage, LastingStorage)
+    storage._patience_seconds = 0.5
+    postgresql_server.stop()
+    try:
+        with pytest.raises(SearchError, match="the storage failed") as told:
+            storage.get_all_studies()
+    finally:
+        postgresql_server.start()
+    assert f"127.0.0.1:{postgresql_server.port}" in str(told.value)
+    assert told.value.__suppress_context__
+    with proxy("--storage", "a.journal", folder=tmp_path) as url:
+        behind_proxy = open_remote_storage(url)
+        assert isinstance(behind_proxy, LastingStorage)
+        behind_proxy._patience_seconds = 0.5
+        behind_proxy.get_all_studies()
+    with pytest.raises(SearchError, match="the storage failed"):
+        behind_proxy.get_all_studies()
+
+
+def test_optunas_own_answers_pass_through(postgresql_server: Server) -> None:
+    storage = open_remote_storage(postgresql_server.url)
+    with pytest.raises(KeyError):
+        storage.get_study_id_from_name("no such study")
+
+
+def refused(url: str) -> str:
+    with pytest.raises(SearchError) as told:
+        open_storage("unused", url)
+    message = str(told.value)
+    assert PASSWORD not in message
+    assert QUOTED_PASSWORD not in message
+    assert "wrong-word" not in message
+    assert "hint:" in message or "expected:" in message
+    assert len(message.splitlines()) <= 6
+    assert told.value.__context__ is None or told.value.__suppress_context__, "no traceback of the driver's"
+    return message
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mysql", "mysql+pymysql"])
+def test_an_unreachable_database_is_one_message_with_host_and_port(scheme: str) -> None:
+    port = free_port()
+    message = refused(f"{scheme}://searcher:{QUOTED_PASSWORD}@127.0.0.1:{port}/trials")
+    assert "the database cannot be used" in message
+    assert f"127.0.0.1:{port}" in message
+    assert "is the server running" in message
+
+
+def test_an_unreachable_proxy_is_one_message_with_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_storage, "_CONNECT_SECONDS", 1)
+    port = free_port()
+    message = refused(f"grpc://127.0.0.1:{port}")
+    assert f"127.0.0.1:{port}" in message
+    assert "ensembleflow storage-proxy" in message
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "grpc"])
+def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_storage, "_CONNECT_SECONDS", 2)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        assert address in refused(f"{scheme}://{address}" + ("" if scheme == "grpc" else "/trials"))
+
+
+def test_a_wrong_password_and_a_missing_database_say_what_to_do(
+    postgresql_server: Server, mariadb_server: Server
+) -> None:
+    for server, file in ((postgresql_server, "~/.pgpass"), (mariadb_server, "~/.my.cnf")):
+        message = refused(server.url.replace(QUOTED_PASSWORD, "wrong-word"))
+        assert f"127.0.0.1:{server.port}" in message
+        assert file in message
+    assert "CREATE DATABASE nowhere" in refused(postgresql_server.url.replace("/trials", "/nowhere"))
+    assert "nowhere" in refused(mariadb_server.url.replace("/trials", "/nowhere"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///trials.db",
+        f"postgres://searcher:{QUOTED_PASSWORD}@127.0.0.1/trials",
+        f"postgresql+psycopg2://searcher:{QUOTED_PASSWORD}@127.0.0.1/trials",
+        f"postgresql://searcher:{QUOTED_PASSWORD}@127.0.0.1:port/trials",
+        f"postgresql://searcher:{QUOTED_PASSWORD}@127.0.0.1:99999/trials",
+        f"postgresql://searcher:{PASSWORD}@127.0.0.1/trials",
+        f"postgresql://searcher:{QUOTED_PASSWORD}@127.0.0.1",
+        f"postgresql://127.0.0.1/trials?password={QUOTED_PASSWORD}&no_such_option=1",
+        f"mysql://127.0.0.1/trials?password={QUOTED_PASSWORD}&no_such_option=1",
+        "mysql://",
+        "grpc://",
+        "grpc://host:port",
+        f"grpc://searcher:{QUOTED_PASSWORD}@host:1",
+        "nonsense",
+    ],
+)
+def test_a_url_of_no_storage_is_one_message(url: str) -> None:
+    refused(url)
+
+
+def test_tables_of_another_optuna_version_are_told(postgresql_server: Server) -> None:
+    url = postgresql_server.url.replace("/trials", "/other_version")
+    open_storage("unused", url)
+    with psycopg.connect(
+        host="127.0.0.1",
+        port=postgresql_server.port,
+        user="searcher",
+        password=PASSWORD,
+        dbname="other_version",
+        autocommit=True,
+    ) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9'")
+    message = refused(url)
+    assert "another version of Optuna" in message
+    assert optuna.__version__ in message
+
+
+def test_a_password_file_does_for_a_password(
+    postgresql_server: Server, mariadb_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / ".pgpass"))
+    for path, text in (
+        (".pgpass", f"127.0.0.1:*:*:searcher:{PASSWORD}\n"),
+        (".my.cnf", f'[client]\npassword="{PASSWORD}"\n'),
+    ):
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o600)
+    for server in (postgresql_server, mariadb_server):
+        open_storage("unused", server.url.replace(f":{QUOTED_PASSWORD}", "")).get_all_studies()
+
+
+def test_a_proxy_variable_of_the_web_does_not_lead_astray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+    with proxy("--storage", "a.journal", folder=tmp_path) as url:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+        assert open_storage(tmp_path, url).get_all_studies() == []
+
+
+def test_a_journal_with_a_torn_last_line_opens_and_keeps_the_rest(tmp_path: Path) -> None:
+    config = search_config("random", 2)
+    run_slots(open_study(open_storage(tmp_path), search_plan(config), CHECKSUM), config, range(2), tmp_path)
+    path = journal_path(tmp_path)
+    whole = path.read_bytes()
+    for torn in (b'{"op_code":5,"trial', b'{"op_code":5}', b"\0\0\0"):
+        path.write_bytes(whole + torn)
+        trials = open_study(open_storage(tmp_path), search_plan(config), CHECKSUM).get_trials()
+        assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+        shutil.copyfile(path, tmp_path / "mended")
+        assert (tmp_path / "mended").read_bytes().startswith(whole)
+
+
+@given(
+    user=st.text(min_size=1), password=st.text(min_size=3), host=st.from_regex(r"[a-z]{1,5}(:\d{2,4})?", fullmatch=True)
+)
+def test_no_password_is_shown_and_everything_else_is(user: str, password: str, host: str) -> None:
+    from urllib.parse import quote
+
+    url = f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{host}/trials"
+    shown = without_password(url)
+    assert shown == f"postgresql://{quote(user, safe='')}:***@{host}/trials"
+    assert make_url(shown).host == make_url(url).host
+    assert without_passwords({"search": {"storage": url}, "list": [url, 1, None]}) == {
+        "search": {"storage": shown},
+        "list": [shown, 1, None],
+    }
+    for plain in (f"postgresql://{quote(user, safe='')}@{host}/trials", "grpc://host:13000", "results", "a:b@c"):
+        assert without_password(plain) == plain
+
+
+def test_a_password_gets_into_no_recorded_config_and_no_message_about_the_config(tmp_path: Path) -> None:
+    url = f"postgresql://searcher:{QUOTED_PASSWORD}@db/trials"
+    config: Config = parse_config({"search": {"storage": url}})
+    assert config.search.storage == url
+    record_run(config.model_dump_json(), tmp_path / "run_config.yaml", tmp_path / "provenance.json")
+    recorded = (tmp_path / "run_config.yaml").read_text()
+    assert yaml.safe_load(recorded)["search"]["storage"] == "postgresql://searcher:***@db/trials"
+    for wrong in ({"search": {"storage": {"url": url}}}, {"search": [url]}, {"search": {"storage": f"x{url}"}}):
+        with pytest.raises(ConfigError) as told:
+            parse_config(wrong)
+        assert QUOTED_PASSWORD not in str(told.value)
+        assert "***" in str(told.value)

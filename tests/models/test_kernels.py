@@ -63,3 +63,15 @@ def test_a_saved_network_is_loaded_with_its_fused_layers(tmp_path: Path) -> None
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert isinstance(loaded.layers[1], FusedBatchNormalization)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_graph_optimiser_makes_no_kernel_that_does_not_exist(activation: str, training: bool) -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
+    model = keras.Model(inputs, keras.layers.Activation(activation)(FusedBatchNormalization()(x)))
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    images = tf.constant(np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32))
+    compiled = tf.function(lambda batch: model(batch, training=training), autograph=False)(images)
+    np.testing.assert_allclose(compiled, model(images, training=training), atol=1e-4)

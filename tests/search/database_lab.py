@@ -112,6 +112,7 @@ def postgresql() -> Iterator[Server]:
             ) as connection:
                 connection.execute("CREATE DATABASE trials")
                 connection.execute("CREATE DATABASE other_version")
+                connection.execute(f"CREATE USER guest PASSWORD '{PASSWORD}'")
             yield server
         finally:
             server.stop()
@@ -145,6 +146,8 @@ def mariadb() -> Iterator[Server]:
                 cursor.execute("CREATE DATABASE trials")
                 cursor.execute("CREATE USER searcher@'%%' IDENTIFIED BY %s", (PASSWORD,))
                 cursor.execute("GRANT ALL ON trials.* TO searcher@'%'")
+                cursor.execute("CREATE USER guest@'%%' IDENTIFIED BY %s", (PASSWORD,))
+                cursor.execute("GRANT SELECT ON trials.* TO guest@'%'")
             yield server
         finally:
             server.stop(signal.SIGTERM)

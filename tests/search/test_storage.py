@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psycopg
@@ -84,7 +88,10 @@ def proxy(*arguments: str, folder: Path) -> Iterator[str]:
         yield yaml.safe_load("".join(line for line in said if "search:" in line))["search"]["storage"]
 
 
-@pytest.fixture(params=["journal", "postgresql", "mariadb", "journal-behind-proxy", "postgresql-behind-proxy"])
+KINDS = ("journal", "postgresql", "mariadb", "journal-behind-proxy", "postgresql-behind-proxy")
+
+
+@pytest.fixture(params=KINDS)
 def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
     """Every storage, empty."""
     kind = str(request.param)
@@ -132,6 +139,7 @@ def test_processes_that_start_at_once_fill_every_slot_once_and_one_that_was_kill
     assert study.best_value == min(trial.value for trial in trials if trial.value is not None)
 
 
+@pytest.mark.parametrize("storage_url", KINDS[:4], indirect=True)
 def test_progress_is_shown_whatever_the_storage(
     storage_url: str | None,
     tmp_path: Path,
@@ -185,19 +193,30 @@ def test_a_proxy_does_not_start_on_a_port_that_is_taken(tmp_path: Path, capsys: 
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_the_dashboard_opens_a_running_study(tmp_path: Path) -> None:
+def test_the_readmes_dashboard_opens_a_running_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    typed = re.search(r"`(optuna-dashboard [^`]*study\.journal)`", readme)
+    assert typed is not None
     config = search_config("hyperband", 4)
-    study = open_study(open_storage(tmp_path), search_plan(config), CHECKSUM)
-    run_slots(study, config, range(2), tmp_path)
-    claim_slot(study, 2, tmp_path).report(0.5, step=1)
+    search_dir = tmp_path / "results" / config.study / "search"
+    study = open_study(open_storage(search_dir), search_plan(config), CHECKSUM)
+    run_slots(study, config, range(2), search_dir)
+    claim_slot(study, 2, search_dir).report(0.5, step=1)
     port = free_port()
-    program = str(Path(sys.executable).with_name("optuna-dashboard"))
-    with command(program, str(journal_path(tmp_path)), "--port", str(port), folder=tmp_path, ready="Listening on"):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with command("bash", "-c", f"exec {typed[1]} --port {port}", folder=tmp_path, ready="Listening on"):
 
-        def read(path: str) -> dict[str, object]:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies{path}", timeout=30) as answer:
-                found: dict[str, object] = json.load(answer)
-                return found
+        def read(path: str) -> dict[str, Any]:
+            for _ in range(100):  # it says so before it does
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies{path}", timeout=30) as answer:
+                        found: dict[str, Any] = json.load(answer)
+                        return found
+                except urllib.error.URLError as error:
+                    if not isinstance(error.reason, ConnectionRefusedError):
+                        raise
+                    time.sleep(0.1)
+            raise AssertionError("the dashboard does not listen")
 
         (shown,) = read("")["study_summaries"]
         assert shown["study_name"] == study.study_name
@@ -284,13 +303,16 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up(
         assert address in refused(f"{scheme}://{address}" + ("" if scheme == "grpc" else "/trials"))
 
 
-def test_a_wrong_password_and_a_missing_database_say_what_to_do(
+def test_a_wrong_password_a_missing_right_and_a_missing_database_say_what_to_do(
     postgresql_server: Server, mariadb_server: Server
 ) -> None:
     for server, file in ((postgresql_server, "~/.pgpass"), (mariadb_server, "~/.my.cnf")):
         message = refused(server.url.replace(QUOTED_PASSWORD, "wrong-word"))
         assert f"127.0.0.1:{server.port}" in message
         assert file in message
+    for server in (postgresql_server, mariadb_server):
+        guest = server.url.replace("searcher", "guest")
+        assert "GRANT ALL ON" in refused(guest)
     assert "CREATE DATABASE nowhere" in refused(postgresql_server.url.replace("/trials", "/nowhere"))
     assert "nowhere" in refused(mariadb_server.url.replace("/trials", "/nowhere"))
 
@@ -316,6 +338,36 @@ def test_a_wrong_password_and_a_missing_database_say_what_to_do(
 )
 def test_a_url_of_no_storage_is_one_message(url: str) -> None:
     refused(url)
+
+
+def test_a_database_without_a_connection_to_spare_is_asked_again_and_then_told(
+    postgresql_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = make_url(postgresql_server.url)
+    taken = []
+    with pytest.raises(psycopg.OperationalError, match="too many clients"):
+        while True:
+            taken.append(
+                psycopg.connect(
+                    host=parsed.host,
+                    port=postgresql_server.port,
+                    user=parsed.username,
+                    password=PASSWORD,
+                    dbname=parsed.database,
+                )
+            )
+    try:
+        monkeypatch.setattr(remote_storage, "_BUSY_SECONDS", 0.5)
+        message = refused(postgresql_server.url)
+        assert "max_connections" in message
+        assert "storage-proxy" in message
+        monkeypatch.setattr(remote_storage, "_BUSY_SECONDS", 60)
+        for connection in taken[:2]:  # Optuna looks at its tables with two
+            threading.Timer(1.0, connection.close).start()
+        open_storage("unused", postgresql_server.url)
+    finally:
+        for connection in taken:
+            connection.close()
 
 
 def test_tables_of_another_optuna_version_are_told(postgresql_server: Server) -> None:

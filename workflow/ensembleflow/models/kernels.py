@@ -40,35 +40,33 @@ class GroupedConv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="ensembleflow")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """A `keras.layers.BatchNormalization` over the channels of (batch, height, width, channels) in one kernel.
+    """A `keras.layers.BatchNormalization` over the channels of (batch, height, width, channels), trained by one kernel.
 
     The moving variance averages the batches' biased variances, as Keras's does; the kernel's own is unbiased.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise; in training with the batch's mean and variance, which the moving averages then take in."""
-        if not _on_tensorflow() or mask is not None:
+        # Not for predictions: TensorFlow's graph optimiser fuses the kernel with a tanh or elu after it into one that
+        # CPUs do not have.
+        if not _on_tensorflow() or mask is not None or not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        in_training = bool(training) and self.trainable
-        weights = [variable.value for variable in (self.gamma, self.beta, self.moving_mean, self.moving_variance)]
-        gamma, beta, moving_mean, moving_variance = (tf.cast(weight, tf.float32) for weight in weights)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=tf.cast(inputs, self.compute_dtype),
-            scale=gamma,
-            offset=beta,
-            mean=tf.zeros((0,)) if in_training else moving_mean,
-            variance=tf.zeros((0,)) if in_training else moving_variance,
+            scale=tf.cast(self.gamma.value, tf.float32),
+            offset=tf.cast(self.beta.value, tf.float32),
+            mean=tf.zeros((0,)),
+            variance=tf.zeros((0,)),
             epsilon=self.epsilon,
-            is_training=in_training,
+            is_training=True,
         )
-        if in_training:
-            shape = tf.shape(inputs)
-            n_values = tf.cast(shape[0] * shape[1] * shape[2], tf.float32)
-            biased = variance * ((n_values - 1.0) / n_values)
-            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, biased)):
-                moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        shape = tf.shape(inputs)
+        n_values = tf.cast(shape[0] * shape[1] * shape[2], tf.float32)
+        biased = variance * ((n_values - 1.0) / n_values)
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs
 
 

@@ -169,6 +169,11 @@ def _refused(url: URL, error: BaseException) -> SearchError:
     if _is_busy(error):
         expected = "a connection to spare: each running job holds one"
         hint = "raise the server's max_connections, or put one proxy before it: ensembleflow storage-proxy"
+    elif "permission denied" in lowered or "command denied" in lowered:
+        expected = "a user who may make tables"
+        hint = f"let the database's owner say: GRANT ALL ON SCHEMA public TO {url.username}"
+        if url.get_backend_name() == "mysql":
+            hint = f"let an administrator say: GRANT ALL ON {url.database}.* TO {url.username}"
     elif any(word in lowered for word in ("password", "access denied", "authentication", "role", "pg_hba")):
         expected = "a user that the server admits"
         hint = "PostgreSQL: ~/.pgpass or PGPASSWORD; MySQL: ~/.my.cnf, [client] password=…; on every node"

@@ -112,6 +112,7 @@ def postgresql() -> Iterator[Server]:
             ) as connection:
                 connection.execute("CREATE DATABASE trials")
                 connection.execute("CREATE DATABASE other_version")
+                connection.execute("CREATE DATABASE empty")
                 connection.execute(f"CREATE USER guest PASSWORD '{PASSWORD}'")
             yield server
         finally:
@@ -144,10 +145,11 @@ def mariadb() -> Iterator[Server]:
             with pymysql.connect(unix_socket=str(unix_socket), user="root") as connection:
                 cursor = connection.cursor()
                 cursor.execute("CREATE DATABASE trials")
+                cursor.execute("CREATE DATABASE empty")
                 cursor.execute("CREATE USER searcher@'%%' IDENTIFIED BY %s", (PASSWORD,))
                 cursor.execute("GRANT ALL ON trials.* TO searcher@'%'")
                 cursor.execute("CREATE USER guest@'%%' IDENTIFIED BY %s", (PASSWORD,))
-                cursor.execute("GRANT SELECT ON trials.* TO guest@'%'")
+                cursor.execute("GRANT SELECT ON empty.* TO guest@'%'")
             yield server
         finally:
             server.stop(signal.SIGTERM)

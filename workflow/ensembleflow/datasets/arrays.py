@@ -49,6 +49,8 @@ def read_arrays(path: str | Path) -> LabelledImages:
     starts = np.cumsum([0, *map(len, images)])
 
     def read(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if len(images) == 1:
+            return _as_uint8(images[0].take(indices)).reshape(-1, *image_shape)
         taken = np.empty((len(indices), *image_shape), np.uint8)
         for part, start, stop in zip(images, starts[:-1], starts[1:], strict=True):
             chosen = np.flatnonzero((indices >= start) & (indices < stop))

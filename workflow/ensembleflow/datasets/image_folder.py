@@ -56,6 +56,7 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
             where=f"dataset.path: {error.filename or folder}",
             found=error.strerror,
             expected=_EXPECTED,
+            hint=None if folder.is_absolute() or folder.exists() else f"the path is relative to {Path.cwd()}",
         ) from None
     files = [file for class_files in files_of_classes for file in class_files]
     labels = np.repeat(np.arange(len(class_names), dtype=np.int64), [len(each) for each in files_of_classes])

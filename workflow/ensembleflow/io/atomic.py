@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ensembleflow.errors import EnsembleflowError, StorageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["atomic_directory", "atomic_path", "disk_fault", "link_or_copy", "write_csv", "write_json"]
 

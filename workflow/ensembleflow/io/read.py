@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ensembleflow.errors import ArtefactError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["read_csv", "read_json", "remake_hint"]
 
@@ -45,6 +46,8 @@ def read_csv(path: str | Path, expected_columns: Sequence[str] = (), **options: 
     Raises:
         ArtefactError: it is missing, empty, or lacks one of `expected_columns`.
     """
+    import pandas as pd  # takes half a second, which a search job need not spend
+
     try:
         table = pd.read_csv(path, **options)
     except FileNotFoundError:

@@ -202,8 +202,9 @@ def _open_database(url: URL, pool_size: int) -> BaseStorage:
             return optuna.storages.get_storage(backend)
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             # Jobs that start together make the same tables: all but one of them fail, and then find them made.
-            if tries_left == 0:
-                raise _refused(url, error.__cause__ or error) from None
+            cause = error.__cause__ or error
+            if tries_left == 0 or "denied" in str(cause).lower():
+                raise _refused(url, cause) from None
             time.sleep(random.uniform(0.1, 1.0))
         except (RuntimeError, AssertionError) as error:
             raise SearchError(

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ensembleflow.config.plan import model_id
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_csv
@@ -57,6 +55,8 @@ def freeze_tables(
     Raises:
         ArtefactError: a job's file is damaged, or the jobs' slots are not 0, 1, 2, … once each.
     """
+    import pandas as pd  # takes half a second, which a search job need not spend
+
     records = [
         TrialRecord.from_dict(values)
         for path in job_jsons

@@ -113,7 +113,7 @@ def cache_predictions(
         )
     configure_tensorflow(threads, use_gpu=use_gpu)
     with open_dataset(dataset_path) as data, atomic_directory(exported_dir) as folder:
-        images = {split: data.images(split) for split in SPLITS}
+        images = {split: data.image_array(split) for split in SPLITS}
         labels = {split: data.labels(split) for split in SPLITS}
         batch_size = prediction_batch_size(data.image_shape)
         probabilities: dict[str, list[Any]] = {split: [] for split in SPLITS}

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ensembleflow.models.gpu import gpu_uuid
 
@@ -50,12 +51,13 @@ def configure_tensorflow(threads: int, *, use_gpu: bool = False, training: bool 
 def _without_optional_imports() -> Iterator[None]:
     """Keep Keras from importing what it uses only if it is there, and we never use through it: a third of its time."""
     absent = [name for name in ("matplotlib", "sklearn") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type] - None makes an import fail
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(absent))  # which makes their import fail
     try:
         yield
     finally:
         for name in absent:
-            del sys.modules[name]
+            del modules[name]
 
 
 def device_name() -> str:

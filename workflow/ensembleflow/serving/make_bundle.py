@@ -106,7 +106,7 @@ def _write_check(dataset_h5: str | Path, predictions_h5: str | Path, models: lis
             raise BundleError(
                 "members of the ensemble have no cached predictions", where=predictions_h5, found=", ".join(missing)
             )
-        images = dataset.images("valid")
+        images = dataset.image_array("valid")
         places = _spread(len(images), images[0].nbytes)
         rows = [predictions.models.index(model) for model in models]
         average = predictions.probabilities("valid")[rows][:, places].mean(axis=0, dtype=np.float64)

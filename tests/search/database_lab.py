@@ -17,6 +17,9 @@ import psycopg
 import pymysql
 import pytest
 
+from ensembleflow.errors import SearchError
+from ensembleflow.search.storage import open_storage
+
 PASSWORD = "s3cr#t/word"
 QUOTED_PASSWORD = "s3cr%23t%2Fword"
 
@@ -51,6 +54,20 @@ class Server:
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait(60)
+
+
+def refused(url: str) -> str:
+    """The one message that opening the URL ends in, which shows no password."""
+    with pytest.raises(SearchError) as told:
+        open_storage("unused", url)
+    message = str(told.value)
+    assert PASSWORD not in message
+    assert QUOTED_PASSWORD not in message
+    assert "wrong-word" not in message
+    assert "hint:" in message or "expected:" in message
+    assert len(message.splitlines()) <= 6
+    assert told.value.__context__ is None or told.value.__suppress_context__, "no traceback of the driver's"
+    return message
 
 
 def free_port() -> int:

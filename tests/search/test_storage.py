@@ -23,17 +23,13 @@ import optuna
 import psycopg
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
-from database_lab import PASSWORD, QUOTED_PASSWORD, Server, free_port, mariadb, postgresql
+from database_lab import PASSWORD, QUOTED_PASSWORD, Server, free_port, mariadb, postgresql, refused
 from ensembleflow.cli import main
-from ensembleflow.config import Config, load_config, parse_config
-from ensembleflow.config.storage_url import without_password, without_passwords
+from ensembleflow.config import load_config
 from ensembleflow.datasets import open_dataset
-from ensembleflow.errors import ConfigError, SearchError
-from ensembleflow.io import record_run
+from ensembleflow.errors import SearchError
 from ensembleflow.search import remote_storage
 from ensembleflow.search.lasting_storage import LastingStorage
 from ensembleflow.search.remote_storage import open_remote_storage
@@ -264,19 +260,6 @@ def test_optunas_own_answers_pass_through(postgresql_server: Server) -> None:
         storage.get_study_id_from_name("no such study")
 
 
-def refused(url: str) -> str:
-    with pytest.raises(SearchError) as told:
-        open_storage("unused", url)
-    message = str(told.value)
-    assert PASSWORD not in message
-    assert QUOTED_PASSWORD not in message
-    assert "wrong-word" not in message
-    assert "hint:" in message or "expected:" in message
-    assert len(message.splitlines()) <= 6
-    assert told.value.__context__ is None or told.value.__suppress_context__, "no traceback of the driver's"
-    return message
-
-
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mysql", "mysql+pymysql"])
 def test_an_unreachable_database_is_one_message_with_host_and_port(scheme: str) -> None:
     port = free_port()
@@ -317,29 +300,6 @@ def test_a_wrong_password_a_missing_right_and_a_missing_database_say_what_to_do(
         assert "GRANT ALL ON" in refused(server.url.replace("searcher", "guest").replace("/trials", "/empty"))
     assert "CREATE DATABASE nowhere" in refused(postgresql_server.url.replace("/trials", "/nowhere"))
     assert "nowhere" in refused(mariadb_server.url.replace("/trials", "/nowhere"))
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "sqlite:///trials.db",
-        f"postgres://searcher:{QUOTED_PASSWORD}@127.0.0.1/trials",
-        f"postgresql+psycopg2://searcher:{QUOTED_PASSWORD}@127.0.0.1/trials",
-        f"postgresql://searcher:{QUOTED_PASSWORD}@127.0.0.1:port/trials",
-        f"postgresql://searcher:{QUOTED_PASSWORD}@127.0.0.1:99999/trials",
-        f"postgresql://searcher:{PASSWORD}@127.0.0.1/trials",
-        f"postgresql://searcher:{QUOTED_PASSWORD}@127.0.0.1",
-        f"postgresql://127.0.0.1/trials?password={QUOTED_PASSWORD}&no_such_option=1",
-        f"mysql://127.0.0.1/trials?password={QUOTED_PASSWORD}&no_such_option=1",
-        "mysql://",
-        "grpc://",
-        "grpc://host:port",
-        f"grpc://searcher:{QUOTED_PASSWORD}@host:1",
-        "nonsense",
-    ],
-)
-def test_a_url_of_no_storage_is_one_message(url: str) -> None:
-    refused(url)
 
 
 def test_a_database_without_a_connection_to_spare_is_asked_again_and_then_told(
@@ -423,35 +383,3 @@ def test_a_journal_with_a_torn_last_line_opens_and_keeps_the_rest(tmp_path: Path
         assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
         shutil.copyfile(path, tmp_path / "mended")
         assert (tmp_path / "mended").read_bytes().startswith(whole)
-
-
-@given(
-    user=st.text(min_size=1), password=st.text(min_size=3), host=st.from_regex(r"[a-z]{1,5}(:\d{2,4})?", fullmatch=True)
-)
-def test_no_password_is_shown_and_everything_else_is(user: str, password: str, host: str) -> None:
-    from urllib.parse import quote
-
-    url = f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{host}/trials"
-    shown = without_password(url)
-    assert shown == f"postgresql://{quote(user, safe='')}:***@{host}/trials"
-    assert make_url(shown).host == make_url(url).host
-    assert without_passwords({"search": {"storage": url}, "list": [url, 1, None]}) == {
-        "search": {"storage": shown},
-        "list": [shown, 1, None],
-    }
-    for plain in (f"postgresql://{quote(user, safe='')}@{host}/trials", "grpc://host:13000", "results", "a:b@c"):
-        assert without_password(plain) == plain
-
-
-def test_a_password_gets_into_no_recorded_config_and_no_message_about_the_config(tmp_path: Path) -> None:
-    url = f"postgresql://searcher:{QUOTED_PASSWORD}@db/trials"
-    config: Config = parse_config({"search": {"storage": url}})
-    assert config.search.storage == url
-    record_run(config.model_dump_json(), tmp_path / "run_config.yaml", tmp_path / "provenance.json")
-    recorded = (tmp_path / "run_config.yaml").read_text()
-    assert yaml.safe_load(recorded)["search"]["storage"] == "postgresql://searcher:***@db/trials"
-    for wrong in ({"search": {"storage": {"url": url}}}, {"search": [url]}, {"search": {"storage": f"x{url}"}}):
-        with pytest.raises(ConfigError) as told:
-            parse_config(wrong)
-        assert QUOTED_PASSWORD not in str(told.value)
-        assert "***" in str(told.value)

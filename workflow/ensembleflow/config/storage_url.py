@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["STORAGE_SCHEMES", "check_storage_url", "without_password", "without_passwords"]
+__all__ = ["PROXY_PORT", "STORAGE_SCHEMES", "check_storage_url", "without_password", "without_passwords"]
 
+PROXY_PORT = 13000  # Optuna's own default
 STORAGE_SCHEMES = ("postgresql", "postgresql+psycopg", "mysql", "mysql+pymysql", "grpc")
 
 # Up to the last @, so that a password which should have been percent-encoded is hidden whole.

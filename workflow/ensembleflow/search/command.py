@@ -12,12 +12,11 @@ import optuna
 
 from ensembleflow.config import Config, load_config
 from ensembleflow.config.plan import SearchPlan, plan_job
-from ensembleflow.config.storage_url import without_password
+from ensembleflow.config.storage_url import PROXY_PORT, without_password
 from ensembleflow.errors import SearchError
 
 __all__ = ["add_command"]
 
-_PROXY_PORT = 13000
 _PROXY_THREADS = 10
 
 
@@ -38,7 +37,7 @@ def add_command(subparsers: Any) -> None:
     proxy.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (%(default)s: this machine's jobs only)"
     )
-    proxy.add_argument("--port", type=int, default=_PROXY_PORT, help="port to listen at (%(default)s)")
+    proxy.add_argument("--port", type=int, default=PROXY_PORT, help="port to listen at (%(default)s)")
     proxy.set_defaults(run=_serve_storage)
 
 

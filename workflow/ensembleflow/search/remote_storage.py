@@ -17,13 +17,12 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from ensembleflow.config.storage_url import check_storage_url, without_password
+from ensembleflow.config.storage_url import PROXY_PORT, check_storage_url, without_password
 from ensembleflow.errors import SearchError
 from ensembleflow.search.lasting_storage import LastingStorage
 
-__all__ = ["PROXY_PORT", "open_remote_storage"]
+__all__ = ["open_remote_storage"]
 
-PROXY_PORT = 13000
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 
 _CONNECT_SECONDS = 10

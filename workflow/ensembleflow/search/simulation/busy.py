@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ensembleflow.search.simulation.simulate import Simulation
 
-__all__ = ["trials_to_keep_busy"]
+__all__ = ["MOST_TRIALS", "trials_to_keep_busy"]
 
-# Jobs a device: where more than a few make nothing better, or many are not enough, no number is.
-_FEW, _GIVE_UP = 8, 64
-_NO_GAIN = 0.002
+# Beyond it a simulation takes long, and nobody searches so much.
+MOST_TRIALS = 200_000
 _TOLERANCE = 0.03
+# Jobs a device from which on the time outside the tail tells what more jobs would bring.
+_FEW = 8
 
 
 def trials_to_keep_busy(
@@ -19,7 +21,8 @@ def trials_to_keep_busy(
 ) -> int | None:
     """The smallest number of trials found with which the devices are occupied for that share of the search.
 
-    By doubling and then bisection, down to 3 %. Occupancy does not grow evenly with the number of trials (it
+    The next number to try follows from the last one's tail, which more trials hardly lengthen; between one that is
+    enough and one that is not, by bisection down to 3 %. Occupancy does not grow evenly with the number of trials (it
     falls whenever one more job begins a new round), so that a smaller number may do by luck.
 
     Args:
@@ -29,20 +32,31 @@ def trials_to_keep_busy(
         occupancy: the share wanted.
 
     Returns:
-        None where 64 jobs a device do not reach it either: starts, storage or scheduler take the time.
+        None where not even 200,000 trials do, or where starts, storage or scheduler take too much of the time.
     """
-    low, high, reached = 0, n_devices, run(n_devices * trials_per_job).occupancy
-    while reached < occupancy:
-        low, high, before = high, 2 * high, reached
-        if high > _GIVE_UP * n_devices:
+    low, high, n_jobs = 0, math.inf, n_devices
+    while high - low > max(1.0, _TOLERANCE * high) or high == math.inf:
+        found = run(n_jobs * trials_per_job)
+        if found.occupancy >= occupancy:
+            high = n_jobs
+            n_jobs = int(low + high) // 2
+            continue
+        low = n_jobs
+        if high < math.inf:
+            n_jobs = int(low + high) // 2
+            continue
+        wanted = _jobs_for(found, n_jobs, occupancy)
+        if wanted is None and n_jobs >= _FEW * n_devices:
             return None
-        reached = run(high * trials_per_job).occupancy
-        if high > _FEW * n_devices and reached < before + _NO_GAIN:
+        n_jobs = min(max(math.ceil(wanted or 4 * n_jobs), math.ceil(1.25 * n_jobs)), 8 * n_jobs)
+        if n_jobs * trials_per_job > MOST_TRIALS:
             return None
-    while high - low > max(1, _TOLERANCE * high):
-        middle = (low + high) // 2
-        if run(middle * trials_per_job).occupancy < occupancy:
-            low = middle
-        else:
-            high = middle
-    return high * trials_per_job
+    return int(high) * trials_per_job
+
+
+def _jobs_for(found: Simulation, n_jobs: int, occupancy: float) -> float | None:
+    """The number of jobs that would do if only the time outside the tail grew with it; None if none would."""
+    outside = found.duration_seconds * found.n_devices - found.tail_device_seconds
+    if found.occupied_seconds <= occupancy * outside:
+        return None
+    return n_jobs * occupancy * found.tail_device_seconds / (found.occupied_seconds - occupancy * outside)

@@ -40,19 +40,19 @@ class Limits:
         notice_seconds: from a job's end to Snakemake's noticing.
         storage_seconds: for which one write keeps all others waiting.
         writes_per_trial: to the storage, besides the epochs'.
-        writes_per_epoch: to the storage.
+        writes_per_epoch: to the storage; a rung writes one more.
         open_seconds_per_trial: that a new process takes to read the journal, for each trial in it.
     """
 
     launch_seconds: float = 8.0
     start_seconds: float = 10.0
     between_seconds: float = 0.0
-    jobs_per_second: float = 5.0
+    jobs_per_second: float = 70.0
     max_jobs: int | None = None
     notice_seconds: float = 0.0
-    storage_seconds: float = 0.001
+    storage_seconds: float = 0.006
     writes_per_trial: int = 19
-    writes_per_epoch: int = 2
+    writes_per_epoch: int = 1
     open_seconds_per_trial: float = 0.0005
 
 

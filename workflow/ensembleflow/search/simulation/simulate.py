@@ -250,16 +250,13 @@ class _Search:
         bracket = self.rungs.bracket(slot) if self.rungs else 0
         for epoch, seconds in enumerate(trial.epoch_seconds, start=1):
             yield self.env.timeout(seconds)
-            wait = self._storage_wait(self.limits.writes_per_epoch)
+            rung = self.rungs.rung(bracket, epoch) if self.rungs else None
+            wait = self._storage_wait(self.limits.writes_per_epoch + (rung is not None))
             if wait:
                 yield self.env.timeout(wait)
             self.epochs[slot] = epoch
-            rung = self.rungs.rung(bracket, epoch) if self.rungs else None
-            if (
-                self.rungs
-                and rung is not None
-                and self.rungs.stops(bracket, rung, trial.values[epoch - 1] * trial.factor)
-            ):
+            value = trial.values[epoch - 1] * trial.factor
+            if self.rungs and rung is not None and self.rungs.stops(bracket, rung, value):
                 self.stopped.add(slot)
                 break
         yield self.env.timeout(trial.after_seconds)

@@ -22,7 +22,8 @@ rule train_trials:
         f"{BENCHMARKS}/{{study}}/train_trials/job-{{job}}.tsv"
     # In the order of the slots, so that a run on one core is the same each time.
     priority: lambda wildcards: 1 / (1 + int(wildcards.job))
-    retries: 2
+    # Not in the two Snakemakes that wrap a cluster job: each would try again by itself, in a job told to stop.
+    retries: 0 if workflow.remote_exec else 2
     conda:
         training_environment(CONFIG.resources.search.gpus)
     threads: CONFIG.resources.search.threads

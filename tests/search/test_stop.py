@@ -22,6 +22,17 @@ def test_what_is_being_written_is_finished_first(number: int) -> None:
     assert exit_.value.code == 128 + number
 
 
+def test_being_told_again_does_not_disturb_the_ending() -> None:
+    cleared = []
+    with pytest.raises(SystemExit), StopSignals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleared.append("all")
+    assert cleared == ["all"]
+
+
 def test_a_failure_while_writing_is_not_hidden_by_the_signal() -> None:
     with pytest.raises(OSError, match="disk"), StopSignals() as signals, signals.postponed():
         os.kill(os.getpid(), signal.SIGTERM)

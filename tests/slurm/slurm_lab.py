@@ -75,7 +75,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 ReturnToService=2
 SlurmdTimeout=10
 MessageTimeout=10
-KillWait=2
+KillWait=10
 # Finished jobs stay in squeue and scontrol for the length of a test session.
 MinJobAge=3600
 {nodes}
@@ -268,16 +268,18 @@ class SlurmLab:
             "sinfo", "--noheader", "--Node", f"--nodes={name}", "--format=%T", check=False
         ).stdout.strip()
 
-    def jobs(self) -> list[Job]:
+    def jobs(self, *, settled: bool = True) -> list[Job]:
         """All jobs since the start, running and finished, in the order of their ids.
 
-        A job whose last processes are just ending (COMPLETING) is first waited for.
+        Args:
+            settled: a job whose last processes are just ending (COMPLETING) is first waited for.
         """
         deadline = time.monotonic() + 30
         while True:
             listing = self.client("scontrol", "--oneliner", "--detail", "show", "jobs").stdout
             jobs = [_parse_job(line) for line in listing.splitlines() if "JobId=" in line]
-            if all(job.state != "COMPLETING" for job in jobs) or time.monotonic() > deadline:
+            ending = settled and any(job.state == "COMPLETING" for job in jobs)
+            if not ending or time.monotonic() > deadline:
                 return sorted(jobs, key=lambda job: job.id)
             time.sleep(0.05)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster_search import QUICK_SNAKEMAKE
 from slurm_lab import Job, SlurmLab
 
 REPOSITORY = Path(__file__).parents[2]
@@ -49,9 +50,8 @@ def run(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> Run:
     (folder / "Snakefile").write_text(SNAKEFILE, encoding="utf-8")
     earlier = {job.id for job in slurm_lab.jobs()}
     # The other jobs' node must stay alive, so the two first attempts may not share one: 2 cores a node.
-    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--set-threads", "wait=2"]
     with subprocess.Popen(
-        [*command, "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"],
+        [sys.executable, str(QUICK_SNAKEMAKE), "--profile", "slurm", "--set-threads", "wait=2"],
         cwd=folder,
         env=slurm_lab.environment,
         stdout=subprocess.PIPE,

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from cluster_search import QUICK_SNAKEMAKE, SEARCH_RULE
 from ensembleflow.config import Config, load_config
 from ensembleflow.config.plan import search_jobs
 from slurm_lab import Job, SlurmLab, Task
 
-REPOSITORY = Path(__file__).parents[2]
 CONFIG_FILES = ("config/tiny.yaml", "tests/slurm/one_gpu.yaml")
-SEARCH_RULE = "train_trials"
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,15 @@ class ClusterRun:
 
 
 @pytest.fixture(scope="module")
-def run(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> ClusterRun:
+def run(
+    slurm_lab: SlurmLab, copy_repository: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> ClusterRun:
     clone = tmp_path_factory.mktemp("clone") / "ensembleflow"
-    _copy_repository(clone)
+    copy_repository(clone)
     earlier = {job.id for job in slurm_lab.jobs()}
-    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", *CONFIG_FILES]
-    # Only for speed: nothing here is minutes long.
-    quick = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10"]
+    command = [sys.executable, str(QUICK_SNAKEMAKE), "--profile", "slurm", "--configfile", *CONFIG_FILES]
     done = subprocess.run(
-        [*command, *quick],
+        command,
         cwd=clone,
         env=slurm_lab.environment,
         capture_output=True,
@@ -71,22 +70,6 @@ def run(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> Cluste
         jobs=jobs,
         tasks=[task for task in slurm_lab.tasks() if task.job in ids],
     )
-
-
-def _copy_repository(target: Path) -> None:
-    """What a clone would hold, including edits that are not committed yet."""
-    listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listing.stdout.split("\0")):
-        source = REPOSITORY / name
-        if source.exists():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target / name, follow_symlinks=False)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

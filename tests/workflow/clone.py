@@ -60,31 +60,12 @@ class Clone:
 
     Args:
         folder: the clone.
+        config_name: of the user's config file.
     """
 
-    config_name = "study.yaml"
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config_name: str = "study.yaml") -> None:
         self.folder = folder
-
-    @classmethod
-    def of_repository(cls, folder: Path) -> Clone:
-        """A new clone, edits that are not committed yet included."""
-        listing = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for name in filter(None, listing.stdout.split("\0")):
-            source = REPOSITORY / name
-            if source.exists():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, folder / name, follow_symlinks=False)
-        clone = cls(folder)
-        clone.write_config(edited({}))
-        return clone
+        self.config_name = config_name
 
     def copy_to(self, folder: Path) -> Clone:
         """Another clone with the same files, file times, results and Snakemake's memory of them."""

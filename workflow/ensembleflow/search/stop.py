@@ -40,9 +40,10 @@ class StopSignals:
         finally:
             self._postponed = False
         if self._told is not None:
-            self._stop(self._told, None)
+            sys.exit(128 + self._told)
 
     def _stop(self, number: int, frame: object) -> None:
-        self._told = number
-        if not self._postponed:
+        # At a time limit Slurm sends SIGTERM twice within milliseconds: the second must not disturb the ending.
+        first, self._told = self._told is None, number
+        if first and not self._postponed:
             sys.exit(128 + number)

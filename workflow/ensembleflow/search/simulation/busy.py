@@ -10,8 +10,8 @@ from ensembleflow.search.simulation.simulate import Simulation
 __all__ = ["MOST_TRIALS", "trials_to_keep_busy"]
 
 # Beyond it a simulation takes long, and nobody searches so much.
-MOST_TRIALS = 200_000
-_TOLERANCE = 0.03
+MOST_TRIALS = 50_000
+_TOLERANCE = 0.05
 # Jobs a device from which on the time outside the tail tells what more jobs would bring.
 _FEW = 8
 
@@ -21,9 +21,9 @@ def trials_to_keep_busy(
 ) -> int | None:
     """The smallest number of trials found with which the devices are occupied for that share of the search.
 
-    The next number to try follows from the last one's tail, which more trials hardly lengthen; between one that is
-    enough and one that is not, by bisection down to 3 %. Occupancy does not grow evenly with the number of trials (it
-    falls whenever one more job begins a new round), so that a smaller number may do by luck.
+    The next number to try follows from the last one's tail, which more trials hardly lengthen; within 5 % the search
+    ends. Occupancy does not grow evenly with the number of trials (it falls whenever one more job begins a new round),
+    so that a smaller number may do by luck.
 
     Args:
         run: simulates the search with so many trials on these devices.
@@ -32,25 +32,25 @@ def trials_to_keep_busy(
         occupancy: the share wanted.
 
     Returns:
-        None where not even 200,000 trials do, or where starts, storage or scheduler take too much of the time.
+        None where not even 50,000 trials do, or where starts, storage or scheduler take too much of the time.
     """
     low, high, n_jobs = 0, math.inf, n_devices
-    while high - low > max(1.0, _TOLERANCE * high) or high == math.inf:
+    most = max(n_devices, MOST_TRIALS // trials_per_job)
+    while high == math.inf or high - low > max(1, _TOLERANCE * high):
         found = run(n_jobs * trials_per_job)
+        wanted = _jobs_for(found, n_jobs, occupancy)
         if found.occupancy >= occupancy:
             high = n_jobs
-            n_jobs = int(low + high) // 2
-            continue
-        low = n_jobs
+        else:
+            low = n_jobs
         if high < math.inf:
-            n_jobs = int(low + high) // 2
-            continue
-        wanted = _jobs_for(found, n_jobs, occupancy)
-        if wanted is None and n_jobs >= _FEW * n_devices:
+            margin = 0.2 * (high - low)
+            between = int(min(max(wanted or 0, low + margin), high - margin))
+            n_jobs = int(min(max(between, low + 1), high - 1))
+        elif low == most or (wanted is None and n_jobs >= _FEW * n_devices):
             return None
-        n_jobs = min(max(math.ceil(wanted or 4 * n_jobs), math.ceil(1.25 * n_jobs)), 8 * n_jobs)
-        if n_jobs * trials_per_job > MOST_TRIALS:
-            return None
+        else:
+            n_jobs = min(most, math.ceil(min(max(wanted or 4 * n_jobs, 1.25 * n_jobs), 8 * n_jobs)))
     return int(high) * trials_per_job
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ensembleflow.config import SearchConfig
 from ensembleflow.search.progress import readable_duration
-from ensembleflow.search.simulation.busy import trials_to_keep_busy
+from ensembleflow.search.simulation.busy import MOST_TRIALS, trials_to_keep_busy
 from ensembleflow.search.simulation.limits import Limits
 from ensembleflow.search.simulation.recording import Recording
 from ensembleflow.search.simulation.simulate import LOSSES, Simulation, simulate
@@ -144,18 +144,25 @@ def print_plan(
         enough = row["busy_trials"]
         table.add_row(
             f"{row['n_devices']:,}",
-            readable_duration(row["duration_seconds"]),
+            _duration(row["duration_seconds"]),
             f"{row['epochs']:,}",
             f"{row['occupancy']:.0%}",
-            readable_duration(row["tail_seconds"]) if row["tail_seconds"] >= 0.5 else "0 s",
+            _duration(row["tail_seconds"]),
             f"{row['speed_up']:.1f}",
             f"{row['job_device_hours']:,.2f}",
             "(recorded)" if recorded else row["limit"],
-            "" if recorded else "never" if pd.isna(enough) else f"{enough:,}",
+            "" if recorded else "-" if pd.isna(enough) else f"{enough:,}",
         )
     console.print(table)
     for note in _notes(rows, search, device):
         console.print(note, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """As narrow as a column wants it."""
+    if seconds < 0.5:
+        return "0 s"
+    return f"{seconds / 3600:,.0f} h" if seconds >= 100 * 3600 else readable_duration(seconds)
 
 
 def _notes(rows: pd.DataFrame, search: SearchConfig, device: str) -> list[str]:
@@ -163,6 +170,10 @@ def _notes(rows: pd.DataFrame, search: SearchConfig, device: str) -> list[str]:
         f"{device}-hours: while a job holds a {device}; the limit is what more than a tenth of all {device}s' time "
         "is lost to"
     ]
+    if rows.loc[rows["source"] == "simulated", "busy_trials"].isna().any():
+        notes.append(
+            f"-: not up to {MOST_TRIALS:,} trials, or never, where starts, storage or the scheduler take too much"
+        )
     n_jobs = -(-search.n_trials // search.trials_per_job)
     most = int(rows["n_devices"].max())
     if most > n_jobs:

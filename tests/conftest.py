@@ -1,0 +1,34 @@
+"""What the tests of several folders share."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def copy_repository() -> Callable[[Path], None]:
+    """Fill a folder with what a clone of the repository would hold, and with edits that are not committed yet."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = [name for name in listing.stdout.split("\0") if name]
+
+    def copy_to(folder: Path) -> None:
+        for name in names:
+            source = REPOSITORY / name
+            if source.is_symlink() or source.exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, folder / name, follow_symlinks=False)
+
+    return copy_to

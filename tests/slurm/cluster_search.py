@@ -59,6 +59,14 @@ class ClusterSearch:
             self._process.kill()
             self._process.wait()
 
+    def sweep(self) -> None:
+        """End all that is left in the clone: the Snakemake of a lost node's job outlives the node's return."""
+        self.kill()
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(self.folder) in part for part in process.info["cmdline"] or ()):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
     def unlock(self) -> None:
         """Remove the lock that a killed Snakemake left."""
         subprocess.run(

@@ -155,7 +155,7 @@ def runs(
         yield Runs(undisturbed, disturbed, restarted)
     finally:
         for search in searches:
-            search.kill()
+            search.sweep()
 
 
 def train_undisturbed(config: Config, dataset: Path, search_dir: Path) -> None:

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 __all__ = ["Limits", "Server", "sampler_seconds"]
 
-# Seconds to propose one trial when so many are finished, by algorithm (benchmarks/storage.py, one core).
-_SAMPLER_SECONDS: dict[str, tuple[tuple[int, float], ...]] = {}
+# Seconds to propose one trial when so many are finished, by algorithm (docs/search.md; benchmarks/samplers.py).
+_SAMPLER_SECONDS: dict[str, tuple[tuple[int, float], ...]] = {
+    "tpe": ((50, 0.02), (100, 0.02), (200, 0.02), (500, 0.04)),
+    "bohb": ((50, 0.02), (100, 0.02), (200, 0.02), (500, 0.04)),
+    "smac": ((50, 0.09), (100, 0.1), (200, 0.3), (500, 0.7)),
+    "gp": ((50, 0.4), (100, 0.7), (200, 1.2), (500, 3.0)),
+}
 
 
 def sampler_seconds(algorithm: str, n_finished: int) -> float:

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--writers", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 10_000], help="finished ones in the study")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("--folder", type=Path, help="where the journal lies (default: a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="an existing one, for the journal (default: the temporary folder)")
     parser.add_argument("--csv", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -78,20 +78,31 @@ def plan_of(algorithm: str = "hyperband") -> SearchPlan:
 # One trial's life in the storage
 
 
-def live(study: optuna.Study, slot: int, lease_dir: Path, seconds: dict[str, list[float]]) -> None:
+class Times:
+    """How long each step took, and when it ended."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[tuple[float, float]]] = {"begin": [], "epoch": [], "end": []}
+
+    @contextmanager
+    def of(self, step: str) -> Iterator[None]:
+        begin = time.time()
+        yield
+        end = time.time()
+        self.steps[step].append((end, end - begin))
+
+
+def live(study: optuna.Study, slot: int, lease_dir: Path, times: Times) -> None:
     plan, draw = plan_of(), random.Random(slot)
-    begin = time.perf_counter()
-    trial = claim_slot(study, slot, lease_dir)
-    suggest_hyperparameters(trial, plan.search.space)
-    seconds["begin"].append(time.perf_counter() - begin)
+    with times.of("begin"):
+        trial = claim_slot(study, slot, lease_dir)
+        suggest_hyperparameters(trial, plan.search.space)
     for epoch in range(1, EPOCHS + 1):
-        begin = time.perf_counter()
-        trial.report(draw.random(), epoch)
-        should_stop(study, slot, rung_of(epoch, 0, plan.search.reduction_factor))
-        seconds["epoch"].append(time.perf_counter() - begin)
-    begin = time.perf_counter()
-    study.tell(trial, None, state=TrialState.PRUNED)
-    seconds["end"].append(time.perf_counter() - begin)
+        with times.of("epoch"):
+            trial.report(draw.random(), epoch)
+            should_stop(study, slot, rung_of(epoch, 0, plan.search.reduction_factor))
+    with times.of("end"):
+        study.tell(trial, None, state=TrialState.PRUNED)
 
 
 def count_writes(folder: Path) -> dict[str, int]:
@@ -123,7 +134,7 @@ def fill_journal(folder: Path, n_trials: int) -> None:
     study = open_study(open_storage(folder), plan_of(), "benchmark")
     path = journal_path(folder)
     n_before = path.read_bytes().count(b"\n")
-    live(study, 0, folder, {"begin": [], "epoch": [], "end": []})
+    live(study, 0, folder, Times())
     text = path.read_text(encoding="utf-8")
     life = text.splitlines(keepends=True)[n_before:]
     with open(path, "a", encoding="utf-8") as file:
@@ -162,12 +173,12 @@ def write_lives(url: str | None, folder: str, worker: int, n_workers: int, until
     first = len(study.get_trials(deepcopy=False))
     opened = time.perf_counter() - begin
     gate.wait()
-    seconds: dict[str, list[float]] = {"begin": [], "epoch": [], "end": []}
+    times = Times()
     slot = first + worker
     while time.time() < until.value:
-        live(study, slot, Path(folder), seconds)
+        live(study, slot, Path(folder), times)
         slot += n_workers
-    answers.put((opened, seconds))
+    answers.put((opened, times.steps))
 
 
 def append_lines(
@@ -177,12 +188,11 @@ def append_lines(
     backend = JournalFileBackend(path, lock_obj=JournalFileOpenLock(path))
     line = {"op_code": 6, "worker_id": "x" * 40, "trial_id": worker, "step": 1, "intermediate_value": 0.123456789}
     gate.wait()
-    seconds: dict[str, list[float]] = {"begin": [], "epoch": [], "end": []}
+    times = Times()
     while time.time() < until.value:
-        begin = time.perf_counter()
-        backend.append_logs([line])
-        seconds["epoch"].append(time.perf_counter() - begin)
-    answers.put((0.0, seconds))
+        with times.of("epoch"):
+            backend.append_logs([line])
+    answers.put((0.0, times.steps))
 
 
 def with_writers(
@@ -198,43 +208,44 @@ def with_writers(
         if any(process.exitcode for process in processes):
             sys.exit("a writer failed")
         time.sleep(0.05)
-    began = time.time()
-    until.value = began + measured
+    until.value = time.time() + measured
     gate.wait()
     found = [answers.get() for _ in processes]
-    took = time.time() - began
     for process in processes:
         process.join()
-    return found, took
+    return found, until.value
 
 
 def measure_backends(arguments: argparse.Namespace) -> Iterator[Row]:
     for backend in arguments.backends:
         for n_trials in arguments.trials if backend != "append" else [0]:
             for n in arguments.writers:
-                with ExitStack() as stack:
-                    folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                    yield from measure(backend, folder / f"{backend}-{n_trials}-{n}", n_trials, n, arguments.seconds)
+                with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+                    yield from measure(backend, Path(folder), n_trials, n, arguments.seconds)
 
 
 def measure(backend: str, folder: Path, n_trials: int, n: int, measured: float) -> Iterator[Row]:
-    folder.mkdir(parents=True)
     print(f"{backend}, {n_trials} trials, {n} writers", file=sys.stderr, flush=True)
     with served(backend, folder, n_trials) as url:
         work = append_lines if backend == "append" else write_lives
-        found, took = with_writers(work, url, folder, n, measured)
-    epochs = [each for _, seconds in found for each in seconds["epoch"]]
-    begins = [each for _, seconds in found for each in seconds["begin"]]
+        found, until = with_writers(work, url, folder, n, measured)
+    # A writer ends the trial that it has begun; what it does after the time is up does not count.
+    seconds = {
+        step: sorted(took for _, steps in found for end, took in steps[step] if end <= until)
+        for step in ("begin", "epoch", "end")
+    }
+    epochs, begins = seconds["epoch"], seconds["begin"]
     yield {
         "backend": backend,
         "finished_trials": n_trials,
         "writers": n,
         "open_seconds": median(opened for opened, _ in found),
-        "trials_per_second": len(begins) / took,
-        "epochs_per_second": len(epochs) / took,
+        "trials_per_second": len(seconds["end"]) / measured,
+        "epochs_per_second": len(epochs) / measured,
         "begin_median_seconds": median(begins) if begins else None,
-        "epoch_median_seconds": median(epochs),
-        "epoch_p95_seconds": sorted(epochs)[int(0.95 * len(epochs))],
+        "epoch_median_seconds": median(epochs) if epochs else None,
+        "epoch_p95_seconds": epochs[int(0.95 * len(epochs))] if epochs else None,
+        "longest_wait_seconds": max(took for _, steps in found for each in steps.values() for _, took in each),
     }
 
 

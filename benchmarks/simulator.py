@@ -1,15 +1,11 @@
 """How well `ensembleflow plan` predicts: real searches on one and on two workers, each predicted from each.
 
-    python benchmarks/simulator.py                           # 24 trials of the default config, about ten minutes
+    python benchmarks/simulator.py                           # 24 trials of the default config, about four minutes
     python benchmarks/simulator.py --trials 8 --rounds 1     # a quick look
     python benchmarks/simulator.py --folder FOLDER           # keep the recordings; found ones are not made again
 
 Every round runs the search once with each number of workers, in folders of their own; a worker is a process that
 takes the next job when its job has ended, as under Snakemake. The machine must have a core to spare for each.
-
-Workers that share a machine slow each other down, which a recording on one of them cannot know. So a probe times the
-first job alone and beside copies of itself; a prediction across numbers of workers is made without that factor and
-with it (`ensembleflow plan --time-factor`).
 """
 
 from __future__ import annotations
@@ -66,8 +62,6 @@ def compare(config: Config, folder: Path, workers: list[int], rounds: int) -> It
     dataset = folder / "dataset.h5"
     if not dataset.exists():
         prepare_dataset(config.dataset, dataset)
-    factors = {n: probe(config, dataset, folder / f"probe-{n}", n) for n in workers}
-    print("a job's time beside others, by that alone:", {n: f"{each / factors[1]:.3f}" for n, each in factors.items()})
     for number in range(rounds):
         searches = {n: folder / f"round-{number}" / f"workers-{n}" for n in workers}
         for n, search_dir in searches.items():
@@ -75,28 +69,7 @@ def compare(config: Config, folder: Path, workers: list[int], rounds: int) -> It
                 run_search(config, dataset, search_dir, n)
         for recorded, source_dir in searches.items():
             for planned, target_dir in searches.items():
-                factor = factors[planned] / factors[recorded]
-                yield {"round": number, **predict(config, recorded, source_dir, planned, target_dir, factor)}
-
-
-def probe(config: Config, dataset: Path, folder: Path, n_workers: int) -> float:
-    """Mean seconds that the trials of the first job take in `n_workers` equal searches side by side."""
-    config_json = folder / "config.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    config_json.write_text(config.model_dump_json())
-    copies = [folder / str(copy) for copy in range(n_workers)]
-    processes = [
-        start_job(config_json, 0, dataset, each) for each in copies if not (each / "trials/job-0.json").exists()
-    ]
-    if any(process.wait() for process in processes):
-        sys.exit(f"a job failed: its log is in {folder}")
-    runs = [
-        run
-        for each in copies
-        for trial in json.loads((each / "trials/job-0.json").read_text())["trials"]
-        for run in trial["runs"]
-    ]
-    return sum(run["ended_at"] - run["started_at"] for run in runs) / n_workers
+                yield {"round": number, **predict(config, recorded, source_dir, planned, target_dir)}
 
 
 def run_search(config: Config, dataset: Path, search_dir: Path, n_workers: int) -> None:
@@ -137,53 +110,45 @@ def run_job(config_json: str, job: str, dataset: str, search_dir: str) -> None:
     )
 
 
-def predict(
-    config: Config, recorded: int, source_dir: Path, planned: int, target_dir: Path, factor: float
-) -> dict[str, object]:
+def predict(config: Config, recorded: int, source_dir: Path, planned: int, target_dir: Path) -> dict[str, object]:
     recording = read_recording(source_dir, config.search.metric)
     real = account_study(target_dir, config.search.max_epochs)
     epochs = pd.read_csv(target_dir / "trials.csv").set_index("slot")["epochs"]
-    found = {}
-    for time_factor in (1.0, factor):
-        limits = Limits(
-            launch_seconds=recording.launch_seconds or 0.0,
-            start_seconds=time_factor * recording.start_seconds,
-            between_seconds=time_factor * recording.between_seconds,
-            jobs_per_second=1000.0,
-            open_seconds_per_trial=0.0,  # a process's recorded start has it
-        )
-        found[time_factor] = simulate(
-            config.search,
-            TrialSource(recording, config.search.max_epochs, time_factor=time_factor),
-            planned,
-            limits,
-            study_name=json.loads((source_dir / "trials/job-0.json").read_text())["optuna_study"],
-            recorded_algorithm=config.search.algorithm,
-        )
-    plain, with_factor = found[1.0], found[factor]
+    limits = Limits(
+        launch_seconds=recording.launch_seconds or 0.0,
+        start_seconds=recording.start_seconds,
+        between_seconds=recording.between_seconds,
+        jobs_per_second=1000.0,
+        open_seconds_per_trial=0.0,  # a process's recorded start has it
+    )
+    found = simulate(
+        config.search,
+        TrialSource(recording, config.search.max_epochs),
+        planned,
+        limits,
+        study_name=json.loads((source_dir / "trials/job-0.json").read_text())["optuna_study"],
+        recorded_algorithm=config.search.algorithm,
+    )
     return {
         "recorded": recorded,
         "planned": planned,
         "real_seconds": real["duration_seconds"],
-        "simulated_seconds": plain.duration_seconds,
-        "error_percent": 100 * (plain.duration_seconds / real["duration_seconds"] - 1),
-        "factor": factor,
-        "error_with_factor_percent": 100 * (with_factor.duration_seconds / real["duration_seconds"] - 1),
+        "simulated_seconds": found.duration_seconds,
+        "error_percent": 100 * (found.duration_seconds / real["duration_seconds"] - 1),
         "real_epochs": real["epochs"]["trained"],
-        "simulated_epochs": sum(plain.epochs),
-        "other_slots": sum(epochs[slot] != n for slot, n in enumerate(plain.epochs)),
+        "simulated_epochs": sum(found.epochs),
+        "other_slots": sum(epochs[slot] != n for slot, n in enumerate(found.epochs)),
         "real_occupancy": real["occupancy"],
-        "simulated_occupancy": plain.occupancy,
+        "simulated_occupancy": found.occupancy,
     }
 
 
 def report(table: pd.DataFrame) -> None:
     print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
     for (recorded, planned), rows in table.groupby(["recorded", "planned"]):
-        for name in ("error_percent", "error_with_factor_percent"):
-            errors = rows[name]
-            worst = errors.loc[errors.abs().idxmax()]
-            print(f"recorded on {recorded}, planned for {planned}: {name} {median(errors):+.1f} (worst {worst:+.1f})")
+        errors = rows["error_percent"]
+        worst = errors.loc[errors.abs().idxmax()]
+        print(f"recorded on {recorded}, planned for {planned}: error {median(errors):+.1f} % (worst {worst:+.1f} %)")
     print(json.dumps(provenance(), indent=1))
 
 

@@ -20,6 +20,7 @@ with rule_log(search / f"job-{job}.log"):
             search_dir=str(search),
             storage_url=config.search.storage,
             n_trials=config.search.n_trials,
+            metric=config.search.metric,
         ),
         search / "trials" / f"job-{job}.json",
         search / "models" / f"job-{job}",

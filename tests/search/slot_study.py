@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -47,7 +47,7 @@ def small_config(algorithm: str, n_trials: int, **search: Any) -> Config:
 
 
 def search_plan(config: Config) -> SearchPlan:
-    return SearchPlan.from_json(plan_job(config, 0))
+    return SearchPlan.from_json(plan_job(config, 0), config.search.metric)
 
 
 def error_of(hyperparameters: Hyperparameters) -> float:
@@ -95,7 +95,12 @@ def run_process(
     kill_at: tuple[int, Connection] | None = None,
 ) -> BaseProcess:
     """Start a process that runs the slots."""
-    process = _processes.Process(target=_run, args=(storage_url, folder, config.model_dump_json(), slots, kill_at))
+    return run_function(_run, storage_url, folder, config.model_dump_json(), slots, kill_at)
+
+
+def run_function(function: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Start a process that calls a function, and is not waited for when a test fails."""
+    process = _processes.Process(target=function, args=arguments, daemon=True)
     process.start()
     return process
 

@@ -72,7 +72,7 @@ def test_a_killed_holders_lease_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_recycled_process_number_is_not_taken_for_the_holder(tmp_path: Path) -> None:
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": 1.0, "token": "someone"}
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "started_after_boot": 1.0, "token": "someone"}
     (tmp_path / "slot.lease").write_text(json.dumps(holder))
     with Lease(tmp_path / "slot.lease") as lease:
         lease.check()
@@ -80,7 +80,7 @@ def test_a_recycled_process_number_is_not_taken_for_the_holder(tmp_path: Path) -
 
 def test_a_holder_on_another_machine_is_dead_once_it_stops_renewing(tmp_path: Path) -> None:
     path = tmp_path / "slot.lease"
-    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0, "token": "someone"}))
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started_after_boot": 1.0, "token": "someone"}))
     waiting = Lease(path, expire_seconds=30)
     assert waiting._alive(waiting._read(path))
     os.utime(path, (1, 1))
@@ -107,7 +107,23 @@ def test_a_zombie_holds_nothing(tmp_path: Path) -> None:
 def test_a_holder_learns_that_its_lease_was_taken(tmp_path: Path) -> None:
     path = tmp_path / "slot.lease"
     with Lease(path) as lease:
-        path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0, "token": "someone"}))
+        path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started_after_boot": 1.0, "token": "someone"}))
         with pytest.raises(SearchError, match="took over"):
             lease.check()
     assert path.exists(), "another's lease must not be removed"
+
+
+def test_a_link_that_a_network_file_system_made_but_says_was_there_is_known_as_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def link_twice(source: Path, target: Path) -> None:  # as NFS does when its first answer is lost
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_twice)
+    with Lease(tmp_path / "slot.lease", wait=False) as lease:
+        assert lease.held
+        assert not Lease(tmp_path / "slot.lease")._try_create()
+    assert list(tmp_path.iterdir()) == []

@@ -5,22 +5,33 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
+from ensembleflow.config.plan import SearchPlan, plan_job
+from ensembleflow.datasets import open_dataset
 from ensembleflow.search import freeze_tables
+from ensembleflow.search.lease import Lease
+from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.study import open_storage
 from ensembleflow.search.trial import MAX_ATTEMPTS
 from search_jobs import results, run, start, wait_for_epochs
 from small_search import search_config
+from trial_records import epoch_of, known
+
+
+def study_in(search_dir: Path, name_ends_with: str = "") -> optuna.Study:
+    storage = open_storage(search_dir)
+    (name,) = [name for name in optuna.get_all_study_names(storage) if name.endswith(name_ends_with)]
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def states(search_dir: Path) -> list[TrialState]:
-    storage = open_storage(search_dir)
-    (study,) = storage.get_all_studies()
-    return [trial.state for trial in storage.get_all_trials(study._study_id)]
+    return [trial.state for trial in study_in(search_dir).get_trials()]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +141,7 @@ def test_a_trial_whose_process_keeps_dying_is_given_up(digits: Path, tmp_path: P
     run(config, 0, digits, tmp_path)
     (trial,) = results(tmp_path)
     assert trial["state"] == "FAIL"
-    assert "was killed" in trial["reason"]
+    assert "ended unexpectedly" in trial["reason"]
     assert (tmp_path / "models/job-0/trial-00000.keras").exists()
 
 
@@ -190,3 +201,61 @@ def test_a_storage_that_was_lost_or_moved_is_told_the_trials_again_and_none_is_t
     assert results(tmp_path) == before
     assert told() == known
     assert "epoch" not in (tmp_path / "job-0.log").read_text().split("search 2/2 trials", 1)[1]
+
+
+def test_jobs_after_a_lost_storage_learn_from_all_finished_trials(digits: Path, tmp_path: Path) -> None:
+    config = search_config(algorithm="hyperband", n_trials=4, trials_per_job=2)
+    run(config, 0, digits, tmp_path)
+    before = known(study_in(tmp_path))
+    (tmp_path / "study.journal").unlink()
+    run(config, 1, digits, tmp_path)
+    assert known(study_in(tmp_path))[:2] == before
+    assert all(state.is_finished() for state in states(tmp_path))
+
+
+def test_a_trial_whose_model_does_not_fit_again_fails_without_one(digits: Path, tmp_path: Path) -> None:
+    huge = {"stem_filters": [2_000_000, 2_000_000], "stage_filters": [2_000_000, 2_000_000]}
+    config = search_config(algorithm="random", n_trials=1, trials_per_job=1, space=huge)
+    with open_dataset(digits) as data:
+        fingerprint = SearchPlan.from_json(plan_job(config, 0)).fingerprint(data.checksum)
+    store = TrialStore(tmp_path / "store" / fingerprint / "trial-00000")
+    store.write(TrialRecord(slot=0, stopped=True, epochs=[epoch_of(1)]))
+    store.checkpoint_path(1).touch()
+    for _ in range(2):  # the second one finds it finished
+        run(config, 0, digits, tmp_path)
+        (trial,) = results(tmp_path)
+        assert trial["state"] == "FAIL"
+        assert trial["reason"].startswith("out of memory")
+        assert list((tmp_path / "models/job-0").iterdir()) == []
+    freeze_tables([tmp_path / "trials/job-0.json"], *(tmp_path / f"{n}.csv" for n in ("trials", "epochs", "runs")))
+
+
+def test_a_trial_that_another_process_is_just_writing_is_not_read(digits: Path, tmp_path: Path) -> None:
+    config = search_config(algorithm="random", n_trials=1, trials_per_job=1, max_epochs=9)
+    first = start(config, 0, digits, tmp_path)
+    wait_for_epochs(tmp_path, 0, 1)
+    first.terminate()
+    first.wait(60)
+    (checkpoint,) = tmp_path.glob("store/*/trial-00000/epoch-*.npz")
+    with Lease(checkpoint.parent.with_suffix(".lease")):
+        checkpoint.rename(checkpoint.with_name("removed"))  # as by a process that has just finished the next epoch
+        second = start(config, 0, digits, tmp_path)
+        log = tmp_path / "job-0.log"
+        while "is held by process" not in log.read_text():
+            assert second.poll() is None, second.communicate()[1]
+            time.sleep(0.1)
+        checkpoint.with_name("removed").rename(checkpoint)
+    stderr = second.communicate(timeout=300)[1]
+    assert second.returncode == 0, stderr
+
+
+def test_a_random_search_tells_optuna_the_configs_metric_and_another_one_later(digits: Path, tmp_path: Path) -> None:
+    for metric, n_trials in (("cross_entropy", 1), ("macro_f1_error", 2)):
+        config = search_config(algorithm="random", n_trials=n_trials, trials_per_job=1, max_epochs=1, metric=metric)
+        stderr = run(config, n_trials - 1, digits, tmp_path)
+        assert f"best {metric}" in stderr
+        assert json.loads((tmp_path / f"trials/job-{n_trials - 1}.json").read_text())["metric"] == metric
+        trials = [trial for job in range(n_trials) for trial in results(tmp_path, job)]
+        values = [trial["epochs"][-1][f"valid_{metric}"] for trial in trials]
+        assert [trial.value for trial in study_in(tmp_path, metric).get_trials()] == values
+    assert len(list(tmp_path.glob("store/*/trial-*/"))) == 2, "none is trained for each metric"

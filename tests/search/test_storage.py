@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -28,14 +28,18 @@ from sqlalchemy.engine import make_url
 from database_lab import PASSWORD, QUOTED_PASSWORD, Server, free_port, mariadb, postgresql, refused
 from ensembleflow.cli import main
 from ensembleflow.config import load_config
+from ensembleflow.config.plan import plan_job
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.search import remote_storage
 from ensembleflow.search.lasting_storage import LastingStorage
+from ensembleflow.search.open_job import SearchJob, open_job
 from ensembleflow.search.remote_storage import open_remote_storage
-from ensembleflow.search.storage import journal_path, open_storage
+from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
+from ensembleflow.search.telling import tell_finished
 from slot_study import CHECKSUM, run_process, run_slots, search_config, search_plan
+from trial_records import known, run_recorded
 
 N_TRIALS = 12
 
@@ -147,8 +151,8 @@ def test_progress_is_shown_whatever_the_storage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    values = {"seed": len(str(storage_url)), "search": {"n_trials": 20, "storage": storage_url}}
-    Path("my.yaml").write_text(yaml.safe_dump(values))
+    search = {"n_trials": 20, "storage": storage_url, "algorithm": "random", "metric": "macro_f1_error"}
+    Path("my.yaml").write_text(yaml.safe_dump({"seed": len(str(storage_url)), "search": search}))
     assert main(["progress", "--configfile", "my.yaml"]) == 1
     assert "this study has not started" in capsys.readouterr().err
     Path("results/datasets").mkdir(parents=True)
@@ -163,7 +167,7 @@ def test_progress_is_shown_whatever_the_storage(
     assert main(["progress", "--configfile", "my.yaml"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("search 3/20 trials")
-    assert "best error" in said
+    assert "best macro_f1_error" in said
 
 
 def test_the_proxy_serves_the_journal_of_the_configs_study(tmp_path: Path) -> None:
@@ -372,14 +376,28 @@ def test_a_proxy_variable_of_the_web_does_not_lead_astray(
     assert optuna.get_all_study_names(open_storage(tmp_path, journal_proxy)) is not None
 
 
-def test_a_journal_with_a_torn_last_line_opens_and_keeps_the_rest(tmp_path: Path) -> None:
-    config = search_config("random", 2)
-    run_slots(open_study(open_storage(tmp_path), search_plan(config), CHECKSUM), config, range(2), tmp_path)
-    path = journal_path(tmp_path)
-    whole = path.read_bytes()
-    for torn in (b'{"op_code":5,"trial', b'{"op_code":5}', b"\0\0\0"):
-        path.write_bytes(whole + torn)
-        trials = open_study(open_storage(tmp_path), search_plan(config), CHECKSUM).get_trials()
-        assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
-        shutil.copyfile(path, tmp_path / "mended")
-        assert (tmp_path / "mended").read_bytes().startswith(whole)
+def test_every_storage_that_takes_over_is_told_the_finished_trials(storage_url: str | None, tmp_path: Path) -> None:
+    config = search_config("bohb", N_TRIALS, n_startup_trials=4, seed=100 + len(str(storage_url)))
+    old = open_study(open_storage(tmp_path / "old"), search_plan(config), CHECKSUM)
+    run_recorded(old, config, range(N_TRIALS), tmp_path / "store")
+    new = open_study(open_storage(tmp_path / "new", storage_url), search_plan(config), CHECKSUM)
+    tell_finished(new, tmp_path / "store", config.search)
+    assert known(new) == known(old)
+    for trial in new.get_trials():
+        assert trial.duration is not None
+        assert trial.duration.total_seconds() == pytest.approx(100, abs=50)
+        assert trial.datetime_complete is not None
+        assert abs((trial.datetime_complete - datetime.datetime.now()).total_seconds()) < 600
+
+
+def test_two_projects_on_one_server_do_not_share_a_study(journal_proxy: str, digits: Path, tmp_path: Path) -> None:
+    plan = plan_job(search_config("random", 2, seed=200, storage=journal_proxy), 0)
+    with open_job(SearchJob(plan, str(digits), str(tmp_path / "one"), journal_proxy)):
+        pass
+    with (
+        pytest.raises(SearchError, match="in another folder"),
+        open_job(SearchJob(plan, str(digits), str(tmp_path / "two"), journal_proxy)),
+    ):
+        pass
+    with open_job(SearchJob(plan, str(digits), str(tmp_path / "one"), journal_proxy)):
+        pass

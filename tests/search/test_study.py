@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ def test_the_pruner_asked_again_after_a_kill_answers_alike(algorithm: str, tmp_p
     ours = study(tmp_path, config)
     slots = [slot for slot in range(40) if claim_slot(ours, slot, tmp_path) and bracket_of(ours, slot) == 0]
     stopped = 0
-    for place, slot in enumerate(slots):
-        claim_slot(ours, slot, tmp_path).report(float((place * 7) % 5), step=1)
+    # The fifth is stopped by a factor of 3; counted twice, it would be the second of six and go on.
+    for value, slot in zip(itertools.cycle([0.0, 2.0, 4.0, 3.0, 1.0]), slots, strict=False):
+        claim_slot(ours, slot, tmp_path).report(value, step=1)
         first = should_stop(ours, slot, rung=0)
         again = should_stop(study(tmp_path, config), slot, rung=0)
         assert first == again
@@ -98,6 +100,13 @@ def test_a_study_says_what_it_was_made_for_and_is_found_again(tmp_path: Path) ->
     assert study(tmp_path)._study_id == first._study_id
     assert study(tmp_path, search_config("hyperband", 50))._study_id == first._study_id, "more trials of the same"
     assert study(tmp_path, search_config("random", 40))._study_id != first._study_id
+
+
+def test_a_random_search_shares_its_trials_but_not_its_study_with_one_of_another_metric() -> None:
+    plans = [search_plan(search_config("random", 40, metric=metric)) for metric in ("error", "cross_entropy")]
+    assert [plan.search.metric for plan in plans] == ["error", "cross_entropy"]
+    assert len({plan.fingerprint(CHECKSUM) for plan in plans}) == 1
+    assert len({study_name(plan, CHECKSUM) for plan in plans}) == 2
 
 
 def test_many_processes_that_start_at_once_share_one_study(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,14 @@ class ClusterSearch:
         self.search_dir = folder / "results" / study / "search"
         self.log_dir = folder / "results/logs" / study / SEARCH_RULE
         self._process: subprocess.Popen[str] | None = None
+        self._aborted = False
+        self._starting = threading.Lock()
 
     def start(self, *targets: str) -> None:
-        """Type `snakemake --profile slurm TARGETS`, and do not wait for it."""
+        """Type `snakemake --profile slurm TARGETS`, and do not wait for it; refused after `abort`."""
         command = [sys.executable, str(QUICK_SNAKEMAKE), "--profile", "slurm", "--configfile", self.config_file]
-        with open(self.folder / "snakemake.log", "a", encoding="utf-8") as log:
+        with self._starting, open(self.folder / "snakemake.log", "a", encoding="utf-8") as log:
+            self._refuse_if_aborted()
             self._process = subprocess.Popen(
                 [*command, "--", *targets],
                 cwd=self.folder,
@@ -59,9 +63,21 @@ class ClusterSearch:
             self._process.kill()
             self._process.wait()
 
-    def sweep(self) -> None:
-        """End all that is left in the clone: the Snakemake of a lost node's job outlives the node's return."""
+    def abort(self) -> None:
+        """Kill Snakemake, and make other threads' waits and starts fail: the test has failed elsewhere."""
+        with self._starting:
+            self._aborted = True
         self.kill()
+
+    def _refuse_if_aborted(self) -> None:
+        assert not self._aborted, "given up: something else has failed"
+
+    def sweep(self) -> None:
+        """End all that is left of the clone: the Snakemake of a lost node's job outlives the node's return."""
+        self.abort()
+        own = [str(job.id) for job in self.lab.jobs(settled=False) if job.fields["WorkDir"] == str(self.folder)]
+        if own:
+            self.lab.client("scancel", *own, check=False)  # those that have ended are no failure
         for process in psutil.process_iter(["cmdline"]):
             if any(str(self.folder) in part for part in process.info["cmdline"] or ()):
                 with suppress(psutil.NoSuchProcess):
@@ -128,6 +144,7 @@ class ClusterSearch:
         process = self._holder(slot)
         process.suspend()
         while self._journal_lock.exists():  # not while it writes there: everybody else would wait for it
+            self._refuse_if_aborted()
             process.resume()
             time.sleep(0.01)
             process.suspend()
@@ -153,6 +170,18 @@ class ClusterSearch:
         """Wait for a sign."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not sign():
+            self._refuse_if_aborted()
             ended = self._process is not None and self._process.poll() is not None
             assert not ended and time.monotonic() < deadline, f"waited for {what}:\n{self.printed}"
             time.sleep(poll_seconds)
+
+
+@contextmanager
+def aborted_together(searches: Sequence[ClusterSearch]) -> Iterator[None]:
+    """Give all searches up when the block fails: threads that disturb them would wait on, and their pool for them."""
+    try:
+        yield
+    except BaseException:
+        for search in searches:
+            search.abort()
+        raise

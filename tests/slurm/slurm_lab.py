@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -261,6 +262,15 @@ class SlurmLab:
             self._daemon("slurmd", "-N", name, "-f", f"{self.folder}/etc/slurm.conf")
         if wait:
             self._wait_for_node(name)
+
+    @contextmanager
+    def node_away(self, name: str) -> Iterator[None]:
+        """Cut a node off for a while, and bring it back whatever happens meanwhile."""
+        try:
+            self.node_down(name)
+            yield
+        finally:
+            self.node_up(name)
 
     def node_state(self, name: str) -> str:
         """A node's state as `sinfo` tells it: idle, mixed, allocated, down, …; a `*` marks one that does not answer."""

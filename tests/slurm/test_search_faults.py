@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial
 
-from cluster_search import ClusterSearch
+from cluster_search import ClusterSearch, aborted_together
 from ensembleflow.config import Config, DatasetConfig, parse_config
 from ensembleflow.datasets import prepare_dataset
 from ensembleflow.search import freeze_tables
@@ -89,12 +89,11 @@ def take_node_away(search: ClusterSearch, job: int) -> None:
     first = search.copy(job)
     orphan = search.freeze(first, slot=job)
     (node,) = first.nodes
-    search.lab.node_down(node)
-    search.copy(job, 1)
-    search.wait_until("a copy that waits for the orphan", lambda: "is held by process" in search.log(job))
-    orphan.resume()
-    search.freeze(first, slot=job)
-    search.lab.node_up(node)
+    with search.lab.node_away(node):
+        search.copy(job, 1)
+        search.wait_until("a copy that waits for the orphan", lambda: "is held by process" in search.log(job))
+        orphan.resume()
+        search.freeze(first, slot=job)
 
 
 def kill_workflow(search: ClusterSearch) -> None:
@@ -140,7 +139,7 @@ def runs(
     disturbed, restarted = searches
     undisturbed = tmp_path_factory.mktemp("undisturbed")
     try:
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor() as pool, aborted_together(searches):
             disturbed.start(*(f"{RESULTS}/trials/job-{job}.json" for job in range(3)))
             faults = [
                 pool.submit(cancel_and_warn, disturbed, 0),
@@ -149,7 +148,8 @@ def runs(
                 pool.submit(kill_workflow, restarted),
             ]
             train_undisturbed(parse_config(config_of(trials_per_job=3)), dataset, undisturbed)
-            for fault in faults:
+            ended, _ = wait(faults, return_when=FIRST_EXCEPTION)
+            for fault in ended:
                 fault.result()
             disturbed.finish()
         yield Runs(undisturbed, disturbed, restarted)

@@ -31,10 +31,15 @@ def test_more_gpus_than_there_are_cannot_be_had(slurm_lab: SlurmLab) -> None:
 
 
 def test_a_node_goes_down_and_comes_back(slurm_lab: SlurmLab) -> None:
-    slurm_lab.node_down("n2")
-    assert slurm_lab.node_state("n2").startswith("down")
-    slurm_lab.node_up("n2")
+    with slurm_lab.node_away("n2"):
+        assert slurm_lab.node_state("n2").startswith("down")
     assert slurm_lab.client("srun", "--nodelist=n2", "echo", "back").stdout == "back\n"
+
+
+def test_a_node_comes_back_even_if_what_was_to_be_seen_meanwhile_fails(slurm_lab: SlurmLab) -> None:
+    with pytest.raises(AssertionError, match="not seen"), slurm_lab.node_away("n2"):
+        raise AssertionError("not seen")
+    assert slurm_lab.node_state("n2") == "idle"
 
 
 @pytest.mark.usefixtures("slurm_lab")

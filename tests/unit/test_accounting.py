@@ -81,6 +81,7 @@ def test_trials_side_by_side_on_one_gpu_occupy_it_once(tmp_path: Path) -> None:
     accounts = accounts_of(tmp_path, [a_trial(slot) for slot in range(3)], [an_epoch(0, 1, 12, 13)], runs)
     (device,) = accounts["devices"]
     assert device["occupied_seconds"] == 12
+    assert accounts["held_seconds"] == 22 - 5, "from the first one's start to the last one's end"
     assert accounts["speed_up"] == pytest.approx(30 / 17)
     assert accounts["energy"] == {"joules": pytest.approx(12 * 5), "trials": 3}, "5 W, whoever of them counts them"
 
@@ -151,11 +152,19 @@ def test_covered_time_is_counted_once(spans: list[tuple[int, int]]) -> None:
     assert union_seconds(intervals) == covered
 
 
-def test_hosts_do_not_share_lanes(tmp_path: Path) -> None:
-    cpu = {"device_id": "cpu"}
-    runs = [a_run(0, 10, 20, **cpu), a_run(1, 30, 40, host="other", **cpu)]
+@pytest.mark.parametrize(
+    ("device_id", "lane"), [("cpu", "cpu-0"), ("/physical_device:GPU:0", "/physical_device:GPU:0")]
+)
+def test_hosts_do_not_share_lanes(device_id: str, lane: str, tmp_path: Path) -> None:
+    runs = [a_run(0, 10, 20, device_id=device_id), a_run(1, 30, 40, host="other", device_id=device_id)]
     accounts = accounts_of(tmp_path, [a_trial(0), a_trial(1)], [an_epoch(0, 1, 12, 13)], runs)
-    assert [device["name"] for device in accounts["devices"]] == ["node cpu-0", "other cpu-0"]
+    assert [device["name"] for device in accounts["devices"]] == [f"node {lane}", f"other {lane}"]
+
+
+def test_a_gpu_is_one_device_whatever_its_host_is_called(tmp_path: Path) -> None:
+    runs = [a_run(0, 10, 20), a_run(1, 30, 40, host="another container")]
+    accounts = accounts_of(tmp_path, [a_trial(0), a_trial(1)], [an_epoch(0, 1, 12, 13)], runs)
+    assert [device["name"] for device in accounts["devices"]] == ["GPU-0"]
 
 
 def test_nothing_ran_is_told(tmp_path: Path) -> None:

@@ -275,6 +275,22 @@ def test_a_resumed_trials_pause_is_not_replayed(tmp_path: Path) -> None:
     assert (trial.before_seconds, trial.after_seconds) == pytest.approx((1, 0.5))
 
 
+def test_a_launch_begins_when_the_last_process_of_the_job_before_has_ended(tmp_path: Path) -> None:
+    found = drive([Trial(1.0, (2.0,), (0.5,), 0.0)] * 3, 1, hyperband=False)
+    for row, process_id, (start, end) in zip(found.runs, (1, 2, 3), [(0, 14), (1, 10), (17, 25)], strict=True):
+        times = {"process_started_at": start, "ready_at": start, "started_at": start, "ended_at": end}
+        row |= {"device_id": "GPU-0", "process_id": process_id, **times}
+    assert recorded_and_read(found, tmp_path).launch_seconds == 17 - 14
+
+
+def test_a_proposal_is_waited_for_before_its_trial_begins() -> None:
+    found = run(TEN, 2, algorithm="gp")
+    assert found.lost_seconds["sampler"] > 0
+    assert found.trial_seconds == pytest.approx(10 * 3)
+    lost = sum(found.lost_seconds[name] for name in ("sampler", "tail"))
+    assert lost + found.occupied_seconds == pytest.approx(2 * found.duration_seconds)
+
+
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
 @settings(max_examples=25, deadline=None)
 def test_the_trials_found_keep_the_devices_busy(n_devices: int, trials_per_job: int, seed: int) -> None:
@@ -326,6 +342,18 @@ def test_the_plan_says_what_was_recorded_and_what_is_simulated(
     first = printed
     assert main([*command, "--devices", "1", "2", "24"]) == 0
     assert capsys.readouterr().out == first, "the same each time"
+
+
+def test_a_gpu_that_processes_share_is_held_once(study: Path, tmp_path: Path) -> None:
+    runs = pd.read_csv(study / "search/runs.csv")
+    runs["device_id"] = "GPU-0"
+    runs.to_csv(study / "search/runs.csv", index=False)
+    table = tmp_path / "plan.csv"
+    assert main(["plan", "--study-dir", str(study), "--devices", "1", "--csv", str(table)]) == 0
+    recorded = pd.read_csv(table).iloc[0]
+    assert recorded["n_devices"] == 1
+    assert recorded["speed_up"] > 1.5, "two processes, side by side"
+    assert 0.9 < recorded["job_device_hours"] * 3600 / recorded["duration_seconds"] <= 1
 
 
 @pytest.mark.parametrize("algorithm", ["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"])

@@ -16,6 +16,7 @@ with rule_log(snakemake.log[0], snakemake.resources.attempt):
             threads=snakemake.threads,
             use_gpu=snakemake.resources.gpu > 0,
             n_trials=search["n_trials"],
+            metric=search["metric"],
         ),
         output_json=snakemake.output.trials,
         output_models=snakemake.output.models,

@@ -65,7 +65,7 @@ class SearchPlan:
         seed: the study's seed.
         slots: the slots that the job owns.
         search: the search's config; keys in it that the algorithm does not use, `n_trials`, `trials_per_job` and
-            `storage` are not to be relied on.
+            `storage` are not to be relied on. Nor is a random search's `metric`, unless `from_json` was given it.
         generation_size: trials of one generation, or None for an algorithm without generations.
     """
 
@@ -76,11 +76,19 @@ class SearchPlan:
     generation_size: int | None
 
     @classmethod
-    def from_json(cls, text: str) -> SearchPlan:
-        """Read what `plan_job` wrote."""
+    def from_json(cls, text: str, metric: str | None = None) -> SearchPlan:
+        """Read what `plan_job` wrote.
+
+        Args:
+            text: the plan.
+            metric: the config's, which a random search's plan leaves out: its trials do not depend on it.
+        """
         values = json.loads(text)
         n_slots = len(values["slots"])
-        search = SearchConfig(**values["search"], n_trials=n_slots, trials_per_job=n_slots, n_generations=1)
+        keys = {"n_trials": n_slots, "trials_per_job": n_slots, "n_generations": 1, **values["search"]}
+        if metric is not None:
+            keys.setdefault("metric", metric)
+        search = SearchConfig(**keys)
         return cls(values["study"], values["seed"], values["slots"], search, values.get("generation_size"))
 
     def fingerprint(self, dataset_checksum: str) -> str:
@@ -93,7 +101,11 @@ class SearchPlan:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def to_json(self) -> str:
-        """One canonical text, which does not change for a job whose slots stay the same when `n_trials` is raised."""
+        """One canonical text.
+
+        It does not change for a job whose slots stay the same when `n_trials` is raised, but for `genetic`, whose
+        generations change.
+        """
         values = {"study": self.study, "seed": self.seed, "slots": self.slots, **self._result_values()}
         return canonical_json(values, algorithm_version=ALGORITHM_VERSION)
 

@@ -20,7 +20,9 @@ class RuleResources(Block):
 class GpuResources(RuleResources):
     """What a job of a stage that can compute on a GPU asks for."""
 
-    gpus: int = Field(0, ge=0, le=16, description="GPUs a job (`gpu=1` for Slurm); with 0 a job sees none.")
+    gpus: int = Field(
+        0, ge=0, le=1, description="GPUs a job (`gpu=1` for Slurm), of which it can use one; with 0 it sees none."
+    )
 
 
 class SearchResources(GpuResources):

@@ -69,7 +69,12 @@ class SearchConfig(Block):
         "`smac`: SMAC3's random forest; `genetic`: successive generations. All but `hyperband` and `bohb` train every "
         "trial for all epochs; all but `genetic` never wait for other trials.",
     )
-    n_trials: int = Field(48, ge=1, description="Trials of the study. Raising it keeps the finished ones.")
+    n_trials: int = Field(
+        48,
+        ge=1,
+        description="Trials of the study. Raising it keeps the finished ones, except with `genetic`, whose generations "
+        "grow: the search begins anew.",
+    )
     trials_per_job: int = Field(
         12,
         ge=1,

@@ -52,7 +52,15 @@ class LabelledImages:
     images_a_read: int | None = None
 
     def without(self, indices: Collection[int]) -> LabelledImages:
-        """The same images but these."""
+        """The same images but these; a fault in them is told by their places among those that are left."""
         kept = np.setdiff1d(np.arange(len(self.labels), dtype=np.int64), np.fromiter(indices, dtype=np.int64))
         test = None if self.test_indices is None else np.flatnonzero(np.isin(kept, self.test_indices))
-        return replace(self, labels=self.labels[kept], read=lambda places: self.read(kept[places]), test_indices=test)
+
+        def read(places: NDArray[np.int64]) -> NDArray[np.uint8]:
+            try:
+                return self.read(kept[places])
+            except UnreadableImagesError as error:
+                faults = {int(np.searchsorted(kept, index)): told for index, told in error.faults.items()}
+                raise UnreadableImagesError(faults) from None
+
+        return replace(self, labels=self.labels[kept], read=read, test_indices=test)

@@ -71,7 +71,7 @@ def device_name() -> str:
 
 
 def device_id() -> str:
-    """What tells this process's device from others of its machine: a GPU's UUID, or `cpu`."""
+    """What tells this process's device: a GPU's UUID (its number on its host where NVML is missing), or `cpu`."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

@@ -17,7 +17,17 @@ import pandas as pd
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv, write_json
 
-__all__ = ["Run", "account_search", "account_study", "assign_lanes", "read_runs", "union_seconds", "write_accounting"]
+__all__ = [
+    "Run",
+    "account_search",
+    "account_study",
+    "assign_lanes",
+    "merge_intervals",
+    "process_spans",
+    "read_runs",
+    "union_seconds",
+    "write_accounting",
+]
 
 PARTS = ("build", "input", "step", "valid", "checkpoint", "storage")
 
@@ -26,9 +36,10 @@ PARTS = ("build", "input", "step", "valid", "checkpoint", "storage")
 class Run:
     """The work of one process on one trial; times are Unix seconds.
 
-    `lane` names the device: its id for a GPU; CPU workers have none, so that each host's processes are put into
-    as few lanes as they need (`assign_lanes`). `epochs` were finished by it, beginning with `first_epoch`.
-    `energy_joules` is what its GPU used meanwhile, also for others; not a number where nothing tells.
+    `lane` names the device: a GPU's UUID, or its host and number where no UUID is known; CPU workers have none, so
+    that each host's processes are put into as few lanes as they need (`assign_lanes`). `epochs` were finished by it,
+    beginning with `first_epoch`. `energy_joules` is what its GPU used meanwhile, also for others; not a number where
+    nothing tells.
     """
 
     slot: int
@@ -101,16 +112,36 @@ def assign_lanes(runs: Iterable[Run]) -> list[Run]:
         free = next((lane for lane, end in enumerate(ends) if end <= started_at), len(ends))
         ends[free : free + 1] = [ended_at]
         lanes[process] = f"{host} cpu-{free}"
-    return [replace(run, lane=lanes.get(run.process, run.device_id)) for run in runs]
+    return [replace(run, lane=lanes.get(run.process) or _gpu_lane(run)) for run in runs]
+
+
+def _gpu_lane(run: Run) -> str:
+    # The number that stands for a UUID where NVML is missing is the same on every host.
+    return run.device_id if run.device_id.startswith(("GPU-", "MIG-")) else f"{run.host} {run.device_id}"
+
+
+def process_spans(runs: Iterable[Run]) -> list[tuple[float, float]]:
+    """From when to when each process had its device: from its start to its last run's end."""
+    ends: dict[tuple[str, int, float], float] = {}
+    for run in runs:
+        ends[run.process] = max(run.ended_at, ends.get(run.process, run.ended_at))
+    return [(process[2], ended_at) for process, ended_at in ends.items()]
+
+
+def merge_intervals(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The intervals (start, end) in order, those that overlap or touch made one."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
     """Seconds that at least one of the intervals (start, end) covers."""
-    total, covered_until = 0.0, float("-inf")
-    for start, end in sorted(intervals):
-        total += max(0.0, end - max(start, covered_until))
-        covered_until = max(covered_until, end)
-    return total
+    return sum(end - start for start, end in merge_intervals(intervals))
 
 
 def account_search(trials: pd.DataFrame, epochs: pd.DataFrame, runs: Sequence[Run], max_epochs: int) -> dict[str, Any]:
@@ -125,7 +156,8 @@ def account_search(trials: pd.DataFrame, epochs: pd.DataFrame, runs: Sequence[Ru
     Returns:
         JSON values. All times are seconds. `duration_seconds` goes from the first process's start to the last
         run's end; `occupancy` is the share of it in which a device had at least one trial running (the mean over
-        devices is the paper's Table 1, "gpu (%)"); `speed_up` is the sum of all trials' times by the duration;
+        devices is the paper's Table 1, "gpu (%)"); `held_seconds` is how long devices were held by at least one
+        process, as a cluster bills it; `speed_up` is the sum of all trials' times by the duration;
         `idle_tail` begins when the first device has nothing left to do; `time` divides the processes' time,
         where `other` is what is between trials and what nobody measured.
     """
@@ -149,6 +181,7 @@ def account_search(trials: pd.DataFrame, epochs: pd.DataFrame, runs: Sequence[Ru
         "trial_seconds": trial_seconds,
         "occupied_seconds": occupied,
         "occupancy": _share(occupied, duration * len(devices)),
+        "held_seconds": sum(device["held_seconds"] for device in devices),
         "speed_up": _share(trial_seconds, duration),
         "idle_tail": {
             "seconds": ended_at - min(last_ends),
@@ -206,6 +239,7 @@ def _devices(runs: Sequence[Run], started_at: float, duration: float) -> list[di
                 "last_ended_at": max(run.ended_at for run in own),
                 "occupied_seconds": occupied,
                 "occupancy": _share(occupied, duration),
+                "held_seconds": union_seconds(process_spans(own)),
             }
         )
     return rows
@@ -214,13 +248,11 @@ def _devices(runs: Sequence[Run], started_at: float, duration: float) -> list[di
 def _time(trials: pd.DataFrame, runs: Sequence[Run]) -> dict[str, float]:
     """How the processes' time divides; `all` is the sum of the other parts."""
     first: dict[tuple[str, int, float], float] = {}
-    last: dict[tuple[str, int, float], float] = {}
     for run in runs:
         first[run.process] = min(run.started_at, first.get(run.process, run.started_at))
-        last[run.process] = max(run.ended_at, last.get(run.process, run.ended_at))
     parts = {"start": sum(started_at - process[2] for process, started_at in first.items())}
     parts |= {part: float(trials[f"{part}_seconds"].sum()) for part in PARTS}
-    whole = sum(ended_at - process[2] for process, ended_at in last.items())
+    whole = sum(ended_at - started_at for started_at, ended_at in process_spans(runs))
     return {**parts, "other": max(0.0, whole - sum(parts.values())), "all": whole}
 
 

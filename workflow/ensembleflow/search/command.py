@@ -66,7 +66,7 @@ def _show_progress(arguments: argparse.Namespace) -> int:
     if not dataset.exists() or (config.search.storage is None and not journal_path(search_dir).exists()):
         raise SearchError("this study has not started", where=search_dir, hint=hint)
     with open_dataset(dataset) as data:
-        plan = SearchPlan.from_json(plan_job(config, 0))
+        plan = SearchPlan.from_json(plan_job(config, 0), config.search.metric)
         name = study_name(plan, data.checksum)
     try:
         study = optuna.load_study(study_name=name, storage=open_storage(search_dir, config.search.storage))

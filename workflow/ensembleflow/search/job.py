@@ -22,7 +22,7 @@ def run_search_job(
     Args:
         job: the slots, the data, and where everything lies.
         output_json: the job's trials with their epochs.
-        output_models: folder of one `.keras` file a trial that finished an epoch.
+        output_models: folder of one `.keras` file a trial that left a model.
         concurrent_trials: trials trained side by side, each in a process of its own.
 
     Raises:
@@ -30,7 +30,7 @@ def run_search_job(
     """
     with StopSignals() as signals, open_job(job) as opened:
         slots = opened.plan.slots
-        n_processes = min(concurrent_trials, sum(opened.finished_record(slot) is None for slot in slots))
+        n_processes = min(concurrent_trials, sum(not opened.is_finished(slot) for slot in slots))
         if n_processes > 1:
             train_side_by_side(job, n_processes, opened.tell_progress)
         # What ran out of the memory that it shared is trained now, alone.
@@ -43,7 +43,7 @@ def _write_outputs(
 ) -> None:
     with atomic_directory(output_models) as folder:
         for slot, record in records.items():
-            if record is not None and record.epochs:
+            if record is not None and record.weights_sha256:
                 link_or_copy(TrialStore(job.store_dir / model_id(slot)).model_path, folder / f"{model_id(slot)}.keras")
     write_json(
         output_json,

@@ -20,12 +20,14 @@ from typing import Any
 import psutil
 
 from ensembleflow.errors import SearchError
+from ensembleflow.search.process_start import started_after_boot
 
 __all__ = ["Lease"]
 
 logger = logging.getLogger("ensembleflow.search")
 
 _SECONDS_BEFORE_TELLING = 5.0
+_HOLDER_KEYS = {"host", "pid", "started_after_boot", "token"}
 
 
 class Lease:
@@ -112,8 +114,12 @@ class Lease:
 
     def _try_create(self) -> bool:
         aside = self.path.with_name(f".{self.path.name}.{self._token}")
-        me = psutil.Process()
-        holder = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "token": self._token}
+        holder = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started_after_boot": started_after_boot(os.getpid()),
+            "token": self._token,
+        }
         with open(aside, "w", encoding="utf-8") as file:
             json.dump(holder, file)
             file.flush()
@@ -121,7 +127,7 @@ class Lease:
         try:
             os.link(aside, self.path)  # atomic on every file system, network ones included
         except FileExistsError:
-            return False
+            return self._is_mine()  # NFS: a link that was asked for again, its first answer being lost
         finally:
             aside.unlink(missing_ok=True)
         return True
@@ -137,15 +143,14 @@ class Lease:
             holder = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return holder if isinstance(holder, dict) and {"host", "pid", "started", "token"} <= holder.keys() else None
+        return holder if isinstance(holder, dict) and holder.keys() >= _HOLDER_KEYS else None
 
     def _alive(self, holder: dict[str, Any] | None) -> bool:
         if holder is not None and holder["host"] == socket.gethostname():
             try:
                 process = psutil.Process(holder["pid"])
-                # Two readings of one process's start differ by the clock's adjustment.
-                same = abs(process.create_time() - holder["started"]) < 1.0
-                return same and process.status() != psutil.STATUS_ZOMBIE
+                same = started_after_boot(process.pid) == holder["started_after_boot"]
+                return bool(same and process.status() != psutil.STATUS_ZOMBIE)
             except psutil.NoSuchProcess:
                 return False
         try:

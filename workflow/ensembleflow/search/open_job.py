@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-import psutil
 
 from ensembleflow.config.plan import SearchPlan, model_id
 from ensembleflow.datasets import Dataset, open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.models import configure_tensorflow, device_id
 from ensembleflow.search.lease import Lease
+from ensembleflow.search.ownership import claim_study
+from ensembleflow.search.process_start import process_started_at
 from ensembleflow.search.progress import progress_line
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
+from ensembleflow.search.telling import tell_finished
 from ensembleflow.search.trial import TrainingProcess, train_trial
 
 __all__ = ["OpenJob", "SearchJob", "open_job"]
@@ -41,6 +43,7 @@ class SearchJob:
         threads: CPU cores of one process.
         use_gpu: train on a GPU if there is one; otherwise GPUs are hidden.
         n_trials: trials of the whole study, for the progress line only.
+        metric: the config's, where the plan does not name it: what Optuna and the progress line are told.
     """
 
     plan_json: str
@@ -50,18 +53,19 @@ class SearchJob:
     threads: int = 1
     use_gpu: bool = False
     n_trials: int | None = None
+    metric: str | None = None
 
     @property
     def plan(self) -> SearchPlan:
         """The slots and what their results depend on."""
-        return SearchPlan.from_json(self.plan_json)
+        return SearchPlan.from_json(self.plan_json, self.metric)
 
 
 class OpenJob:
     """A job with its dataset and its study open.
 
     Raises:
-        SearchError: the storage cannot be reached, or contradicts the config.
+        SearchError: the storage cannot be reached, or contradicts the config, or another folder has the study.
     """
 
     def __init__(self, job: SearchJob, data: Dataset) -> None:
@@ -71,6 +75,8 @@ class OpenJob:
         self.store_dir = Path(job.search_dir) / "store" / self.plan.fingerprint(data.checksum)
         storage = open_storage(Path(job.search_dir), job.storage_url)
         self.study: optuna.Study = open_study(storage, self.plan, data.checksum)
+        claim_study(self.study, self.store_dir)
+        tell_finished(self.study, self.store_dir, self.plan.search)
         self._ready_at: float | None = None
         self._n_finished_told = 0
 
@@ -79,7 +85,7 @@ class OpenJob:
         with Lease(self.store_dir / f"{model_id(slot)}.lease", wait=alone) as lease:
             if not lease.held:
                 return None
-            record = self.finished_record(slot)
+            record = self._finished_record(slot)
             if record is None:
                 process = self._process(signals, alone)
                 trial = claim_slot(self.study, slot, self.store_dir)
@@ -88,19 +94,24 @@ class OpenJob:
                 self.tell_progress()
             return record
 
-    def finished_record(self, slot: int) -> TrialRecord | None:
-        """The record of a slot that both the store and the study say is finished."""
+    def is_finished(self, slot: int) -> bool:
+        """Whether the study says that a slot's trial is finished."""
+        trials = self.study.get_trials(deepcopy=False)
+        return slot < len(trials) and trials[slot].state.is_finished()
+
+    def _finished_record(self, slot: int) -> TrialRecord | None:
+        """The record of a slot that both the store and the study say is finished; the slot's lease must be held."""
         store = TrialStore(self.store_dir / model_id(slot))
         record = store.read()
-        trials = self.study.get_trials(deepcopy=False)
-        told = slot < len(trials) and trials[slot].state.is_finished()
-        if told and (record is None or not record.finished):
+        if not self.is_finished(slot):
+            return None
+        if record is None or not record.finished:
             raise SearchError(
                 f"trial {slot} is finished in Optuna's storage, but its weights are gone",
                 where=store.folder,
                 hint="restore the folder, or delete it and the study in the storage to search anew",
             )
-        return record if told else None
+        return record
 
     def tell_progress(self) -> None:
         """One line on the terminal: how far the study is, if it got further since the last one."""
@@ -117,7 +128,7 @@ class OpenJob:
             if self.job.use_gpu and device_id() == "cpu":
                 self._without_gpu()
             self._ready_at = time.time()
-        started_at = psutil.Process().create_time()
+        started_at = process_started_at()
         return TrainingProcess(started_at, self._ready_at, self.job.threads, alone, signals)
 
     def _without_gpu(self) -> None:

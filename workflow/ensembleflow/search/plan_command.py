@@ -64,7 +64,9 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what jobs wait for (default: recorded, else measured: docs/benchmarks.md)")
+    group = parser.add_argument_group(
+        "what jobs wait for (default: recorded, else on the safe side of what was measured: docs/benchmarks.md)"
+    )
     group.add_argument("--launch-seconds", type=_seconds, metavar="S", help="from a free device to a job's process")
     group.add_argument("--start-seconds", type=_seconds, metavar="S", help="from a process's start to its first trial")
     group.add_argument("--jobs-per-second", type=_positive, metavar="R", help="that Snakemake submits")

@@ -109,12 +109,14 @@ class TrialRecord:
         state: `RUNNING`, `COMPLETE`, `PRUNED` or `FAIL`.
         reason: why it failed, else empty.
         stopped: the pruner has said to stop; only the model is still to be kept.
+        continued: the last epoch after which the pruner has let it go on.
         attempts: how often a process has taken it up since its last finished epoch.
         bracket: Hyperband's bracket, or None.
         hyperparameters: by name.
         epochs: the finished ones, in order.
         n_parameters: weights of the network, trained or not.
-        weights_sha256: of the model's weights after the last epoch.
+        weights_sha256: of the model's weights after the last epoch; empty before it is kept, and where a failed
+            trial's model could not be.
         seconds: where the time went.
         runs: the processes that worked on it, in order.
     """
@@ -123,6 +125,7 @@ class TrialRecord:
     state: str = "RUNNING"
     reason: str = ""
     stopped: bool = False
+    continued: int = 0
     attempts: int = 0
     bracket: int | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
@@ -164,26 +167,27 @@ class TrialStore:
 
     Args:
         folder: the trial's folder.
-        check: called before each write; raises when this process may no longer write.
+        check: to be called before each write; raises when this process may no longer write.
     """
 
     def __init__(self, folder: Path, check: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
-        self._check = check
+        self.check = check
         self.model_path = folder / "model.keras"
         self._record_path = folder / "record.json"
 
     def read(self) -> TrialRecord | None:
-        """The record, or None before the first attempt.
+        """The record, or None before the first attempt; the slot's lease must be held.
 
         Raises:
             ArtefactError: the record is damaged, or a file that it speaks of is gone.
         """
-        if not self._record_path.exists():
+        record = self.read_alone()
+        if record is None:
             return None
-        record = TrialRecord.from_dict(read_json(self._record_path, expected_keys=("slot", "state", "epochs")))
         needed = self.model_path if record.finished else self.checkpoint_path(len(record.epochs))
-        if record.epochs and not needed.exists():
+        has_weights = record.weights_sha256 if record.finished else record.epochs
+        if has_weights and not needed.exists():
             raise ArtefactError(
                 "a finished trial's weights are gone" if record.finished else "a trial's checkpoint is gone",
                 where=needed,
@@ -191,9 +195,19 @@ class TrialStore:
             )
         return record
 
+    def read_alone(self) -> TrialRecord | None:
+        """The record without a look at the weights, which another process may just be replacing.
+
+        Raises:
+            ArtefactError: the record is damaged.
+        """
+        if not self._record_path.exists():
+            return None
+        return TrialRecord.from_dict(read_json(self._record_path, expected_keys=("slot", "state", "epochs")))
+
     def write(self, record: TrialRecord) -> None:
         """Replace the record; older checkpoints go once the record no longer needs them."""
-        self._check()
+        self.check()
         write_json(self._record_path, record.to_dict())
         needed = None if record.finished else self.checkpoint_path(len(record.epochs))
         for path in self.folder.glob("epoch-*.npz"):

@@ -166,7 +166,7 @@ def _refused(url: URL, error: BaseException) -> SearchError:
     hint = "is the server running, and may this machine connect to it? Ports and firewalls are often closed on nodes"
     expected = "a server that answers"
     if _is_busy(error):
-        expected = "a connection to spare: each running job holds one"
+        expected = "a connection to spare: each process of a running job holds one"
         hint = "raise the server's max_connections, or put one proxy before it: ensembleflow storage-proxy"
     elif "permission denied" in lowered or "command denied" in lowered:
         expected = "a user who may make tables"

@@ -43,28 +43,37 @@ def open_storage(search_dir: str | Path, url: str | None = None) -> BaseStorage:
 def open_journal(path: Path) -> BaseStorage:
     """The journal file `path`, made with its folder where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = JournalFileOpenLock(str(path))
-    _drop_torn_line(path, lock)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=_MendingLock(path)))
 
 
-def _drop_torn_line(path: Path, lock: JournalFileOpenLock) -> None:
-    """Cut off a last line that a full disk or a power cut left unfinished; the next one would be glued to it."""
-    if _ends_whole(path):
-        return
-    lock.acquire()  # it may be a line that is just being written
-    try:
-        if not _ends_whole(path):
-            with open(path, "rb+") as file:
-                file.truncate(file.read().rfind(b"\n") + 1)
-            logger.warning("%s ended in an unfinished line, which was dropped", path)
-    finally:
-        lock.release()
+class _MendingLock(JournalFileOpenLock):
+    """The journal's lock, held only over whole lines.
+
+    A last line that a full disk, a kill or a power cut left unfinished is cut off before anything is appended: the
+    next line would be glued to it, and neither could be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def acquire(self) -> bool:
+        """Wait for the lock, then mend the journal."""
+        super().acquire()
+        try:
+            if not _ends_whole(self._path):
+                with open(self._path, "rb+") as file:
+                    file.truncate(file.read().rfind(b"\n") + 1)
+                logger.warning("%s ended in an unfinished line, which was dropped", self._path)
+        except BaseException:
+            self.release()
+            raise
+        return True
 
 
 def _ends_whole(path: Path) -> bool:
-    if not path.exists() or path.stat().st_size == 0:
-        return True
     with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
         file.seek(-1, os.SEEK_END)
         return file.read() == b"\n"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 import ensembleflow
 from ensembleflow.config import canonical_json
@@ -25,8 +26,10 @@ __all__ = [
     "bracket_of",
     "claim_slot",
     "count_states",
+    "make_trials",
     "open_storage",
     "open_study",
+    "rung_key",
     "should_stop",
     "study_name",
 ]
@@ -45,7 +48,10 @@ _PACKAGE_KEY = "ensembleflow:version"
 
 def study_name(plan: SearchPlan, dataset_checksum: str) -> str:
     """The name in Optuna's storage: trials whose results depend on other things lie in another study."""
-    return f"{plan.study}-{plan.fingerprint(dataset_checksum)}"
+    name = f"{plan.study}-{plan.fingerprint(dataset_checksum)}"
+    # A random search's trials do not depend on the metric, but what Optuna is told of them does.
+    told_apart = plan.search.algorithm == "random" and plan.search.metric != "error"
+    return f"{name}-{plan.search.metric}" if told_apart else name
 
 
 def open_study(storage: BaseStorage, plan: SearchPlan, dataset_checksum: str) -> optuna.Study:
@@ -138,8 +144,13 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def rung_key(rung: int) -> str:
+    """The attribute in which Optuna's pruner keeps a trial's value at a rung."""
+    return f"completed_rung_{rung}"
+
+
 def should_stop(study: optuna.Study, slot: int, rung: int | None) -> bool:
-    """Ask the pruner about a trial's last report; asked again, as after a kill, it answers alike.
+    """Ask the pruner about a trial's last report; asked again about the same rivals, it answers alike.
 
     Optuna's own `Trial.should_prune` notes that the rung is done, and then says no when asked again.
 
@@ -149,31 +160,55 @@ def should_stop(study: optuna.Study, slot: int, rung: int | None) -> bool:
         rung: the rung that the trial has just reached, or None between rungs.
     """
     trial = copy.deepcopy(study.get_trials(deepcopy=False)[slot])
-    trial.system_attrs.pop(f"completed_rung_{rung}", None)
+    if rung is not None and trial.system_attrs.pop(rung_key(rung), None) is not None:
+        study = copy.copy(study)
+        study._storage = _StorageBeforeRung(study._storage, trial)  # type: ignore[assignment]
     return bool(study.pruner.prune(study, trial))
+
+
+class _StorageBeforeRung:
+    """A study's storage in which one trial is as it was before its rung: it would count among its own rivals."""
+
+    def __init__(self, storage: BaseStorage, trial: FrozenTrial) -> None:
+        self._storage = storage
+        self._trial = trial
+
+    def get_all_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        trials = self._storage.get_all_trials(*arguments, **options)
+        return [self._trial if trial.number == self._trial.number else trial for trial in trials]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
 
 def claim_slot(study: optuna.Study, slot: int, lease_dir: Path) -> optuna.Trial:
     """Take a slot's trial, which the caller must hold the lease of.
 
-    Trials are made WAITING up to this slot, under a lease, so that their numbers are the slots and no two
-    jobs can make one too many. A trial found RUNNING was left by a dead process and is resumed as it is;
-    one found finished is returned as it is.
+    A trial found RUNNING was left by a dead process and is resumed as it is; one found finished is returned as it is.
     """
-    storage = study._storage  # Optuna has no public call to make trial number i or to claim it
-    trials = study.get_trials(deepcopy=False)
-    if len(trials) <= slot:
-        with Lease(lease_dir / "new-trials.lease"):
-            template = optuna.trial.create_trial(state=TrialState.WAITING)
-            for _ in range(len(study.get_trials(deepcopy=False)), slot + 1):
-                storage.create_new_trial(study._study_id, template_trial=template)
-        trials = study.get_trials(deepcopy=False)
-    frozen = trials[slot]
+    make_trials(study, slot + 1, lease_dir)
+    frozen = study.get_trials(deepcopy=False)[slot]
     if frozen.number != slot:
         raise SearchError("the study's trials are not numbered from 0", where=study.study_name, found=frozen.number)
     if frozen.state == TrialState.WAITING:
-        storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+        study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
     return optuna.trial.Trial(study, frozen._trial_id)
+
+
+def make_trials(
+    study: optuna.Study, n_trials: int, lease_dir: Path, finished: Mapping[int, FrozenTrial] | None = None
+) -> None:
+    """Make those of the first `n_trials` trials that the study does not have: WAITING, or as `finished` has them.
+
+    Under a lease, so that their numbers are the slots and no two jobs can make one too many.
+    """
+    if len(study.get_trials(deepcopy=False)) >= n_trials:
+        return
+    waiting = optuna.trial.create_trial(state=TrialState.WAITING)
+    with Lease(lease_dir / "new-trials.lease"):
+        for slot in range(len(study.get_trials(deepcopy=False)), n_trials):
+            # Optuna has no public call to make trial number i or to claim it
+            study._storage.create_new_trial(study._study_id, template_trial=(finished or {}).get(slot, waiting))
 
 
 def bracket_of(study: optuna.Study, slot: int) -> int | None:

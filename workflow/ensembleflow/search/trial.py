@@ -7,17 +7,17 @@ import math
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
 
 from ensembleflow.config import SearchConfig
 from ensembleflow.datasets import Dataset
-from ensembleflow.errors import EnsembleflowError, SearchError, StorageError
+from ensembleflow.errors import EnsembleflowError, StorageError
 from ensembleflow.models import (
     EpochResult,
     Hyperparameters,
@@ -34,10 +34,12 @@ from ensembleflow.models import (
     save_model,
     weights_sha256,
 )
+from ensembleflow.search.device_memory import is_out_of_memory
 from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
-from ensembleflow.search.space import distributions, suggest_hyperparameters
+from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.study import bracket_of, should_stop
+from ensembleflow.search.telling import finish_in_study, tell_record
 
 if TYPE_CHECKING:
     import keras
@@ -46,15 +48,14 @@ __all__ = [
     "MAX_ATTEMPTS",
     "DoesNotFitBesideOthersError",
     "TrainingProcess",
-    "finish_in_study",
     "rung_of",
     "train_trial",
 ]
 
 logger = logging.getLogger("ensembleflow.search")
 
-# A trial whose process was killed this often in the same epoch, and not by a signal to stop, is given up: most
-# likely the system kills it for its memory, and would do so for ever.
+# A trial whose process ended this often in the same epoch, and not by a signal to stop, is given up: most likely
+# the system kills it for its memory, and would do so for ever.
 MAX_ATTEMPTS = 5
 
 
@@ -126,12 +127,14 @@ def train_trial(
         DoesNotFitBesideOthersError: out of memory in a process that is not alone; the trial can be resumed.
     """
     record = store.read() or TrialRecord(slot=trial.number)
-    trial = _told_again(study, trial, record, search)
+    if record.hyperparameters and not record.finished:
+        tell_record(study, record, search)
+        trial = optuna.trial.Trial(study, trial._trial_id)  # the old one does not look at its storage again
     if not record.finished:
         store.folder.mkdir(parents=True, exist_ok=True)
         store.discard_leftovers()
         record = _Training(study, trial, store, record, search, seed, data, process).run()
-    finish_in_study(study, trial, record, search)
+    finish_in_study(study, record, search)
     return record
 
 
@@ -158,30 +161,56 @@ class _Training:
         """Train to the end; the finished record, which Optuna has still to be told of."""
         record = self.record
         try:
-            if record.attempts > MAX_ATTEMPTS:
-                raise _TrialFailedError(
-                    f"its process was killed {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: "
-                    "probably out of memory"
-                )
-            record.state, model = self._train()
-        except _TrialFailedError as failure:
-            record.state, model, record.reason = "FAIL", None, str(failure)
-            logger.warning("trial %d failed: %s", record.slot, failure)
+            record.state, model = self._end()
         except (EnsembleflowError, OSError, DoesNotFitBesideOthersError, KeyboardInterrupt, SystemExit):
             # A full disk, a lost database, Ctrl-C or SIGTERM is no fault of the trial, which must not be given
             # up for it.
             record.attempts -= 1
-            record.state = "RUNNING"
+            record.state, record.reason = "RUNNING", ""
             with suppress(StorageError):
                 self._write()
             raise
         with self.process.signals.postponed():
             record.ended_at = time.time()
-            if record.epochs:
+            if model is not None:
                 with self.seconds.measure("checkpoint"):
-                    self._keep(model or self._restored())
+                    self._keep(model)
             self._write()
         return record
+
+    def _end(self) -> tuple[str, keras.Model | None]:
+        """The state that the trial ends in, and the model that it leaves; None for a failed one that left none."""
+        record = self.record
+        try:
+            if record.attempts > MAX_ATTEMPTS:
+                raise _TrialFailedError(
+                    f"its process ended unexpectedly {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: "
+                    "perhaps out of memory"
+                )
+            with self._memory_watched():
+                state, model = self._train()
+                return state, model or self._restored()
+        except _TrialFailedError as failure:
+            record.reason = str(failure)
+            logger.warning("trial %d failed: %s", record.slot, failure)
+        try:
+            with self._memory_watched():
+                return "FAIL", self._restored() if record.epochs else None
+        except _TrialFailedError:
+            return "FAIL", None
+
+    @contextmanager
+    def _memory_watched(self) -> Iterator[None]:
+        """Tell a lack of memory, which is the trial's fault where no other one shares it, from other errors."""
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if not self.process.alone:
+                raise DoesNotFitBesideOthersError from error
+            told = str(error).partition("\n")[0][:200] or type(error).__name__
+            raise _TrialFailedError(f"out of memory in epoch {len(self.record.epochs) + 1}: {told}") from error
 
     def _begin(self) -> Hyperparameters:
         record, now = self.record, time.time()
@@ -218,35 +247,25 @@ class _Training:
 
     def _train(self) -> tuple[str, keras.Model | None]:
         """Train to the end: the state that the trial ends in, and its model unless the checkpoint is as good."""
-        import tensorflow as tf
-
         record, epoch = self.record, len(self.record.epochs)
-        try:
-            if record.stopped or self._stops():
-                return "PRUNED", None
-            with self.seconds.measure("build"):
-                trainer = self._trainer()
-                model, function = trainer.model, model_function(trainer.model)
-                train_images, train_labels = self.data.image_array("train"), self.data.labels("train")
-                valid_images, valid_labels = self.data.image_array("valid"), self.data.labels("valid")
-            record.n_parameters = model.count_params()
-            batch_size = prediction_batch_size(self.data.image_shape)
-            while epoch < self.search.max_epochs:
-                epoch, started_at = epoch + 1, time.time()
-                training = trainer.train_epoch(train_images, train_labels, (self.seed, record.slot, epoch))
-                with self.seconds.measure("valid"):
-                    metrics = classification_metrics(function.predict(valid_images, batch_size), valid_labels)
-                _refuse_divergence(epoch, training, metrics)
-                self._finish_epoch(model, epoch, started_at, training, metrics)
-                if self._stops():
-                    record.stopped = True
-                    self._write()  # asked once more after a kill, the pruner might know of more trials
-                    return "PRUNED", model
-        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-            if not self.process.alone:
-                raise DoesNotFitBesideOthersError from error
-            told = str(error).partition("\n")[0][:200] or type(error).__name__
-            raise _TrialFailedError(f"out of memory in epoch {epoch}: {told}") from error
+        if record.stopped or self._stops():
+            return "PRUNED", None
+        with self.seconds.measure("build"):
+            trainer = self._trainer()
+            model, function = trainer.model, model_function(trainer.model)
+            train_images, train_labels = self.data.image_array("train"), self.data.labels("train")
+            valid_images, valid_labels = self.data.image_array("valid"), self.data.labels("valid")
+        record.n_parameters = model.count_params()
+        batch_size = prediction_batch_size(self.data.image_shape)
+        while epoch < self.search.max_epochs:
+            epoch, started_at = epoch + 1, time.time()
+            training = trainer.train_epoch(train_images, train_labels, (self.seed, record.slot, epoch))
+            with self.seconds.measure("valid"):
+                metrics = classification_metrics(function.predict(valid_images, batch_size), valid_labels)
+            _refuse_divergence(epoch, training, metrics)
+            self._finish_epoch(model, epoch, started_at, training, metrics)
+            if self._stops():
+                return "PRUNED", model
         return "COMPLETE", model
 
     def _trainer(self) -> Trainer:
@@ -269,7 +288,9 @@ class _Training:
         return trainer
 
     def _restored(self) -> keras.Model:
-        return self._trainer().model
+        """The model as the last finished epoch left it."""
+        with self.seconds.measure("checkpoint"):
+            return self._trainer().model
 
     def _finish_epoch(
         self, model: keras.Model, epoch: int, started_at: float, training: EpochResult, metrics: dict[str, float]
@@ -280,6 +301,7 @@ class _Training:
         self.seconds.add("step", training.step_seconds)
         with self.process.signals.postponed():
             with self.seconds.measure("checkpoint"):
+                self.store.check()
                 save_checkpoint(model, self.store.checkpoint_path(epoch))
             with self.seconds.measure("storage"):
                 record.epochs.append(
@@ -303,12 +325,20 @@ class _Training:
         logger.info("trial %d epoch %d: %s %.4f", record.slot, epoch, name, metrics[name])
 
     def _stops(self) -> bool:
-        """Whether the pruner ends the trial here. One with all its epochs is complete: nothing is left to save."""
-        epochs = self.record.epochs
-        if not 0 < len(epochs) < self.search.max_epochs:
+        """Whether the pruner ends the trial here. One with all its epochs is complete: nothing is left to save.
+
+        Its answer is written down: asked again after a kill, it might know of more trials.
+        """
+        record = self.record
+        epoch = len(record.epochs)
+        if not 0 < epoch < self.search.max_epochs or record.epochs[-1].rung is None or record.continued == epoch:
             return False
         with self.seconds.measure("storage"):
-            return should_stop(self.study, self.record.slot, epochs[-1].rung)
+            record.stopped = should_stop(self.study, record.slot, record.epochs[-1].rung)
+            if not record.stopped:
+                record.continued = epoch
+            self._write()
+        return record.stopped
 
     def _keep(self, trained: keras.Model) -> None:
         """Save the last epoch's weights without the optimizer's state, which is twice their size."""
@@ -316,6 +346,7 @@ class _Training:
 
         model = keras.Model(trained.inputs, trained.outputs, name=trained.name)  # the same layers, uncompiled
         self.record.weights_sha256 = weights_sha256(model)
+        self.store.check()
         save_model(model, self.store.model_path)
 
 
@@ -324,45 +355,3 @@ def _refuse_divergence(epoch: int, training: EpochResult, metrics: dict[str, flo
         raise _TrialFailedError(f"diverged in epoch {epoch}: training loss {training.loss}")
     if not all(map(math.isfinite, metrics.values())):
         raise _TrialFailedError(f"diverged in epoch {epoch}: predictions are not finite")
-
-
-def _told_again(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, search: SearchConfig) -> optuna.Trial:
-    """The trial with all that its record knows and Optuna does not.
-
-    An epoch whose process died between the record and the report; everything where the study's storage is a new one.
-    """
-    unknown = record.hyperparameters.keys() - trial.params.keys()
-    for name, distribution in distributions(search.space).items():
-        if name in unknown:
-            value = distribution.to_internal_repr(record.hyperparameters[name])
-            study._storage.set_trial_param(trial._trial_id, name, value, distribution)
-    if unknown:
-        trial = optuna.trial.Trial(study, trial._trial_id)  # the old one does not look at its storage again
-    reported = study.get_trials(deepcopy=False)[record.slot].intermediate_values
-    for epoch in record.epochs:
-        if epoch.epoch not in reported:
-            trial.report(getattr(epoch, f"valid_{search.metric}"), step=epoch.epoch)
-    return trial
-
-
-def finish_in_study(study: optuna.Study, trial: optuna.Trial, record: TrialRecord, search: SearchConfig) -> None:
-    """Tell Optuna what the record says, unless it knows already.
-
-    Raises:
-        SearchError: Optuna knows something else.
-    """
-    state = TrialState[record.state]
-    known = study.get_trials(deepcopy=False)[record.slot].state
-    if known.is_finished():
-        if known != state:
-            raise SearchError(
-                f"trial {record.slot} ended twice",
-                where=study.study_name,
-                found=f"{known.name} in the journal",
-                expected=f"{state.name} as in its record",
-            )
-        return
-    if record.reason:
-        trial.set_user_attr("reason", record.reason)
-    value = None if state == TrialState.FAIL else getattr(record.epochs[-1], f"valid_{search.metric}")
-    study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ensembleflow.errors import SearchError
 from ensembleflow.io import read_csv
-from ensembleflow.search.accounting import Run, read_runs
+from ensembleflow.search.accounting import Run, merge_intervals, process_spans, read_runs
 
 __all__ = ["RecordedTrial", "Recording", "assume_recording", "read_recording"]
 
@@ -26,7 +26,8 @@ class RecordedTrial:
     Attributes:
         slot: its number.
         bracket: Hyperband's, or None.
-        before_seconds: from its start to its first epoch (sampling, building, tracing).
+        before_seconds: from its start to its first epoch (building, tracing). A model-based algorithm proposes its
+            hyperparameters before that, while the slot is claimed.
         epoch_seconds: from each epoch's start to the next one's; the last one's to its own end.
         values: the metric to minimise after each epoch.
         after_seconds: from its last epoch's end to its own (keeping the model, telling the study).
@@ -48,8 +49,8 @@ class Recording:
 
     Attributes:
         trials: by slot.
-        start_seconds: from a process's start to its first trial's (importing TensorFlow).
-        between_seconds: from one trial's end to the next one's start in the same process.
+        start_seconds: from a process's start to its first trial's (importing TensorFlow, the first proposal).
+        between_seconds: from one trial's end to the next one's start in the same process (the next proposal).
         launch_seconds: median time from a job's last trial to the next job's process on the same device (the
             scheduler and what it starts); None where no device had two jobs.
         origin: where the trials come from, in words.
@@ -172,13 +173,9 @@ def _overheads(runs: Sequence[Run]) -> tuple[float, float, float | None]:
     between = [
         max(0.0, after.started_at - before.ended_at) for own in by_process.values() for before, after in pairwise(own)
     ]
-    by_lane: dict[str, list[tuple[float, float]]] = {}
-    for process, own in by_process.items():
-        by_lane.setdefault(own[0].lane, []).append((process[2], max(run.ended_at for run in own)))
     launches = [
         after[0] - before[1]
-        for spans in by_lane.values()
-        for before, after in pairwise(sorted(spans))
-        if after[0] >= before[1]
+        for lane in {run.lane for run in runs}
+        for before, after in pairwise(merge_intervals(process_spans(run for run in runs if run.lane == lane)))
     ]
     return fmean(starts), fmean(between) if between else 0.0, median(launches) if launches else None

@@ -94,7 +94,7 @@ def simulate(
         n_devices: that run one job at a time each.
         limits: what the jobs wait for.
         study_name: of Optuna's study, on which the brackets depend.
-        recorded_algorithm: whose proposals' time is in the recorded trials already.
+        recorded_algorithm: whose proposals' time is in the recorded starts and pauses between trials already.
         concurrent_trials: that a job trains side by side; `source` must have been recorded alike.
     """
     return _Search(search, source, n_devices, limits, study_name, recorded_algorithm, concurrent_trials).run()
@@ -231,6 +231,9 @@ class _Search:
                 yield self.env.timeout(self.limits.between_seconds)
                 self.lost["starts"] += self.limits.between_seconds
             first = False
+            sampling = self._sampling_seconds(slot)
+            yield self.env.timeout(sampling)
+            self.lost["sampler"] += sampling
             started_at = self.env.now
             if not device.running:
                 device.running_since = started_at
@@ -244,9 +247,7 @@ class _Search:
     def _trial(self, slot: int) -> Events:
         trial = self.source.trial(slot)
         self.n_started += 1
-        sampling = self._sampling_seconds(slot)
-        self.lost["sampler"] += sampling
-        yield self.env.timeout(trial.before_seconds + sampling + self._storage_wait(self.limits.writes_per_trial))
+        yield self.env.timeout(trial.before_seconds + self._storage_wait(self.limits.writes_per_trial))
         bracket = self.rungs.bracket(slot) if self.rungs else 0
         for epoch, seconds in enumerate(trial.epoch_seconds, start=1):
             yield self.env.timeout(seconds)
@@ -263,7 +264,7 @@ class _Search:
         self.n_finished += 1
 
     def _sampling_seconds(self, slot: int) -> float:
-        """What proposing takes beyond the time that is in the recorded trial already."""
+        """What proposing takes beyond the time that is in the recorded starts and pauses already."""
         seconds = sampler_seconds(self.search.algorithm, self.n_finished)
         if self.recorded_algorithm == self.search.algorithm:
             seconds -= sampler_seconds(self.search.algorithm, min(slot, self.source.n_recorded))

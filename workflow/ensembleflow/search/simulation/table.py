@@ -85,7 +85,6 @@ def plan_rows(
 
 
 def _recorded_row(accounts: dict[str, Any]) -> dict[str, Any]:
-    held = accounts["time"]["all"]
     return {
         "source": "recorded",
         "n_devices": accounts["n_devices"],
@@ -97,7 +96,7 @@ def _recorded_row(accounts: dict[str, Any]) -> dict[str, Any]:
         "tail_seconds": accounts["idle_tail"]["seconds"],
         "tail_device_seconds": accounts["idle_tail"]["device_seconds"],
         "speed_up": accounts["speed_up"],
-        "job_device_hours": held / 3600,
+        "job_device_hours": accounts["held_seconds"] / 3600,
         "reserved_device_hours": accounts["duration_seconds"] * accounts["n_devices"] / 3600,
         "busy_trials": None,
     }

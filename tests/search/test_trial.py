@@ -1,0 +1,156 @@
+"""One trial's training, interrupted where a kill could hardly be aimed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import tensorflow as tf
+
+from ensembleflow.config import Config
+from ensembleflow.config.plan import model_id
+from ensembleflow.datasets import Dataset, open_dataset
+from ensembleflow.errors import SearchError
+from ensembleflow.search.device_memory import is_out_of_memory
+from ensembleflow.search.record import TrialRecord, TrialStore
+from ensembleflow.search.storage import open_storage
+from ensembleflow.search.study import bracket_of, claim_slot, open_study, rung_key, should_stop
+from ensembleflow.search.trial import DoesNotFitBesideOthersError, TrainingProcess, train_trial
+from slot_study import CHECKSUM, search_plan
+from small_search import search_config
+
+
+@pytest.fixture(scope="module")
+def data(digits: Path) -> Iterator[Dataset]:
+    with open_dataset(digits) as opened:
+        yield opened
+
+
+def study(folder: Path, config: Config) -> optuna.Study:
+    return open_study(open_storage(folder), search_plan(config), CHECKSUM)
+
+
+def train(
+    ours: optuna.Study,
+    slot: int,
+    config: Config,
+    data: Dataset,
+    folder: Path,
+    check: Callable[[], None] = lambda: None,
+    alone: bool = True,
+) -> TrialRecord:
+    store, process = TrialStore(folder / model_id(slot), check), TrainingProcess(time.time(), time.time(), alone=alone)
+    return train_trial(ours, claim_slot(ours, slot, folder), store, config.search, 0, data, process)
+
+
+def until(folder: Path, slot: int, reached: Callable[[dict], bool]) -> Callable[[], None]:
+    """A lease's check that fails from the moment on at which the slot's record has got so far."""
+    path = folder / model_id(slot) / "record.json"
+
+    def check() -> None:
+        if path.exists() and reached(json.loads(path.read_text())):
+            raise SearchError("another process took over")
+
+    return check
+
+
+def in_bracket(ours: optuna.Study, bracket: int, n_slots: int, folder: Path) -> list[int]:
+    return [slot for slot in range(n_slots) if claim_slot(ours, slot, folder) and bracket_of(ours, slot) == bracket]
+
+
+def test_a_trial_that_was_let_on_at_a_rung_is_not_judged_there_again_after_a_kill(
+    data: Dataset, tmp_path: Path
+) -> None:
+    config = search_config(algorithm="hyperband", n_trials=40, max_epochs=3, reduction_factor=3)
+    ours = study(tmp_path, config)
+    slot, *rivals = in_bracket(ours, 0, 40, tmp_path)
+    with pytest.raises(SearchError):
+        train(ours, slot, config, data, tmp_path, until(tmp_path, slot, lambda record: record["continued"] == 1))
+    for rival in rivals[:3]:  # all of them better
+        claim_slot(ours, rival, tmp_path).report(0.0, step=1)
+        should_stop(ours, rival, rung=0)
+    resumed = train(study(tmp_path, config), slot, config, data, tmp_path)
+    assert (resumed.state, len(resumed.epochs), len(resumed.runs)) == ("COMPLETE", 3, 2)
+
+
+def test_a_resumed_trial_in_a_new_storage_competes_at_the_rungs_that_it_had_passed(
+    data: Dataset, tmp_path: Path
+) -> None:
+    config = search_config(algorithm="hyperband", n_trials=40, max_epochs=5, reduction_factor=2)
+    old = study(tmp_path / "old", config)
+    slot = in_bracket(old, 0, 40, tmp_path)[0]
+    with pytest.raises(SearchError):
+        train(old, slot, config, data, tmp_path, until(tmp_path, slot, lambda record: record["continued"] == 2))
+    new = study(tmp_path / "new", config)
+    record = train(new, slot, config, data, tmp_path)
+    told = new.get_trials()[slot]
+    assert {key: value for key, value in told.system_attrs.items() if key.startswith("completed_rung")} == {
+        rung_key(rung): record.epochs[epoch - 1].valid_error for rung, epoch in enumerate((1, 2, 4))
+    }
+
+
+@pytest.mark.parametrize(("n_epochs", "file"), [(0, "epoch-0001.npz"), (2, "model.keras")])
+def test_who_lost_the_lease_writes_no_weights_either(n_epochs: int, file: str, data: Dataset, tmp_path: Path) -> None:
+    config = search_config(algorithm="random", n_trials=1, trials_per_job=1, max_epochs=2)
+    lost = until(tmp_path, 0, lambda record: len(record["epochs"]) == n_epochs)
+    with pytest.raises(SearchError, match="took over"):
+        train(study(tmp_path, config), 0, config, data, tmp_path, lost)
+    assert not (tmp_path / model_id(0) / file).exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        tf.errors.ResourceExhaustedError(None, None, "failed to allocate memory"),
+        tf.errors.InternalError(
+            None,
+            None,
+            "failed initializing StreamExecutor for CUDA device ordinal 0: INTERNAL: failed call to "
+            "cuDevicePrimaryCtxRetain: CUDA_ERROR_OUT_OF_MEMORY: out of memory; total memory reported: 25393692672",
+        ),
+        tf.errors.InternalError(None, None, "Failed to create cuBLAS handle: CUBLAS_STATUS_NOT_INITIALIZED"),
+        tf.errors.InternalError(None, None, "BLAS operation using StreamExecutor without BLAS support"),
+        tf.errors.InternalError(None, None, "Dst tensor is not initialized."),
+        tf.errors.UnknownError(None, None, "CUDNN_STATUS_ALLOC_FAILED in tensorflow/stream_executor/cuda/cuda_dnn.cc"),
+        tf.errors.UnknownError(None, None, "Could not create cudnn handle: CUDNN_STATUS_INTERNAL_ERROR"),
+        tf.errors.FailedPreconditionError(None, None, "DNN library initialization failed. Look at the errors above."),
+    ],
+)
+def test_what_a_full_device_says_is_known(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.InternalError(None, None, "ptxas exited with non-zero error code 65280"),
+        tf.errors.UnknownError(None, None, "JIT compilation failed."),
+        tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [64] vs. [32]"),
+        ValueError("out of memory"),
+    ],
+)
+def test_other_errors_are_not_taken_for_a_lack_of_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+def test_a_full_gpu_fails_a_trial_that_has_it_alone_and_leaves_one_beside_others_for_later(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+
+    monkeypatch.setattr("ensembleflow.search.trial.build_resnet", full)  # no test can fill a GPU everywhere
+    config = search_config(algorithm="random", n_trials=1, trials_per_job=1)
+    with pytest.raises(DoesNotFitBesideOthersError):
+        train(study(tmp_path, config), 0, config, data, tmp_path, alone=False)
+    record = TrialStore(tmp_path / model_id(0)).read()
+    assert record is not None
+    assert (record.state, record.attempts) == ("RUNNING", 0)
+    record = train(study(tmp_path, config), 0, config, data, tmp_path)
+    assert record.state == "FAIL"
+    assert record.reason.startswith("out of memory in epoch 1: CUDA_ERROR_OUT_OF_MEMORY")

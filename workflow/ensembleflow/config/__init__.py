@@ -1,5 +1,6 @@
 """The config: typed, documented key by key, refused when a key is unknown or a combination impossible."""
 
+from ensembleflow.config.budget import PRIMARY_COST, budget_name, budget_parts
 from ensembleflow.config.load import canonical_json, load_config, parse_config
 from ensembleflow.config.models import (
     AllocationConfig,
@@ -12,11 +13,11 @@ from ensembleflow.config.models import (
     SearchConfig,
     SelectionConfig,
     SpaceConfig,
-    budget_name,
     n_kept,
 )
 
 __all__ = [
+    "PRIMARY_COST",
     "AllocationConfig",
     "Config",
     "CostConfig",
@@ -28,6 +29,7 @@ __all__ = [
     "SelectionConfig",
     "SpaceConfig",
     "budget_name",
+    "budget_parts",
     "canonical_json",
     "load_config",
     "n_kept",

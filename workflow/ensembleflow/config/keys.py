@@ -11,7 +11,8 @@ from annotated_types import MinLen
 from pydantic.fields import FieldInfo
 
 from ensembleflow.config.base import Block
-from ensembleflow.config.models import Budget, Config
+from ensembleflow.config.budget import Budget
+from ensembleflow.config.models import Config
 
 __all__ = ["Key", "all_keys", "find_key"]
 

@@ -6,13 +6,12 @@ from these classes (`ensembleflow.config.render`).
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ensembleflow.config.base import Block, distinct
+from ensembleflow.config.budget import Budget
 from ensembleflow.config.dataset import DatasetConfig, SyntheticConfig
 from ensembleflow.config.resources import ResourcesConfig
 from ensembleflow.config.search import SearchConfig, SpaceConfig
@@ -30,29 +29,6 @@ __all__ = [
     "SelectionConfig",
     "SpaceConfig",
     "SyntheticConfig",
-    "budget_name",
-]
-
-
-def budget_name(value: object) -> str:
-    """The name of a budget in files and tables: `4x` for a multiple, `320` for seconds.
-
-    Raises:
-        ValueError: `value` is neither a positive number nor a positive number followed by `x`.
-    """
-    text = str(value).strip().lower()
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(x?)", text)
-    if isinstance(value, bool) or match is None or float(match[1]) <= 0:
-        raise ValueError("must be seconds (320) or a multiple of the median cost (4x), above 0")
-    return f"{Decimal(match[1]).normalize():f}{match[2]}"
-
-
-Budget = Annotated[
-    str,
-    BeforeValidator(budget_name),
-    WithJsonSchema(
-        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9]*\.?[0-9]*[xX]?$"}]}
-    ),
 ]
 
 

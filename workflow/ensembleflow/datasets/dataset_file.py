@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import create_hdf5, open_hdf5
+from ensembleflow.io import create_hdf5, map_array, open_hdf5
 
 __all__ = ["SPLITS", "Dataset", "open_dataset", "write_dataset"]
 
@@ -89,11 +89,7 @@ class Dataset:
         its deletion. Chunked or compressed images, which this package does not write, cannot be mapped: they come as
         the open file's `h5py.Dataset`, of which each part is read when it is asked for.
         """
-        stored = self._file[f"{split}/images"]
-        offset = stored.id.get_offset()
-        if offset is None:
-            return stored
-        return np.memmap(self._path, np.uint8, "r", offset, stored.shape)
+        return map_array(self._file[f"{split}/images"])
 
     def _read(self, key: str) -> np.ndarray:
         try:

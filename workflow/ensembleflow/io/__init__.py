@@ -1,7 +1,7 @@
 """Reading and writing: files appear whole or not at all, and broken ones are named."""
 
 from ensembleflow.io.atomic import atomic_directory, atomic_path, link_or_copy, write_csv, write_json
-from ensembleflow.io.hdf5 import create_hdf5, open_hdf5
+from ensembleflow.io.hdf5 import create_hdf5, map_array, open_hdf5
 from ensembleflow.io.idle import warn_of_other_work
 from ensembleflow.io.provenance import provenance, record_run
 from ensembleflow.io.read import read_csv, read_json
@@ -12,6 +12,7 @@ __all__ = [
     "atomic_path",
     "create_hdf5",
     "link_or_copy",
+    "map_array",
     "open_hdf5",
     "provenance",
     "read_csv",

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io.atomic import atomic_path
 from ensembleflow.io.read import remake_hint
 
-__all__ = ["create_hdf5", "open_hdf5"]
+__all__ = ["create_hdf5", "map_array", "open_hdf5"]
 
 
 @contextmanager
@@ -88,3 +89,15 @@ def open_hdf5(path: str | Path, schema: str, schema_version: int) -> Iterator[h5
                 hint=remake_hint(path),
             )
         yield file
+
+
+def map_array(stored: h5py.Dataset) -> Any:
+    """A stored array where it lies, to read parts of: a read-only map that outlives the open file.
+
+    Only the pages that are read take memory, in the system's cache, which all processes of a machine share. A chunked
+    or compressed array cannot be mapped: it comes as the `h5py.Dataset` that it is.
+    """
+    offset = stored.id.get_offset()
+    if offset is None or 0 in stored.shape:
+        return stored
+    return np.memmap(stored.file.filename, stored.dtype, "r", offset, stored.shape)

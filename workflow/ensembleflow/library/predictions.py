@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import atomic_directory, create_hdf5, open_hdf5
+from ensembleflow.io import atomic_directory, create_hdf5, map_array, open_hdf5
 from ensembleflow.library.ranking import kept_models
 from ensembleflow.models import (
     configure_tensorflow,
@@ -25,7 +27,7 @@ from ensembleflow.models import (
     weights_sha256,
 )
 
-__all__ = ["Predictions", "cache_predictions", "open_predictions"]
+__all__ = ["FileSource", "Predictions", "cache_predictions", "open_predictions"]
 
 SCHEMA, SCHEMA_VERSION = "predictions", 1
 SPLITS = ("valid", "test")
@@ -37,30 +39,84 @@ class Predictions:
     """An open cache.
 
     Attributes:
+        path: of the file.
         study: the study's name.
         models: the kept models' ids, in rank order.
         class_names: the classes' names.
         dataset_checksum: of the dataset that was predicted.
+        n_classes: classes.
+        has_every_class: whether all class probabilities are cached, or the true class's only.
     """
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
+        self.path = Path(file.filename)
         self.study = str(file.attrs["study"])
         self.models: list[str] = [str(model) for model in file["models"].asstr()[...]]
         self.class_names: list[str] = [str(name) for name in file.attrs["class_names"]]
         self.dataset_checksum = str(file.attrs["dataset_checksum"])
+        self.n_classes = len(self.class_names)
+        self.has_every_class = all("probabilities" in file[split] for split in SPLITS)
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         """The true classes of `valid` or `test`, int64 (samples,)."""
-        return np.asarray(self._file[split]["labels"][...])
+        return np.asarray(self._file[split]["labels"][...], dtype=np.int64)
 
-    def probabilities(self, split: str) -> npt.NDArray[np.float32]:
-        """All class probabilities, float32 (models, samples, classes), read whole."""
-        return np.asarray(self._file[split]["probabilities"][...])
+    def probabilities(self, split: str) -> npt.NDArray[Any]:
+        """All class probabilities, float32 or float16 (models, samples, classes): mapped, read where they are used."""
+        return map_array(self._file[split]["probabilities"])
 
-    def true_class_probability(self, split: str) -> npt.NDArray[np.float32]:
-        """The true class's probabilities, float32 (models, samples): all that the cross-entropy needs."""
-        return np.asarray(self._file[split]["true_class_probability"][...])
+    def true_class_probability(self, split: str) -> npt.NDArray[Any]:
+        """The true class's probabilities (models, samples), mapped: all that the cross-entropy needs."""
+        return map_array(self._file[split]["true_class_probability"])
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A split of a cache, for whoever sums over it: it is opened where it is read.
+
+    Args:
+        path: the cache.
+        split: `valid` or `test`.
+        every_class: read all class probabilities rather than the true class's.
+    """
+
+    path: Path
+    split: str
+    every_class: bool
+
+    @cached_property
+    def _arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], int]:
+        with open_predictions(self.path) as predictions:
+            values = (predictions.probabilities if self.every_class else predictions.true_class_probability)(self.split)
+            return values, predictions.labels(self.split), predictions.n_classes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "split": self.split, "every_class": self.every_class}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of the split."""
+        return len(self._arrays[1])
+
+    @property
+    def n_classes(self) -> int:
+        """Classes."""
+        return self._arrays[2]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """What one sample of all models takes."""
+        values = self._arrays[0]
+        return values.nbytes // max(1, values.shape[1])
+
+    def read(self, start: int, stop: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Stored probabilities (models, samples[, classes]), copied into memory, and labels (samples,)."""
+        values, labels, _ = self._arrays
+        return np.array(values[:, start:stop]), labels[start:stop]
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """From cached predictions and costs to the best ensemble within each budget."""
 
-from ensembleflow.selection.candidates import CachedPredictions
-from ensembleflow.selection.greedy import ForwardResult, Run, SmobfResult, Step, forward_greedy, smobf
+from ensembleflow.selection.candidates import Candidates, read_candidates
+from ensembleflow.selection.greedy import Run, Step
 from ensembleflow.selection.pareto import pareto_front
+from ensembleflow.selection.smobf import ForwardResult, SmobfResult, forward_greedy, smobf, smobf_budgets
 from ensembleflow.selection.tables import collect_ensembles, select_ensemble
 
 __all__ = [
-    "CachedPredictions",
+    "Candidates",
     "ForwardResult",
     "Run",
     "SmobfResult",
@@ -14,6 +15,8 @@ __all__ = [
     "collect_ensembles",
     "forward_greedy",
     "pareto_front",
+    "read_candidates",
     "select_ensemble",
     "smobf",
+    "smobf_budgets",
 ]

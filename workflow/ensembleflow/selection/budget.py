@@ -1,53 +1,89 @@
-"""The budget in seconds, and the exact sum of the members' costs held against it."""
+"""Budgets in the units of any cost column, and the exact sums of the members' costs held against them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.config import budget_name
+from ensembleflow.config import PRIMARY_COST, budget_name, budget_parts
 from ensembleflow.errors import SelectionError
 
-__all__ = ["Spending", "budget_in_seconds", "named_budget"]
+__all__ = ["BudgetLike", "Spending", "budget_limits", "named_budget"]
 
 FloatArray = npt.NDArray[np.float64]
+
+BudgetLike = float | str | Mapping[str, float | str] | None
 
 # Sums of costs this close to the budget are added exactly: a budget of 3x holds three models of cost x.
 _NEAR = 1e-9
 
 
-def budget_in_seconds(budget: float | str | None, costs: FloatArray) -> float:
-    """A budget in seconds; infinity for None.
+def budget_limits(budget: BudgetLike, costs: Mapping[str, FloatArray]) -> dict[str, float]:
+    """The most that each cost column's sum may be.
 
     Args:
-        budget: seconds (a number, or text such as `320`), or a multiple of the median of `costs` (`4x`).
-        costs: seconds (models,).
+        budget: seconds (a number, or text such as `320`); a multiple of the median of the costs (`4x`); the same of
+            other columns, several at once (`4x,parameter_bytes=2x`, or a mapping from column to number or text); or
+            None for no budget.
+        costs: by column, (models,) each; `cost_seconds` is the one that a bare amount means.
+
+    Returns:
+        By column, in the column's unit; empty without a budget.
 
     Raises:
-        SelectionError: it is neither, or not above 0.
+        SelectionError: an amount is not above 0, or a column is not there.
     """
     if budget is None:
-        return math.inf
-    if isinstance(budget, str):
-        name = named_budget(budget)
-        seconds = float(name.removesuffix("x")) * (float(np.median(costs)) if name.endswith("x") else 1.0)
+        return {}
+    if isinstance(budget, Mapping):
+        amounts = {str(column): amount for column, amount in budget.items()}
+    elif isinstance(budget, str):
+        amounts = dict(_parts(budget))
     else:
-        seconds = math.nan if isinstance(budget, bool) else float(budget)
-    if not seconds > 0:
-        raise _not_a_budget(budget)
-    return seconds
+        amounts = {PRIMARY_COST: budget}
+    limits = {}
+    for column, amount in amounts.items():
+        if column not in costs:
+            raise SelectionError(
+                "the budget names a cost that is not there",
+                found=column,
+                expected=f"one of {', '.join(costs)}",
+                hint="a budget may name any column of numbers of costs.csv",
+            )
+        limit = _limit(amount, costs[column])
+        if not limit > 0:
+            raise _not_a_budget(budget)
+        limits[column] = limit
+    return limits
+
+
+def _limit(amount: float | str, costs: FloatArray) -> float:
+    if isinstance(amount, str):
+        (column, text), *others = _parts(amount)
+        if column != PRIMARY_COST or others:
+            raise _not_a_budget(amount)
+        return float(text.removesuffix("x")) * (float(np.median(costs)) if text.endswith("x") else 1.0)
+    return math.nan if isinstance(amount, bool) else float(amount)
 
 
 def named_budget(budget: str) -> str:
-    """A budget's name in files and tables, such as `4x` or `320`.
+    """A budget's name in files and tables, such as `4x`, `320` or `4x,parameter_bytes=2x`.
 
     Raises:
-        SelectionError: it is neither seconds nor a multiple, or not above 0.
+        SelectionError: it is no budget.
     """
     try:
         return budget_name(budget)
+    except ValueError:
+        raise _not_a_budget(budget) from None
+
+
+def _parts(budget: str) -> list[tuple[str, str]]:
+    try:
+        return budget_parts(budget)
     except ValueError:
         raise _not_a_budget(budget) from None
 
@@ -56,38 +92,49 @@ def _not_a_budget(budget: object) -> SelectionError:
     return SelectionError(
         "the budget is not a cost",
         found=repr(budget),
-        expected="seconds (320) or a multiple of the median cost (4x), above 0",
+        expected="seconds (320), a multiple of the median cost (4x), or either of a named column "
+        "(parameter_bytes=2x), above 0",
     )
 
 
 class Spending:
-    """The summed cost of the members, correctly rounded whatever their order.
+    """The members' summed costs, correctly rounded whatever their order, and what of the budget they are.
 
     Args:
-        costs: seconds (models,).
-        budget_seconds: the most that the sum may be.
+        costs: by column, (models,) each.
+        limits: by column; columns without a limit are not held against anything.
     """
 
-    def __init__(self, costs: FloatArray, budget_seconds: float) -> None:
-        self._costs = costs
-        self._budget_seconds = budget_seconds
-        self._members: list[float] = []
+    def __init__(self, costs: Mapping[str, FloatArray], limits: Mapping[str, float]) -> None:
+        self._costs = np.stack([costs[column] for column in limits]) if limits else np.empty((0, 0))
+        self._limits = np.array(list(limits.values()))
+        self._seconds = costs[PRIMARY_COST]
+        self._members: list[int] = []
+        self._spent = np.zeros(len(self._limits))
         self.seconds = 0.0
 
     def add(self, model: int) -> None:
-        """Spend a model's cost."""
-        self._members.append(float(self._costs[model]))
-        self.seconds = math.fsum(self._members)
+        """Spend a model's costs."""
+        self._members.append(model)
+        self.seconds = math.fsum(self._seconds[self._members])
+        self._spent = np.array([math.fsum(row[self._members]) for row in self._costs])
 
-    def seconds_with(self, candidates: npt.NDArray[np.intp]) -> FloatArray:
-        """The sum after adding each candidate alone: float64 (candidates,)."""
-        totals = self.seconds + self._costs[candidates]
-        if math.isfinite(self._budget_seconds):
-            near = np.abs(totals - self._budget_seconds) <= _NEAR * self._budget_seconds
-            for position in np.flatnonzero(near):
-                totals[position] = math.fsum([*self._members, self._costs[candidates[position]]])
-        return totals
+    def fits(self, candidates: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Whether each candidate can be added within every limit: (candidates,)."""
+        fits = np.ones(len(candidates), dtype=np.bool_)
+        for row, spent, limit in zip(self._costs, self._spent, self._limits, strict=True):
+            totals = spent + row[candidates]
+            within = totals <= limit
+            for place in np.flatnonzero(np.abs(totals - limit) <= _NEAR * limit):
+                within[place] = math.fsum([*row[self._members], row[candidates[place]]]) <= limit
+            fits &= within
+        return fits
 
-    def shares_with(self, totals: FloatArray) -> FloatArray:
-        """C_a of equation 2: sums of costs as shares of the budget; 0 without a budget."""
-        return totals / self._budget_seconds
+    def shares(self, candidates: npt.NDArray[np.intp]) -> FloatArray:
+        """C_a of equation 2 after adding each candidate: the sum of costs as a share of the budget (candidates,).
+
+        Of several budgets the share of the fullest; 0 without a budget.
+        """
+        if not len(self._limits):
+            return np.zeros(len(candidates))
+        return ((self._spent[:, None] + self._costs[:, candidates]) / self._limits[:, None]).max(axis=0)

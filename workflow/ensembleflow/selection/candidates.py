@@ -1,129 +1,146 @@
-"""What a selection chooses from: cached validation predictions, costs, and which models are usable."""
+"""What a selection chooses from: stored validation probabilities, costs, and which models are usable."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.config import PRIMARY_COST
 from ensembleflow.errors import SelectionError
+from ensembleflow.library import FileSource, Predictions
 from ensembleflow.models.metrics import METRICS, Metric
+from ensembleflow.selection.checks import Ranges, diverged_models, read_ranges
+from ensembleflow.selection.evaluation import Evaluator, ThreadWorkers, Workers
+from ensembleflow.selection.partition import MemorySource, Source, partitions_of
 
-__all__ = ["CachedPredictions", "Candidates", "read_candidates"]
+__all__ = ["Candidates", "CostsLike", "ProbabilitiesLike", "read_candidates"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# A model whose probabilities vary less than this over all samples ignores its input: it has diverged.
-_CONSTANT_WITHIN = 1e-6
-# Probabilities this far outside 0 … 1 are no rounding of a softmax.
-_OUTSIDE_BY = 1e-3
+CostsLike = npt.ArrayLike | Mapping[str, npt.ArrayLike] | None
 
 
-@runtime_checkable
-class CachedPredictions(Protocol):
-    """An opened `predictions.h5` (`ensembleflow.library.open_predictions`)."""
-
-    @property
-    def models(self) -> Sequence[str]:
-        """The models' ids."""
-
-    @property
-    def study(self) -> str:
-        """The study's name."""
-
-    def labels(self, split: str) -> IntArray:
-        """Labels of `valid` or `test`: (samples,)."""
-
-    def probabilities(self, split: str) -> npt.NDArray[np.floating[Any]]:
-        """Class probabilities: (models, samples, classes)."""
-
-    def true_class_probability(self, split: str) -> npt.NDArray[np.floating[Any]]:
-        """The true class's probability: (models, samples)."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
-    """The validation predictions that a loss needs, and the models that may be chosen.
+    """Checked predictions and costs: what all methods choose from, and whose losses they share.
 
     Attributes:
         metric: the loss.
-        probabilities: (models, samples, classes), or the true class's (models, samples).
-        labels: int64 (samples,).
-        costs: seconds (models,).
+        source: where the probabilities are.
+        cost_columns: by column, float64 (models,) each; `cost_seconds` is among them.
         names: what a message calls each model.
         tie_ranks: order of the models' ids, the last tie-break: int (models,).
         usable: indices of the models that may be chosen, ascending.
         dropped: index to reason of the others.
+        make_workers: who sums over the samples; threads of this process unless said otherwise.
     """
 
     metric: Metric
-    probabilities: npt.NDArray[np.floating[Any]]
-    labels: IntArray
-    costs: FloatArray
+    source: Source
+    cost_columns: dict[str, FloatArray]
     names: list[str]
     tie_ranks: npt.NDArray[np.intp]
     usable: npt.NDArray[np.intp]
     dropped: dict[int, str]
+    make_workers: Callable[[Source, str], Workers]
+
+    @property
+    def costs(self) -> FloatArray:
+        """Seconds (models,)."""
+        return self.cost_columns[PRIMARY_COST]
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """The losses of ensembles, computed once each."""
+        workers = self.make_workers(self.source, self.metric.name)
+        return Evaluator(workers, self.metric, self.usable, self.tie_ranks, self.source.n_samples)
+
+
+ProbabilitiesLike = npt.ArrayLike | Predictions | Candidates
+
+
+def _one_thread(source: Source, loss: str) -> Workers:
+    return ThreadWorkers(partitions_of(source, loss, 1))
 
 
 def read_candidates(
-    probabilities: npt.ArrayLike | CachedPredictions,
+    probabilities: ProbabilitiesLike,
     labels: npt.ArrayLike | None,
-    costs: npt.ArrayLike | None,
+    costs: CostsLike,
     loss: str,
+    make_workers: Callable[[Source, str], Workers] = _one_thread,
 ) -> Candidates:
-    """Check the inputs of a selection and drop the models that cannot be averaged.
+    """Check the inputs of a selection and drop the models that have diverged.
 
     Of a cache, losses that need only the true class read (model, sample), and a hundredth of the data.
 
     Args:
-        probabilities: (models, samples, classes), or an opened cache, whose validation split is used.
+        probabilities: (models, samples, classes), or an opened cache, whose validation split is used. Candidates that
+            were read before are given back as they are.
         labels: (samples,); may be None for a cache, which has them.
-        costs: seconds (models,); None counts every model as 0.
+        costs: seconds (models,), or columns of costs by name, `cost_seconds` among them; None counts every model as 0.
         loss: a name of `METRICS`.
+        make_workers: who sums over the samples, from the source and the loss.
 
     Raises:
         SelectionError: an array's shape or values are wrong, or no model is usable.
     """
     if loss not in METRICS:
         raise SelectionError("unknown loss", found=loss, expected=", ".join(METRICS))
+    if isinstance(probabilities, Candidates):
+        if probabilities.metric.name != loss:
+            raise SelectionError("these candidates were read for another loss", found=probabilities.metric.name)
+        return probabilities
     metric = METRICS[loss]
-    if isinstance(probabilities, CachedPredictions):
+    if isinstance(probabilities, Predictions):
         names = list(probabilities.models)
         tie_ranks = np.argsort(np.argsort(names, kind="stable"))
-        truth = probabilities.labels("valid")
-        if labels is not None and not np.array_equal(np.asarray(labels), truth):
-            raise SelectionError(
-                "the labels are not those of the cached validation split",
-                hint="pass labels=None with a cache: it has its own",
-            )
-        if metric.needs_all_classes:
-            values = _float_array(probabilities.probabilities("valid"))
-            truth = _check_labels(truth, values)
-            reasons = _unusable(values, truth)
-        else:
-            values = probabilities.true_class_probability("valid")
-            reasons = _unusable_by_true_class(values, truth, probabilities)
+        source: Source = _cached_source(probabilities, labels, metric)
+        checked = source
     else:
         full = _float_array(probabilities)
-        truth = _check_labels(labels, full)
+        truth = _check_labels(labels, full.shape[1], full.shape[2])
         names, tie_ranks = [f"model {index}" for index in range(len(full))], np.arange(len(full))
-        reasons = _unusable(full, truth)
+        checked = MemorySource(full, truth, full.shape[2])
         values = full if metric.needs_all_classes else full[:, np.arange(len(truth)), truth]
-    usable = np.array([index for index in range(len(names)) if index not in reasons], dtype=np.intp)
+        source = MemorySource(np.ascontiguousarray(values), truth, full.shape[2])
+    ranges = read_ranges(checked, len(names))
+    dropped = diverged_models(ranges, names)
+    dropped |= _constant_models(ranges, dropped, checked, probabilities)
+    usable = np.array([index for index in range(len(names)) if index not in dropped], dtype=np.intp)
     if len(usable) == 0:
         raise SelectionError(
             "no model has usable predictions",
-            found="; ".join(f"{names[index]}: {reason}" for index, reason in reasons.items()) or "no model",
+            found="; ".join(f"{names[index]}: {reason}" for index, reason in dropped.items()) or "an empty library",
             hint="train longer or with a lower learning rate: these models have diverged",
         )
-    return Candidates(
-        metric, np.ascontiguousarray(values), truth, _check_costs(costs, names), names, tie_ranks, usable, reasons
-    )
+    columns = _check_costs(costs, names)
+    return Candidates(metric, source, columns, names, tie_ranks, usable, dict(sorted(dropped.items())), make_workers)
+
+
+def _cached_source(predictions: Predictions, labels: npt.ArrayLike | None, metric: Metric) -> FileSource:
+    truth = predictions.labels("valid")
+    if labels is not None and not np.array_equal(np.asarray(labels), truth):
+        raise SelectionError(
+            "the labels are not those of the cached validation split",
+            hint="pass labels=None with a cache: it has its own",
+        )
+    if metric.needs_all_classes and not predictions.has_every_class:
+        raise SelectionError(
+            "the loss needs the probabilities of every class, and the cache holds the true class's only",
+            where=predictions.path,
+            found=metric.name,
+            expected="cross_entropy",
+            hint="cache every class, or select by cross-entropy",
+        )
+    _check_labels(truth, len(truth), predictions.n_classes)
+    return FileSource(predictions.path, "valid", metric.needs_all_classes)
 
 
 def _float_array(probabilities: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
@@ -132,77 +149,75 @@ def _float_array(probabilities: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
         raise SelectionError(
             "the probabilities have the wrong shape", found=array.shape, expected="(models, samples, classes)"
         )
-    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+    return np.ascontiguousarray(array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64))
 
 
-def _check_labels(labels: npt.ArrayLike | None, probabilities: npt.NDArray[Any]) -> IntArray:
-    _, n_samples, n_classes = probabilities.shape
+def _check_labels(labels: npt.ArrayLike | None, n_samples: int, n_classes: int) -> IntArray:
     given = np.asarray([] if labels is None else labels)
     if given.shape != (n_samples,):
         raise SelectionError("the labels do not match the probabilities", found=given.shape, expected=(n_samples,))
     with np.errstate(invalid="ignore"):
         truth = given.astype(np.int64)
-    if (truth != given).any() or truth.min() < 0 or truth.max() >= n_classes:
+    wrong = np.flatnonzero((truth != given) | (truth < 0) | (truth >= n_classes))
+    if len(wrong):
         raise SelectionError(
             "a label is not a class",
-            found=f"{given.min()} … {given.max()}",
+            where=f"sample {wrong[0]}",
+            found=given[wrong[0]],
             expected=f"integers in 0 … {n_classes - 1}",
         )
     return truth
 
 
-def _check_costs(costs: npt.ArrayLike | None, names: Sequence[str]) -> FloatArray:
+def _check_costs(costs: CostsLike, names: Sequence[str]) -> dict[str, FloatArray]:
     if costs is None:
-        return np.zeros(len(names))
-    seconds = np.array(costs, dtype=np.float64)
-    if seconds.shape != (len(names),):
-        raise SelectionError("the costs do not match the models", found=seconds.shape, expected=(len(names),))
-    for name, cost in zip(names, seconds, strict=True):
-        if not (np.isfinite(cost) and cost >= 0):
-            raise SelectionError("a cost is not a time", where=name, found=cost, expected="seconds, 0 or more")
-    return seconds
+        return {PRIMARY_COST: np.zeros(len(names))}
+    columns = costs if isinstance(costs, Mapping) else {PRIMARY_COST: costs}
+    if PRIMARY_COST not in columns:
+        raise SelectionError("the costs have no column for the time", found=", ".join(columns), expected=PRIMARY_COST)
+    checked = {}
+    for column, given in columns.items():
+        values = np.array(given, dtype=np.float64)
+        if values.shape != (len(names),):
+            raise SelectionError(
+                "the costs do not match the models", where=column, found=values.shape, expected=(len(names),)
+            )
+        for name, cost in zip(names, values, strict=True):
+            if not (np.isfinite(cost) and cost > 0):
+                raise SelectionError(
+                    "a cost is not above 0",
+                    where=f"{name}, {column}",
+                    found=cost,
+                    expected="a number above 0" if column != PRIMARY_COST else "seconds, above 0",
+                )
+        checked[column] = values
+    return checked
 
 
-def _unusable(probabilities: npt.NDArray[np.floating[Any]], labels: IntArray) -> dict[int, str]:
-    """Index to reason of the models whose (samples, classes) predictions cannot be averaged."""
-    reasons = {index: reason for index, matrix in enumerate(probabilities) if (reason := _bad_values(matrix))}
-    constant = [index not in reasons and _is_constant(matrix) for index, matrix in enumerate(probabilities)]
-    return _with_constant_ones(reasons, constant, labels)
-
-
-def _unusable_by_true_class(
-    true_class: npt.NDArray[np.floating[Any]], labels: IntArray, predictions: CachedPredictions
+def _constant_models(
+    ranges: Ranges, dropped: Mapping[int, str], source: Source, probabilities: ProbabilitiesLike
 ) -> dict[int, str]:
-    reasons = {index: reason for index, row in enumerate(true_class) if (reason := _bad_values(row))}
-    # Constant rows are constant for each true class too; only where that holds are all classes read.
-    groups = [labels == label for label in np.unique(labels)]
-    suspects = [
-        index not in reasons and all(np.ptp(row[group]) <= _CONSTANT_WITHIN for group in groups)
-        for index, row in enumerate(true_class)
-    ]
-    if any(suspects):
-        full = predictions.probabilities("valid")
-        suspects = [suspect and _is_constant(full[index]) for index, suspect in enumerate(suspects)]
-    return _with_constant_ones(reasons, suspects, labels)
+    """Index to reason of models that give every sample the same, unless nothing else is left or has one label."""
+    n_models = len(ranges.first_not_finite)
+    suspects = [index for index in range(n_models) if index not in dropped and ranges.constant(index)]
+    # True classes' probabilities are constant for each label too; only where they are is every class read.
+    if suspects and isinstance(probabilities, Predictions) and probabilities.has_every_class:
+        every_class = probabilities.probabilities("valid")
+        suspects = [
+            index
+            for index in suspects
+            if read_ranges(
+                MemorySource(
+                    every_class[index : index + 1], np.empty(every_class.shape[1], np.int64), source.n_classes
+                ),
+                1,
+            ).constant(0)
+        ]
+    if len(suspects) == n_models - len(dropped) or _one_label(source):
+        return {}
+    return dict.fromkeys(suspects, "the same probabilities for every sample")
 
 
-def _with_constant_ones(reasons: dict[int, str], constant: Sequence[bool], labels: IntArray) -> dict[int, str]:
-    """Add the constant models, unless nothing else is left or all samples have one label anyway."""
-    rest = [is_constant for index, is_constant in enumerate(constant) if index not in reasons]
-    if all(rest) or labels.min() == labels.max():
-        return reasons
-    reason = "the same probabilities for every sample"
-    reasons = reasons | {index: reason for index, is_constant in enumerate(constant) if is_constant}
-    return dict(sorted(reasons.items()))
-
-
-def _bad_values(values: npt.NDArray[np.floating[Any]]) -> str:
-    if not np.isfinite(values).all():
-        return "probabilities that are not finite"
-    if values.min() < -_OUTSIDE_BY or values.max() > 1 + _OUTSIDE_BY:
-        return "probabilities outside 0 … 1"
-    return ""
-
-
-def _is_constant(matrix: npt.NDArray[np.floating[Any]]) -> bool:
-    return bool((np.ptp(matrix, axis=0) <= _CONSTANT_WITHIN).all())
+def _one_label(source: Source) -> bool:
+    _, labels = source.read(0, min(source.n_samples, 2**16))
+    return bool(len(labels) == source.n_samples and labels.min() == labels.max())

@@ -1,28 +1,29 @@
-"""SMOBF and forward greedy: ensembles that grow by the best next model (the paper, section 2.1)."""
+"""Greedy runs: ensembles that grow by the best next model, many of them side by side over the same data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.errors import SelectionError
-from ensembleflow.selection.budget import Spending, budget_in_seconds
-from ensembleflow.selection.candidates import CachedPredictions, Candidates, read_candidates
-from ensembleflow.selection.losses import GrowingEnsemble
+from ensembleflow.selection.budget import Spending
+from ensembleflow.selection.candidates import Candidates
 
-__all__ = ["ForwardResult", "Run", "SmobfResult", "Step", "forward_greedy", "smobf"]
+__all__ = ["TIED_WITHIN", "GreedyRun", "Run", "Step", "best_place", "grow"]
 
-# A score must fall by more than this: less is rounding, such as that of averaging equal models.
-_SMALLEST_GAIN = 1e-12
+FloatArray = npt.NDArray[np.float64]
+PlaceArray = npt.NDArray[np.intp]
+
+TIED_WITHIN = 1e-12
+"""Losses and scores closer than this are equal: less is rounding, such as that of averaging equal models."""
 
 _N_RUNNERS_UP = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of a run, or the row that says why it stopped.
 
@@ -32,8 +33,10 @@ class Step:
         loss: validation loss of the ensemble after this step.
         cost: its summed cost in seconds.
         score: equation 2.
-        runners_up: the next three models and their scores; on the last row the three best that were refused.
-        n_over_budget: models left out of this step because the ensemble would exceed the budget.
+        tried: the models that were tried, ascending.
+        scores: the score with each of them.
+        tie_ranks: of the models that were tried: of equal scores the lower is told first.
+        over_budget: models left out of this step because the ensemble would exceed the budget.
         stop_reason: empty but for the last row.
     """
 
@@ -42,17 +45,36 @@ class Step:
     loss: float
     cost: float
     score: float
-    runners_up: tuple[tuple[int, float], ...]
-    n_over_budget: int
+    tried: PlaceArray
+    scores: FloatArray
+    tie_ranks: PlaceArray
+    over_budget: PlaceArray
     stop_reason: str = ""
 
+    @property
+    def runners_up(self) -> tuple[tuple[int, float], ...]:
+        """The next three models and their scores; on the last row the three best that were refused."""
+        order = np.lexsort((self.tie_ranks, self.scores))
+        others = [place for place in order[: _N_RUNNERS_UP + 1] if self.tried[place] != self.model]
+        return tuple((int(self.tried[place]), float(self.scores[place])) for place in others[:_N_RUNNERS_UP])
 
-@dataclass(frozen=True)
+    @property
+    def no_gain(self) -> PlaceArray:
+        """The models tried that would not have improved on the step's ensemble: on the last row all of them."""
+        return self.tried[self.tried != self.model] if self.model is not None else self.tried
+
+    @property
+    def n_over_budget(self) -> int:
+        """How many models were left out because of the budget."""
+        return len(self.over_budget)
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One greedy run.
+    """One way to an ensemble.
 
     Attributes:
-        method: `smobf`, `forward_greedy` or `best_single`.
+        method: `smobf`, `forward_greedy`, `best_single` or another of `ensembleflow.selection.methods`.
         weight: w of equation 2; None where no weight led to the members.
         members: indices in the order chosen.
         loss: validation loss of the members' average.
@@ -67,198 +89,126 @@ class Run:
     loss: float
     cost: float
     score: float
-    trace: tuple[Step, ...]
+    trace: tuple[Step, ...] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class SmobfResult(Run):
-    """The run that was picked: a weight's, or the best single model where that has the lower loss.
+def best_place(scores: FloatArray, losses: FloatArray, costs: FloatArray, tie_ranks: npt.NDArray[np.intp]) -> int:
+    """Where the lowest score is; of equal ones the lower loss, the lower cost, the first id.
 
-    Attributes:
-        budget_seconds: the budget; infinity without one.
-        runs: one run a weight, in the order given.
-        best_single: the single model of lowest loss that fits the budget.
-        dropped: index to reason of the models that could not be averaged.
+    Scores and losses are equal within `TIED_WITHIN` of the lowest: rounding decides nothing.
     """
-
-    budget_seconds: float
-    runs: tuple[Run, ...]
-    best_single: Run
-    dropped: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ForwardResult(Run):
-    """The ensemble of lowest loss along the path, and the path.
-
-    Attributes:
-        budget_seconds: the budget; infinity without one.
-        path: the ensemble of each size, 1 … ; `path[-1].members` is the whole path.
-        dropped: index to reason of the models that could not be averaged.
-    """
-
-    budget_seconds: float
-    path: tuple[Run, ...]
-    dropped: dict[int, str] = field(default_factory=dict)
+    places = np.flatnonzero(scores <= scores.min() + TIED_WITHIN)
+    if len(places) > 1:
+        places = places[losses[places] <= losses[places].min() + TIED_WITHIN]
+        places = places[costs[places] == costs[places].min()]
+    return int(places[tie_ranks[places].argmin()])
 
 
-def smobf(
-    probabilities: npt.ArrayLike | CachedPredictions,
-    labels: npt.ArrayLike | None,
-    costs: npt.ArrayLike,
-    budget: float | str | None = None,
-    weights: Sequence[float] = (0.1, 0.01, 0.001),
-    loss: str = "cross_entropy",
-) -> SmobfResult:
-    """Scalarised multi-objective forward greedy with a budget (the paper's equation 2).
-
-    For each weight w, starting from the empty ensemble, the model is added that gives the ensemble a the
-    lowest score (1 - w) · E_a + w · C_a + P_a, where E_a is the loss of the averaged probabilities, C_a the
-    summed cost as a share of the budget, and P_a excludes ensembles over the budget. A run stops when no
-    model lowers the score or none fits. Of the runs, the one of lowest loss is returned; where the best
-    single model that fits has a lower loss still, that model is (`weight` is then None, `score` the loss, and
-    the trace says so). Ties fall to the lower loss, cost, then id, and between weights to the first given:
-    nothing depends on the models' order.
+class GreedyRun:
+    """A run that is under way.
 
     Args:
-        probabilities: validation probabilities (models, samples, classes), or an opened `predictions.h5`.
-        labels: (samples,), integers in 0 … classes - 1; may be None for an opened `predictions.h5`.
-        costs: seconds (models,).
-        budget: seconds, a multiple of the median of `costs` (`4x`), or None for no budget (C_a is then 0).
-        weights: values of w, in 0 … 1.
-        loss: E: `cross_entropy`, `error`, `macro_f1_error` or `brier`.
-
-    Raises:
-        SelectionError: the budget is below the cheapest model, no model is usable, or an input is wrong.
+        candidates: what it chooses from.
+        limits: the budget, by cost column.
+        method: the run's name.
+        weight: w of equation 2.
+        max_members: where it ends at the latest.
+        only_gains: end when no candidate lowers the score; otherwise the best one is added all the same.
     """
-    for weight in weights:
-        if isinstance(weight, bool) or not 0 <= weight <= 1:
-            raise SelectionError("a weight is out of range", found=weight, expected="0 … 1")
-    if len(weights) == 0:
-        raise SelectionError("no weight is given", expected="at least one weight in 0 … 1")
-    candidates = read_candidates(probabilities, labels, costs, loss)
-    budget_seconds = budget_in_seconds(budget, candidates.costs)
-    _check_budget(candidates, budget, budget_seconds)
-    runs = tuple(_greedy(candidates, budget_seconds, "smobf", float(weight)) for weight in weights)
-    single = _best_single(candidates, budget_seconds)
-    # Not by id: runs that chose the same models in another order would fall to the models' order.
-    picked = min(runs, key=lambda run: (run.loss, run.cost))
-    if single.loss < picked.loss:
-        stop = "picked: this single model has a lower loss than the ensemble of every weight"
-        picked = replace(single, method="smobf", trace=(single.trace[0], replace(single.trace[1], stop_reason=stop)))
-    return SmobfResult(
-        **vars(picked), budget_seconds=budget_seconds, runs=runs, best_single=single, dropped=candidates.dropped
-    )
 
+    def __init__(
+        self,
+        candidates: Candidates,
+        limits: Mapping[str, float],
+        method: str,
+        weight: float,
+        max_members: int | None = None,
+        only_gains: bool = True,
+    ) -> None:
+        self._candidates = candidates
+        self._spending = Spending(candidates.cost_columns, limits)
+        self._method, self._weight = method, weight
+        self._max_members, self._only_gains = max_members, only_gains
+        self._left = candidates.usable
+        self._fitting, self._over_budget = self._sort_out()
+        self._loss = self._score = math.inf
+        self._trace: list[Step] = []
+        self.members: list[int] = []
+        self.result: Run | None = None
 
-def forward_greedy(
-    probabilities: npt.ArrayLike | CachedPredictions,
-    labels: npt.ArrayLike | None,
-    costs: npt.ArrayLike | None = None,
-    budget: float | str | None = None,
-    max_members: int | None = None,
-    loss: str = "cross_entropy",
-) -> ForwardResult:
-    """Forward greedy selection without replacement, the paper's baseline (sections 2.1 and 3.3.3).
+    @property
+    def needs_losses(self) -> bool:
+        """Whether the next step depends on the losses with the candidates."""
+        return self.result is None and len(self._fitting) > 0 and len(self.members) != self._max_members
 
-    Each step adds the model that gives the lowest loss among those that fit the budget, also where the loss
-    rises, so that there is an ensemble of every size; the one of lowest loss is the result (the smaller of
-    two with equal losses).
+    def advance(self, losses_with: FloatArray | None) -> None:
+        """Take the next step, or end.
 
-    Args:
-        probabilities: validation probabilities (models, samples, classes), or an opened `predictions.h5`.
-        labels: (samples,), integers in 0 … classes - 1; may be None for an opened `predictions.h5`.
-        costs: seconds (models,); None counts every model as 0 seconds.
-        budget: seconds, a multiple of the median of `costs` (`4x`), or None for no budget.
-        max_members: where the path ends; None goes on to the last model.
-        loss: `cross_entropy`, `error`, `macro_f1_error` or `brier`.
-
-    Raises:
-        SelectionError: the budget is below the cheapest model, no model is usable, or an input is wrong.
-    """
-    if max_members is not None and max_members < 1:
-        raise SelectionError("max_members leaves no ensemble", found=max_members, expected="1 or more, or None")
-    if costs is None and budget is not None:
-        raise SelectionError("a budget needs costs", found="costs=None", expected="seconds (models,)")
-    candidates = read_candidates(probabilities, labels, costs, loss)
-    budget_seconds = budget_in_seconds(budget, candidates.costs)
-    _check_budget(candidates, budget, budget_seconds)
-    whole = _greedy(candidates, budget_seconds, "forward_greedy", 0.0, max_members, only_gains=False)
-    path = tuple(
-        Run(whole.method, None, whole.members[:size], step.loss, step.cost, step.loss, whole.trace[:size])
-        for size, step in enumerate(whole.trace[:-1], start=1)
-    )
-    best = min(path, key=lambda run: run.loss)
-    return ForwardResult(
-        **{**vars(best), "trace": whole.trace}, budget_seconds=budget_seconds, path=path, dropped=candidates.dropped
-    )
-
-
-def _check_budget(candidates: Candidates, budget: float | str | None, budget_seconds: float) -> None:
-    cheapest = min(candidates.usable, key=lambda index: (candidates.costs[index], candidates.tie_ranks[index]))
-    cost = candidates.costs[cheapest]
-    if cost > budget_seconds:
-        left_out = "".join(
-            f"; {candidates.names[index]} is left out: {why}" for index, why in candidates.dropped.items()
-        )
-        raise SelectionError(
-            f"the budget {budget} ({budget_seconds:.6g} s) is below the cost of every usable model",
-            found=f"the cheapest, {candidates.names[cheapest]}, costs {cost:.6g} s{left_out}",
-            expected=f"a budget of at least {cost:.6g} s",
-            hint=f"raise the budget, or search smaller models; 1x is {np.median(candidates.costs):.6g} s here",
-        )
-
-
-def _best_single(candidates: Candidates, budget_seconds: float) -> Run:
-    run = _greedy(candidates, budget_seconds, "best_single", 0.0, max_members=1)
-    stop = "a single model is wanted"
-    return replace(run, weight=None, trace=(run.trace[0], replace(run.trace[1], stop_reason=stop)))
-
-
-def _greedy(
-    candidates: Candidates,
-    budget_seconds: float,
-    method: str,
-    weight: float,
-    max_members: int | None = None,
-    only_gains: bool = True,
-) -> Run:
-    """Grow an ensemble until the score stops falling (`only_gains`), nothing fits or it has `max_members`."""
-    ensemble = GrowingEnsemble(candidates.metric, candidates.probabilities, candidates.labels)
-    spending = Spending(candidates.costs, budget_seconds)
-    members: list[int] = []
-    trace: list[Step] = []
-    left = candidates.usable
-    loss, score = math.inf, math.inf
-    while True:
-        seconds = spending.seconds_with(left)
-        fits = seconds <= budget_seconds
-        fitting, n_over_budget = left[fits], int(np.count_nonzero(~fits))
-        stop, best_four, scores, losses = "", [], np.empty(0), np.empty(0)
-        if len(left) == 0:
-            stop = "no model is left"
-        elif max_members is not None and len(members) == max_members:
-            stop = f"max_members ({max_members}) is reached"
-        elif len(fitting) == 0:
-            stop = "no model left fits the budget"
+        Args:
+            losses_with: the loss of the members with each model (models,); None where none is needed.
+        """
+        scores: FloatArray = np.empty(0)
+        best = -1
+        if losses_with is None:
+            stop = self._stop_without_trying()
         else:
-            losses = ensemble.losses_with(fitting)
-            scores = (1 - weight) * losses + weight * spending.shares_with(seconds[fits])
-            # The last key sorts first: score, loss, cost, id.
-            order = np.lexsort((candidates.tie_ranks[fitting], candidates.costs[fitting], losses, scores))
-            best_four = [int(position) for position in order[: _N_RUNNERS_UP + 1]]
-            if only_gains and not scores[best_four[0]] < score - _SMALLEST_GAIN:
+            stop = ""
+            losses = losses_with[self._fitting]
+            scores = (1 - self._weight) * losses + self._weight * self._spending.shares(self._fitting)
+            costs, ranks = self._candidates.costs[self._fitting], self._candidates.tie_ranks[self._fitting]
+            best = best_place(scores, losses, costs, ranks)
+            if self._only_gains and not scores[best] < self._score - TIED_WITHIN:
                 stop = "no model that fits lowers the score"
-        ranked = [(int(fitting[position]), float(scores[position])) for position in best_four]
         if stop:
-            last = Step(
-                len(trace) + 1, None, loss, spending.seconds, score, tuple(ranked[:_N_RUNNERS_UP]), n_over_budget, stop
+            self._record(None, scores, stop)
+            seconds = self._spending.seconds
+            self.result = Run(
+                self._method, self._weight, self.members, self._loss, seconds, self._score, tuple(self._trace)
             )
-            return Run(method, weight, members, loss, spending.seconds, score, (*trace, last))
-        model, score = ranked[0]
-        loss = float(losses[best_four[0]])
-        ensemble.add(model)
-        spending.add(model)
-        members.append(model)
-        left = left[left != model]
-        trace.append(Step(len(trace) + 1, model, loss, spending.seconds, score, tuple(ranked[1:]), n_over_budget))
+            return
+        model = int(self._fitting[best])
+        self._loss, self._score = float(losses[best]), float(scores[best])
+        self._spending.add(model)
+        self.members = [*self.members, model]
+        self._record(model, scores, "")
+        self._left = self._left[self._left != model]
+        self._fitting, self._over_budget = self._sort_out()
+
+    def _stop_without_trying(self) -> str:
+        if len(self._left) == 0:
+            return "no model is left"
+        if len(self.members) == self._max_members:
+            return f"max_members ({self._max_members}) is reached"
+        return "no model left fits the budget"
+
+    def _record(self, model: int | None, scores: FloatArray, stop: str) -> None:
+        tried = self._fitting if len(scores) else self._fitting[:0]
+        step = Step(
+            len(self._trace) + 1,
+            model,
+            self._loss,
+            self._spending.seconds,
+            self._score,
+            tried,
+            scores,
+            self._candidates.tie_ranks[tried],
+            self._over_budget,
+            stop,
+        )
+        self._trace.append(step)
+
+    def _sort_out(self) -> tuple[PlaceArray, PlaceArray]:
+        fits = self._spending.fits(self._left)
+        return self._left[fits], self._left[~fits]
+
+
+def grow(runs: Sequence[GreedyRun], candidates: Candidates) -> list[Run]:
+    """Take all runs to their ends, a step of each at a time, so that they share every pass over the data."""
+    evaluator = candidates.evaluator
+    active = list(runs)
+    while active:
+        evaluator.evaluate(run.members for run in active if run.needs_losses)
+        for run in active:
+            run.advance(evaluator.losses_with(run.members) if run.needs_losses else None)
+        active = [run for run in active if run.result is None]
+    return [run.result for run in runs if run.result is not None]

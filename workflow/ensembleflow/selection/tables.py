@@ -15,12 +15,13 @@ import pandas as pd
 from ensembleflow.config import SelectionConfig
 from ensembleflow.errors import ArtefactError, SelectionError
 from ensembleflow.io import provenance, read_csv, read_json, write_csv, write_json
-from ensembleflow.library import open_predictions
+from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import METRICS, classification_metrics
 from ensembleflow.selection.budget import named_budget
-from ensembleflow.selection.candidates import CachedPredictions
-from ensembleflow.selection.greedy import Run, forward_greedy, smobf
+from ensembleflow.selection.candidates import read_candidates
+from ensembleflow.selection.greedy import Run
 from ensembleflow.selection.pareto import pareto_front
+from ensembleflow.selection.smobf import forward_greedy, smobf
 
 __all__ = ["collect_ensembles", "read_costs", "select_ensemble", "select_for_budget"]
 
@@ -64,7 +65,7 @@ def select_ensemble(
 
 
 def select_for_budget(
-    predictions: CachedPredictions, costs_seconds: npt.ArrayLike, budget: str, weights: Sequence[float], loss: str
+    predictions: Predictions, costs_seconds: npt.ArrayLike, budget: str, weights: Sequence[float], loss: str
 ) -> dict[str, Any]:
     """Everything in `budget-{budget}.json` but its provenance.
 
@@ -83,9 +84,10 @@ def select_for_budget(
     """
     name = named_budget(budget)
     models, costs = predictions.models, np.asarray(costs_seconds, dtype=np.float64)
-    picked = smobf(predictions, None, costs, budget=name, weights=weights, loss=loss)
-    path = forward_greedy(predictions, None, costs, budget=name, loss=loss)
-    anywhere = replace(forward_greedy(predictions, None, costs, max_members=1, loss=loss).path[0], method="best_single")
+    candidates = read_candidates(predictions, None, costs, loss)
+    picked = smobf(candidates, budget=name, weights=weights, loss=loss)
+    path = forward_greedy(candidates, budget=name, loss=loss)
+    anywhere = replace(forward_greedy(candidates, max_members=1, loss=loss).path[0], method="best_single")
     metrics = _EnsembleMetrics(predictions)
 
     def row(run: Run, budget_seconds: float | None, chosen: bool) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def read_costs(costs_path: str | Path, models: Sequence[str], predictions_path: 
 class _EnsembleMetrics:
     """The metrics of ensembles; a path's prefixes share one running sum, added in the order chosen."""
 
-    def __init__(self, predictions: CachedPredictions) -> None:
+    def __init__(self, predictions: Predictions) -> None:
         self._labels = {split: predictions.labels(split) for split in _SPLITS}
         self._probabilities = {split: predictions.probabilities(split) for split in _SPLITS}
         self._sums: dict[str, tuple[list[int], npt.NDArray[np.float64]]] = {}

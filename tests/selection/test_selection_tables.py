@@ -1,0 +1,302 @@
+"""The selection stage's files and its command."""
+
+import json
+import re
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensembleflow.cli import main
+from ensembleflow.config import SelectionConfig
+from ensembleflow.errors import ArtefactError, SelectionError
+from ensembleflow.io import create_hdf5, read_csv, read_json, write_csv, write_json
+from ensembleflow.library import open_predictions
+from ensembleflow.models.metrics import METRICS, classification_metrics
+from ensembleflow.selection import collect_ensembles, select_ensemble, smobf
+
+N_MODELS, N_CLASSES = 6, 4
+MODELS = [f"trial-{slot:05d}" for slot in (7, 3, 11, 0, 25, 4)]
+CONFIG = SelectionConfig()
+
+
+def write_library(folder, models=MODELS, probabilities=None, costs=None):
+    """`predictions.h5` and `costs.csv` of a made-up library; each model's content depends on its id alone."""
+    rng = np.random.default_rng(0)
+    labels = {split: rng.integers(0, N_CLASSES, n) for split, n in (("valid", 50), ("test", 40))}
+    folder.mkdir(exist_ok=True)
+    with create_hdf5(folder / "predictions.h5", "predictions", 1) as file:
+        file.attrs["study"] = "digits-hyperband-s0"
+        file.attrs["dataset_checksum"] = "0" * 64
+        file.attrs["class_names"] = np.array(list("abcd"), dtype=h5py.string_dtype())
+        file.create_dataset("models", data=list(models), dtype=h5py.string_dtype())
+        for split, truth in labels.items():
+            group = file.create_group(split)
+            cached = np.stack([predicted(model, split, truth) for model in models])
+            if probabilities is not None:
+                cached = probabilities(split, cached)
+            group.create_dataset("probabilities", data=cached)
+            group.create_dataset("true_class_probability", data=cached[:, np.arange(len(truth)), truth])
+            group.create_dataset("labels", data=truth)
+    seconds = [1 + int(model[-5:]) / 10 for model in models] if costs is None else costs
+    write_csv(folder / "costs.csv", pd.DataFrame({"model": list(models), "cost_seconds": seconds}))
+    return folder / "predictions.h5", folder / "costs.csv"
+
+
+def predicted(model, split, truth):
+    rng = np.random.default_rng([1, int(model[-5:]), len(truth)])
+    logits = rng.normal(0, 2.5, (len(truth), N_CLASSES))
+    logits[np.arange(len(truth)), truth] += 2.5
+    return (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def select(folder, budget, files, config=CONFIG):
+    path = folder / f"budget-{budget}.json"
+    select_ensemble(*files, config, budget, path)
+    return path
+
+
+def collect(folder, paths):
+    names = [folder / f"{name}.csv" for name in ("ensembles", "pareto", "trace")]
+    collect_ensembles(paths, *names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_library(tmp_path_factory.mktemp("library"))
+
+
+def test_the_json_describes_the_chosen_ensemble_with_the_metrics_of_both_splits(tmp_path, files):
+    chosen = read_json(select(tmp_path, "3x", files))
+    with open_predictions(files[0]) as predictions:
+        members = [predictions.models.index(model) for model in chosen["members"]]
+        for split in ("valid", "test"):
+            average = predictions.probabilities(split)[members].mean(axis=0, dtype=np.float64)
+            expected = classification_metrics(average, predictions.labels(split))
+            assert chosen[split] == pytest.approx(expected)
+            assert list(chosen[split]) == list(METRICS)
+    costs = read_csv(files[1]).set_index("model").cost_seconds
+    assert chosen["budget_seconds"] == 3 * costs.median()
+    assert chosen["cost_seconds"] == pytest.approx(costs[chosen["members"]].sum())
+    assert chosen["cost_seconds"] <= chosen["budget_seconds"]
+    assert (chosen["study"], chosen["budget"], chosen["loss"]) == ("digits-hyperband-s0", "3x", "cross_entropy")
+    assert chosen["method"] == "smobf" and chosen["weight"] in CONFIG.weights
+    assert "python" in chosen["provenance"]
+
+
+def test_the_rows_are_the_rivals_within_the_budget_and_one_is_chosen(tmp_path, files):
+    chosen = read_json(select(tmp_path, "3x", files))
+    rows = pd.DataFrame(chosen["ensembles"])
+    assert (rows.cost_seconds <= chosen["budget_seconds"]).all()
+    assert list(rows.method[:4]) == ["best_single", "smobf", "smobf", "smobf"]
+    assert list(rows.weight[1:4]) == [0.1, 0.01, 0.001]
+    forward = rows[rows.method == "forward_greedy"]
+    assert list(forward.n_members) == list(range(1, len(forward) + 1))
+    assert all(a in b for a, b in zip(forward.members, forward.members[1:], strict=False))
+    picked = rows[rows.chosen].iloc[0]
+    assert rows.chosen.sum() == 1
+    assert picked.members == " ".join(chosen["members"])
+    assert [picked[f"test_{name}"] for name in METRICS] == list(chosen["test"].values())
+    assert picked.valid_cross_entropy == pytest.approx(rows[rows.method == "smobf"].valid_cross_entropy.min())
+    run = [step for step in chosen["trace"] if (step["method"], step["weight"]) == ("smobf", chosen["weight"])]
+    assert [step["model"] for step in run[:-1]] == chosen["members"]
+    last = run[-1]
+    assert last["stop_reason"] and last["model"] is None
+    assert last["loss"] == pytest.approx(picked.valid_cross_entropy)
+
+
+@pytest.mark.parametrize("loss", METRICS)
+def test_an_opened_cache_selects_what_its_array_does(files, loss):
+    with open_predictions(files[0]) as predictions:
+        costs = read_csv(files[1]).cost_seconds
+        labels, probabilities = predictions.labels("valid"), predictions.probabilities("valid")
+        cached = smobf(predictions, None, costs, budget="3x", loss=loss)
+        with_labels = smobf(predictions, labels, costs, budget="3x", loss=loss)
+        assert (cached.members, cached.loss) == (with_labels.members, with_labels.loss)
+        array = smobf(probabilities, labels, costs, budget="3x", loss=loss)
+        assert (cached.members, cached.loss, cached.cost) == (array.members, array.loss, array.cost)
+        with pytest.raises(SelectionError, match="the labels are not those of the cached validation split"):
+            smobf(predictions, labels[::-1], costs)
+
+
+def test_the_order_of_the_file_does_not_matter_even_for_equal_models(tmp_path):
+    found = []
+    for name, models in (("one", MODELS), ("other", MODELS[::-1])):
+        files = write_library(tmp_path / name, models, costs=[2.0] * N_MODELS)
+        with h5py.File(files[0], "a") as file:
+            for split in ("valid", "test"):
+                for key in ("probabilities", "true_class_probability"):
+                    file[split][key][models.index(MODELS[0])] = file[split][key][models.index(MODELS[1])]
+        found.append(read_json(select(tmp_path / name, "3x", files)))
+    assert found[0] == found[1]
+
+
+def test_diverged_models_are_left_out_by_name(tmp_path):
+    def spoil(split, cached):
+        cached[0, 0] = np.nan
+        cached[1] = cached[1, 0]
+        return cached
+
+    chosen = read_json(select(tmp_path, "2x", write_library(tmp_path, probabilities=spoil)))
+    assert chosen["dropped"] == [
+        {"model": MODELS[0], "reason": "probabilities that are not finite, first at sample 0"},
+        {"model": MODELS[1], "reason": "the same probabilities for every sample"},
+    ]
+    assert not {MODELS[0], MODELS[1]} & set(chosen["members"])
+
+
+def test_a_metric_that_is_no_number_is_null_and_an_empty_field(tmp_path):
+    def spoil(split, cached):
+        if split == "test":
+            cached[:, 0] = np.nan
+        return cached
+
+    path = select(tmp_path, "2x", write_library(tmp_path, probabilities=spoil))
+    assert read_json(path)["test"] == dict.fromkeys(METRICS)
+    assert read_csv(collect(tmp_path, [path])[0]).test_error.isna().all()
+
+
+def test_the_best_single_model_is_smobf_s_row_where_no_weight_beats_it(tmp_path):
+    def two(split, cached):
+        cached = np.full_like(cached, 0.1)
+        labels = np.random.default_rng(0).integers(0, N_CLASSES, 50)
+        if split == "valid":
+            cached[0, np.arange(50), labels] = 0.7
+            cached[1, np.arange(50), labels] = 0.695
+        cached[:, 0, 1] += 0.002
+        return cached
+
+    files = write_library(tmp_path, MODELS[:2], probabilities=two, costs=[9.0, 4.0])
+    path = select(tmp_path, "10", files, SelectionConfig(weights=[0.1]))
+    chosen = read_json(path)
+    assert (chosen["method"], chosen["weight"], chosen["members"]) == ("smobf", None, [MODELS[0]])
+    rows = pd.DataFrame(chosen["ensembles"])
+    assert list(rows.method) == ["best_single", "smobf", "smobf", "forward_greedy"]
+    assert list(rows.chosen) == [False, False, True, False]
+    assert list(rows.members[:3]) == [MODELS[0], MODELS[1], MODELS[0]]
+    reasons = [step["stop_reason"] for step in chosen["trace"] if step["weight"] is None and step["method"] == "smobf"]
+    assert reasons == ["", "picked: this single model has a lower loss than the ensemble of every weight"]
+
+
+def test_made_again_the_files_are_the_same(tmp_path, files):
+    paths = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        jsons = [select(tmp_path / name, budget, files) for budget in ("1x", "4x")]
+        paths.append([*jsons, *collect(tmp_path / name, jsons[:: 1 if name == "one" else -1])])
+    for one, other in zip(*paths, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_tables_merge_the_budgets_by_ascending_seconds(tmp_path, files):
+    budgets = ("4x", "1x", "2.5")
+    jsons = [select(tmp_path, budget, files) for budget in budgets]
+    ensembles_csv, pareto_csv, trace_csv = collect(tmp_path, jsons)
+    ensembles, pareto, trace = read_csv(ensembles_csv), read_csv(pareto_csv), read_csv(trace_csv)
+    assert ensembles.iloc[0].method == "best_single" and pd.isna(ensembles.iloc[0].budget)
+    assert list(ensembles.budget[1:].unique()) == list(trace.budget.unique()) == ["1x", "2.5", "4x"]
+    assert ensembles.groupby("budget").chosen.sum().to_dict() == {"1x": 1, "2.5": 1, "4x": 1}
+    single = ensembles.iloc[0]
+    kept = read_csv(files[1])
+    with open_predictions(files[0]) as predictions:
+        losses = [-np.log(row.astype(float)).mean() for row in predictions.true_class_probability("valid")]
+    assert single.members == kept.model[int(np.argmin(losses))]
+    assert single.valid_cross_entropy == pytest.approx(min(losses))
+    rest = ("runners_up", "n_over_budget", "stop_reason")
+    assert list(trace.columns) == (
+        [*("budget", "method", "weight", "step", "model", "loss", "cost_seconds", "score"), *rest]
+    )
+    last = trace.groupby(["budget", "method", "weight"], dropna=False).tail(1)
+    assert list(trace.index[trace.stop_reason.notna()]) == list(last.index) == list(trace.index[trace.model.isna()])
+    first = trace[(trace.budget == "4x") & (trace.weight == 0.1)].iloc[0]
+    assert re.fullmatch(r"(trial-\d{5}:[\d.]+ ?){3}", first.runners_up)
+    assert list(pareto.columns) == list(ensembles.columns)
+
+
+def test_the_pareto_table_holds_the_distinct_ensembles_that_none_beats_in_cost_and_loss(tmp_path, files):
+    ensembles_csv, pareto_csv, _ = collect(tmp_path, [select(tmp_path, budget, files) for budget in ("1x", "3x", "6x")])
+    ensembles, pareto = read_csv(ensembles_csv), read_csv(pareto_csv)
+    points = ensembles[["cost_seconds", "valid_cross_entropy"]].to_numpy()
+    beaten = [((points <= point).all(axis=1) & (points < point).any(axis=1)).any() for point in points]
+    sets = {frozenset(members.split()) for members in ensembles.members[~np.array(beaten)]}
+    assert {frozenset(members.split()) for members in pareto.members} == sets
+    assert len(pareto) == len(sets)
+    assert pareto.cost_seconds.is_monotonic_increasing
+    assert pareto.valid_cross_entropy.is_monotonic_decreasing
+    chosen = {frozenset(members.split()) for members in ensembles.members[ensembles.chosen]}
+    assert all(row.chosen == (frozenset(row.members.split()) in chosen) for row in pareto.itertuples())
+
+
+def test_a_budget_below_the_cheapest_model_names_both(tmp_path, files):
+    with pytest.raises(SelectionError) as caught:
+        select(tmp_path, "0.5", files)
+    message = str(caught.value)
+    assert "no usable model fits the budget 0.5" in message
+    assert "the cheapest, trial-00000, costs 1 s" in message
+    assert "hint:" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_costs_of_other_models_are_refused_by_name(tmp_path):
+    files = write_library(tmp_path)
+    table = read_csv(files[1])
+    write_csv(files[1], pd.concat([table[1:], table[1:2], table[1:2].assign(model="trial-00099")]))
+    with pytest.raises(ArtefactError) as caught:
+        select(tmp_path, "2x", files)
+    message = str(caught.value)
+    assert f"twice: {MODELS[1]}; without a cost: {MODELS[0]}; not predicted: trial-00099" in message
+    assert "predictions.h5" in message and "costs.csv" in message
+
+
+@pytest.mark.parametrize("cost", ["", "-1", "0", "fast", "inf"])
+def test_a_cost_that_is_no_time_is_refused_by_name(tmp_path, cost):
+    files = write_library(tmp_path, costs=[cost, "1", "1", "1", "1", "1"])
+    with pytest.raises(ArtefactError, match="a cost is not a time") as caught:
+        select(tmp_path, "2x", files)
+    assert MODELS[0] in str(caught.value)
+
+
+def test_budgets_of_different_libraries_are_not_merged(tmp_path, files):
+    one = select(tmp_path, "1x", files)
+    other = select(tmp_path, "4x", write_library(tmp_path / "library", MODELS[:3]))
+    with pytest.raises(ArtefactError, match="two budgets' ensembles were not selected from the same library"):
+        collect(tmp_path, [one, other])
+    write_json(other, {"study": "digits-hyperband-s0"})
+    with pytest.raises(ArtefactError, match="lacks keys"):
+        collect(tmp_path, [one, other])
+    assert not (tmp_path / "ensembles.csv").exists()
+
+
+def test_the_command_prints_members_metrics_and_the_weights_runs(files, capsys):
+    assert main(["select", str(files[0]), "--costs", str(files[1]), "--budget", "3x"]) == 0
+    printed = capsys.readouterr().out
+    for expected in (
+        "digits-hyperband-s0",
+        "3x",
+        "cross entropy",
+        "macro f1 error",
+        "forward_greedy",
+        "chosen",
+        "0.001",
+    ):
+        assert expected in printed
+    with open_predictions(files[0]) as predictions:
+        members = smobf(predictions, None, read_csv(files[1]).cost_seconds, budget="3x").members
+    assert all(MODELS[member] in printed for member in members)
+
+
+def test_the_command_prints_what_the_workflow_writes(tmp_path, files, capsys):
+    arguments = ["--budget", "2x", "--weights", "0.1", "0.5", "--loss", "brier", "--json"]
+    assert main(["select", str(files[0]), "--costs", str(files[1]), *arguments]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    written = read_json(select(tmp_path, "2x", files, SelectionConfig(weights=[0.1, 0.5], loss="brier")))
+    del written["provenance"]
+    assert printed == written
+
+
+def test_the_command_tells_a_mistake_in_one_message(files, capsys):
+    assert main(["select", str(files[0]), "--costs", str(files[1]), "--budget", "a lot"]) == 1
+    printed = capsys.readouterr()
+    assert "the budget is not a cost" in printed.err and not printed.out

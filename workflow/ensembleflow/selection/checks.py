@@ -1,0 +1,150 @@
+"""What a first pass over the stored probabilities finds: broken values, and models that ignore their input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from ensembleflow.errors import SelectionError
+from ensembleflow.selection.kernels import stored_for_kernels, widen
+from ensembleflow.selection.losses import OUTSIDE_BY
+from ensembleflow.selection.partition import Source
+
+__all__ = ["Ranges", "diverged_models", "read_ranges"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# A model whose probabilities vary less than this over all samples ignores its input: it has diverged.
+_CONSTANT_WITHIN = 1e-6
+# Beyond the rounding of a softmax, in the storage's precision.
+_SUM_OFF_BY = {np.dtype(np.float16): 2e-2}
+_SUM_USUALLY_OFF_BY = 2e-3
+
+_READ_VALUES = 2**24
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The values' ranges, over all samples.
+
+    Attributes:
+        lowest: float64 (models, groups), a group being the samples of one label, or one class's probabilities.
+        highest: likewise.
+        first_not_finite: the first sample with such a value, or -1: int64 (models,).
+        first_outside: the first sample with a value outside 0 … 1, or -1.
+        first_bad_sum: the first sample whose probabilities do not add up to 1, or -1; always -1 of true classes.
+    """
+
+    lowest: FloatArray
+    highest: FloatArray
+    first_not_finite: IntArray
+    first_outside: IntArray
+    first_bad_sum: IntArray
+
+    def constant(self, model: int) -> bool:
+        """Whether the model gives the same values for every sample of each group."""
+        seen = self.lowest[model] <= self.highest[model]
+        return bool((self.highest[model, seen] - self.lowest[model, seen] <= _CONSTANT_WITHIN).all())
+
+
+def read_ranges(source: Source, n_models: int) -> Ranges:
+    """Read all stored values once, a part at a time."""
+    shape = (n_models, source.n_classes)
+    ranges = Ranges(
+        np.full(shape, np.inf), np.full(shape, -np.inf), *(np.full(n_models, -1, dtype=np.int64) for _ in range(3))
+    )
+    n_read = max(1, _READ_VALUES * 4 // max(1, source.bytes_per_sample))
+    for start in range(0, source.n_samples, n_read):
+        values, labels = source.read(start, min(start + n_read, source.n_samples))
+        stored = stored_for_kernels(values)
+        found = (ranges.lowest, ranges.highest, ranges.first_not_finite, ranges.first_outside)
+        if values.ndim == 3:
+            allowed = _SUM_OFF_BY.get(values.dtype, _SUM_USUALLY_OFF_BY)
+            _class_ranges(stored, start, OUTSIDE_BY, allowed, *found, ranges.first_bad_sum)
+        else:
+            _true_class_ranges(stored, labels, start, OUTSIDE_BY, *found)
+    return ranges
+
+
+def diverged_models(ranges: Ranges, names: list[str]) -> dict[int, str]:
+    """Index to reason of the models with values that are not finite; other broken values are refused.
+
+    Raises:
+        SelectionError: probabilities are negative, above 1, or do not add up to 1.
+    """
+    diverged = {
+        int(model): f"probabilities that are not finite, first at sample {ranges.first_not_finite[model]}"
+        for model in np.flatnonzero(ranges.first_not_finite >= 0)
+    }
+    for model, name in enumerate(names):
+        if model in diverged:
+            continue
+        if (sample := int(ranges.first_outside[model])) >= 0:
+            raise SelectionError(
+                "a probability is outside 0 … 1",
+                where=f"{name}, sample {sample}",
+                found=f"this model's values lie in {ranges.lowest[model].min():g} … {ranges.highest[model].max():g}",
+                expected="class probabilities",
+                hint="cache a softmax's probabilities, not its logits",
+            )
+        if (sample := int(ranges.first_bad_sum[model])) >= 0:
+            raise SelectionError(
+                "the probabilities of a sample do not add up to 1",
+                where=f"{name}, sample {sample}",
+                expected="1, within the storage's rounding",
+                hint="cache a softmax's probabilities; one sigmoid a class is no distribution",
+            )
+    return diverged
+
+
+@njit(cache=True, nogil=True)
+def _true_class_ranges(
+    stored: Any, labels: Any, start: int, outside_by: float, lowest: Any, highest: Any, not_finite: Any, outside: Any
+) -> None:  # pragma: no cover - compiled
+    for model in range(stored.shape[0]):
+        for sample in range(stored.shape[1]):
+            value = widen(stored[model, sample])
+            if not np.isfinite(value):
+                if not_finite[model] < 0:
+                    not_finite[model] = start + sample
+                continue
+            if (value < -outside_by or value > 1 + outside_by) and outside[model] < 0:
+                outside[model] = start + sample
+            group = labels[sample]
+            lowest[model, group] = min(lowest[model, group], value)
+            highest[model, group] = max(highest[model, group], value)
+
+
+@njit(cache=True, nogil=True)
+def _class_ranges(
+    stored: Any,
+    start: int,
+    outside_by: float,
+    sum_off_by: float,
+    lowest: Any,
+    highest: Any,
+    not_finite: Any,
+    outside: Any,
+    bad_sum: Any,
+) -> None:  # pragma: no cover - compiled
+    n_models, n_samples, n_classes = stored.shape
+    for model in range(n_models):
+        for sample in range(n_samples):
+            total = 0.0
+            for k in range(n_classes):
+                value = widen(stored[model, sample, k])
+                total += value
+                lowest[model, k] = min(lowest[model, k], value)
+                highest[model, k] = max(highest[model, k], value)
+                if (value < -outside_by or value > 1 + outside_by) and outside[model] < 0:
+                    outside[model] = start + sample
+            if not np.isfinite(total):
+                if not_finite[model] < 0:
+                    not_finite[model] = start + sample
+            elif abs(total - 1) > sum_off_by and bad_sum[model] < 0:
+                bad_sum[model] = start + sample

@@ -1,0 +1,146 @@
+"""Where the stored probabilities are, and who holds which part of them.
+
+The samples are cut into blocks of fixed bounds; a partition is a run of blocks that one worker holds for the whole
+selection. A partition travels without its data: whoever evaluates it reads its samples itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.models.metrics import METRICS
+from ensembleflow.selection.losses import Block, Prefixes, make_block
+
+__all__ = ["MemorySource", "Partition", "Source", "block_bounds", "partitions_of"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# Part of a sum's last digits, hence never derived from memory or cores.
+_BLOCK_VALUES = 2**20
+
+
+class Source(Protocol):
+    """Stored probabilities of the validation samples."""
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of the validation split."""
+
+    @property
+    def n_classes(self) -> int:
+        """Classes."""
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """What one sample of all models takes."""
+
+    def read(self, start: int, stop: int) -> tuple[npt.NDArray[Any], IntArray]:
+        """Stored probabilities (models, samples[, classes]) and labels (samples,) of some samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemorySource:
+    """Probabilities in this process's memory.
+
+    Args:
+        values: (models, samples, classes), or the true class's (models, samples).
+        labels: int64 (samples,).
+        n_classes: classes.
+    """
+
+    values: npt.NDArray[Any]
+    labels: IntArray
+    n_classes: int
+
+    @property
+    def n_samples(self) -> int:
+        """Samples."""
+        return len(self.labels)
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """What one sample of all models takes."""
+        return self.values.nbytes // max(1, len(self.labels))
+
+    def read(self, start: int, stop: int) -> tuple[npt.NDArray[Any], IntArray]:
+        """Views of some samples."""
+        return self.values[:, start:stop], self.labels[start:stop]
+
+
+def block_bounds(n_samples: int, n_classes: int, loss: str, block_samples: int | None = None) -> list[tuple[int, int]]:
+    """First and last-plus-one sample of each block.
+
+    Args:
+        n_samples: of the validation split.
+        n_classes: of the labels.
+        loss: a name of `METRICS`; losses that need every class have shorter blocks.
+        block_samples: another length than the usual one, for tests.
+    """
+    length = block_samples or max(1024, _BLOCK_VALUES // (n_classes if METRICS[loss].needs_all_classes else 1))
+    return [(start, min(start + length, n_samples)) for start in range(0, n_samples, length)]
+
+
+class Partition:
+    """A run of blocks, and the sums of a loss over them.
+
+    Args:
+        source: where the probabilities are; pickled with the partition.
+        loss: a name of `METRICS`.
+        bounds: the blocks' first and last-plus-one samples, in order.
+        hold: keep the samples in memory once read, instead of reading them for each call.
+    """
+
+    def __init__(self, source: Source, loss: str, bounds: Sequence[tuple[int, int]], hold: bool = True) -> None:
+        self.source, self.loss, self.bounds, self.hold = source, loss, list(bounds), hold
+        self._held: list[Block] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_held": None}
+
+    @property
+    def n_bytes(self) -> int:
+        """What its samples take in memory."""
+        return sum(stop - start for start, stop in self.bounds) * self.source.bytes_per_sample
+
+    def block_sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
+        """The sums of each block: float64 (blocks, prefixes, candidates, terms)."""
+        return np.stack([block.sums(prefixes, candidates) for block in self._blocks()])
+
+    def _blocks(self) -> Iterator[Block] | list[Block]:
+        if not self.hold:
+            return self._read()
+        if self._held is None:
+            self._held = list(self._read())
+        return self._held
+
+    def _read(self) -> Iterator[Block]:
+        return (make_block(self.loss, *self.source.read(start, stop)) for start, stop in self.bounds)
+
+
+def partitions_of(
+    source: Source, loss: str, n_partitions: int, memory_bytes: int | None = None, block_samples: int | None = None
+) -> list[Partition]:
+    """Cut the samples into partitions of nearly equal numbers of blocks; fewer where there are not enough blocks.
+
+    Args:
+        source: where the probabilities are.
+        loss: a name of `METRICS`.
+        n_partitions: how many workers there are.
+        memory_bytes: what all partitions together may hold; each beyond its share reads its samples for each call.
+        block_samples: another length of blocks, for tests.
+    """
+    bounds = block_bounds(source.n_samples, source.n_classes, loss, block_samples)
+    n = min(n_partitions, len(bounds))
+    edges = [round(i * len(bounds) / n) for i in range(n + 1)]
+    parts = [Partition(source, loss, bounds[a:b]) for a, b in pairwise(edges)]
+    if memory_bytes is not None:
+        for part in parts:
+            part.hold = part.n_bytes <= memory_bytes / n
+    return parts

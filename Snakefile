@@ -44,5 +44,6 @@ rule all:
         rules.plot_learning_curves.output,
         rules.plot_library_distribution.output,
         rules.plot_error_against_cost.output,
+        rules.plot_selection_fronts.output,
         rules.plot_allocation.output,
         rules.tabulate_budgets.output,

@@ -39,12 +39,14 @@ rule cache_predictions:
         mem_mb=CONFIG.resources.library.mem_mb,
         runtime=CONFIG.resources.library.runtime_minutes,
         gpu=CONFIG.resources.library.gpus,
+    params:
+        predictions=canonical_json(CONFIG.library.predictions),
     script:
         "../workflow/scripts/cache_predictions.py"
 
 
 rule measure_costs:
-    """Time each kept model alone on an otherwise idle device."""
+    """Measure time, latency, memory and energy of each kept model, alone on an otherwise idle device."""
     input:
         models=f"{RESULTS}/{{study}}/library/models.csv",
         exported=f"{RESULTS}/{{study}}/library/exported",

@@ -103,6 +103,35 @@ rule plot_error_against_cost:
         "../workflow/scripts/plot_error_against_cost.py"
 
 
+rule plot_selection_fronts:
+    """Draw every method's front, error against cost, SMOBF beside what others select with."""
+    input:
+        fronts=f"{RESULTS}/{STUDY}/selection/fronts.csv",
+        comparison=f"{RESULTS}/{STUDY}/selection/comparison.csv",
+        code=stage_code("report"),
+    output:
+        table=f"{RESULTS}/tables/selection_fronts.csv",
+        png=f"{RESULTS}/figures/selection_fronts.png",
+        svg=report(
+            f"{RESULTS}/figures/selection_fronts.svg",
+            caption="../workflow/report/selection_fronts.rst",
+            category="3 Selection",
+            labels={"figure": "Fronts of the methods"},
+        ),
+    log:
+        f"{LOGS}/plot_selection_fronts.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        report=canonical_json(
+            CONFIG.report,
+            loss=CONFIG.selection.loss,
+            n_images=CONFIG.library.cost.n_images,
+        ),
+    script:
+        "../workflow/scripts/plot_selection_fronts.py"
+
+
 rule plot_allocation:
     """Draw the allocation search of every budget and where its members ended up."""
     input:

@@ -1,5 +1,5 @@
 # Requires: {study}/library/predictions.h5 and costs.csv.
-# Makes: {study}/selection/budget-{budget}.json, ensembles.csv, pareto.csv, trace.csv.
+# Makes: {study}/selection/budget-{budget}.json, ensembles.csv, pareto.csv, trace.csv, comparison.csv, fronts.csv.
 
 
 rule select_ensemble:
@@ -12,10 +12,18 @@ rule select_ensemble:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
     log:
         f"{LOGS}/{{study}}/select_ensemble/budget-{{budget}}.log",
+        # Not written by threads.
+        dask=f"{LOGS}/{{study}}/select_ensemble/budget-{{budget}}.dask.html",
     conda:
         "../envs/analysis.yaml"
+    threads: CONFIG.resources.selection.threads
+    resources:
+        mem_mb=CONFIG.resources.selection.mem_mb,
+        runtime=CONFIG.resources.selection.runtime_minutes,
+        nodes=CONFIG.resources.selection.nodes,
+        tasks=CONFIG.resources.selection.nodes,
     params:
-        selection=canonical_json(CONFIG.selection.model_dump(mode="json", exclude={"budgets"})),
+        selection=canonical_json(CONFIG.selection.model_dump(mode="json", exclude={"budgets", "certificate_nodes"})),
     script:
         "../workflow/scripts/select_ensemble.py"
 
@@ -35,3 +43,27 @@ rule collect_ensembles:
         "../envs/analysis.yaml"
     script:
         "../workflow/scripts/collect_ensembles.py"
+
+
+rule compare_methods:
+    """Hold SMOBF against other methods and ways to combine members, and draw up every method's front."""
+    input:
+        predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
+        costs=f"{RESULTS}/{{study}}/library/costs.csv",
+        ensembles=expand(f"{RESULTS}/{{{{study}}}}/selection/budget-{{budget}}.json", budget=BUDGETS),
+        code=stage_code("selection", beside=["models/metrics.py", "library/predictions.py"]),
+    output:
+        comparison=f"{RESULTS}/{{study}}/selection/comparison.csv",
+        fronts=f"{RESULTS}/{{study}}/selection/fronts.csv",
+    log:
+        f"{LOGS}/{{study}}/compare_methods.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: CONFIG.resources.selection.threads
+    resources:
+        mem_mb=CONFIG.resources.selection.mem_mb,
+        runtime=CONFIG.resources.selection.runtime_minutes,
+    params:
+        selection=canonical_json(CONFIG.selection.model_dump(mode="json", include={"loss", "certificate_nodes"})),
+    script:
+        "../workflow/scripts/compare_methods.py"

@@ -32,6 +32,8 @@ rule selection:
         f"{RESULTS}/{STUDY}/selection/ensembles.csv",
         f"{RESULTS}/{STUDY}/selection/pareto.csv",
         f"{RESULTS}/{STUDY}/selection/trace.csv",
+        f"{RESULTS}/{STUDY}/selection/comparison.csv",
+        f"{RESULTS}/{STUDY}/selection/fronts.csv",
 
 
 rule allocation:

@@ -204,9 +204,9 @@ def test_the_tables_merge_the_budgets_by_ascending_seconds(tmp_path, files):
         losses = [-np.log(row.astype(float)).mean() for row in predictions.true_class_probability("valid")]
     assert single.members == kept.model[int(np.argmin(losses))]
     assert single.valid_cross_entropy == pytest.approx(min(losses))
-    rest = ("runners_up", "n_over_budget", "stop_reason")
+    rest = ("runners_up", "n_over_budget", "over_budget", "no_gain", "dropped", "stop_reason")
     assert list(trace.columns) == (
-        [*("budget", "method", "weight", "step", "model", "loss", "cost_seconds", "score"), *rest]
+        [*("budget", "method", "weight", "step", "model", "removed", "loss", "cost_seconds", "score"), *rest]
     )
     last = trace.groupby(["budget", "method", "weight"], dropna=False).tail(1)
     assert list(trace.index[trace.stop_reason.notna()]) == list(last.index) == list(trace.index[trace.model.isna()])

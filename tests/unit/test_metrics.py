@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from ensembleflow.models.metrics import (
+    ALL_METRICS,
     CHUNK_SAMPLES,
     METRICS,
     SMALLEST_PROBABILITY,
     add_in_order,
+    calibration_error,
     classification_metrics,
     sample_chunks,
 )
@@ -108,3 +110,40 @@ def test_chunks_cover_the_samples_in_order_and_their_sums_are_added_in_order():
     sums = [np.array([1e16]), np.array([1.0]), np.array([-1e16])]
     assert add_in_order(sums) == 0
     assert add_in_order([sums[0], sums[2], sums[1]]) == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), n_samples=st.integers(1, 60), n_classes=st.integers(1, 5), rounded=st.booleans())
+def test_the_calibration_error_is_that_of_its_definition(seed, n_samples, n_classes, rounded):
+    probabilities, labels = random_probabilities(seed, n_samples, n_classes, np.float64)
+    if rounded:
+        probabilities = np.round(probabilities * 15) / 15  # on the edges of the bins
+    expected = 0.0
+    for low in range(15):
+        inside = [row for row in range(n_samples) if low / 15 < probabilities[row].max() <= (low + 1) / 15]
+        if inside:
+            accuracy = np.mean([probabilities[row].argmax() == labels[row] for row in inside])
+            confidence = np.mean([probabilities[row].max() for row in inside])
+            expected += len(inside) / n_samples * abs(accuracy - confidence)
+    assert calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_calibration_error_of_a_coin_that_knows_itself_is_zero():
+    assert calibration_error([[0.5, 0.5], [0.5, 0.5]], [0, 1]) == 0
+    assert calibration_error([[1.0, 0.0], [1.0, 0.0]], [0, 1]) == 0.5
+    assert calibration_error([[0.6, 0.4], [0.9, 0.1]], [0, 0]) == pytest.approx((0.4 + 0.1) / 2)
+    assert math.isnan(calibration_error([[np.nan, 0.5]], [0]))
+    assert math.isnan(calibration_error(np.empty((0, 3)), []))
+
+
+def test_the_calibration_error_is_reported_and_cannot_be_selected_by():
+    assert set(ALL_METRICS) - set(METRICS) == {"calibration_error"}
+
+
+def test_the_calibration_error_over_many_chunks_is_that_of_the_whole():
+    probabilities, labels = random_probabilities(4, 2 * CHUNK_SAMPLES + 3, 3, np.float64)
+    metric = ALL_METRICS["calibration_error"]
+    whole = metric.value(metric.sums(probabilities.copy(), labels), len(labels))
+    assert calibration_error(probabilities, labels) == pytest.approx(float(whole), abs=1e-14)
+    together = metric.value(metric.sums(np.stack([probabilities, probabilities[::-1]]), labels), len(labels))
+    assert together[0] == whole and together.shape == (2,)

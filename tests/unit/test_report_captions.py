@@ -17,6 +17,7 @@ FILES = [
     "learning_curves.svg",
     "library_distribution.png",
     "error_against_cost.svg",
+    "selection_fronts.svg",
     "allocation.svg",
     "budgets.html",
 ]
@@ -53,7 +54,8 @@ def test_the_front_page_links_to_every_figure_and_names_the_budgets() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["learning_curves", "library_distribution", "error_against_cost", "allocation", "budgets"]
+    "name",
+    ["learning_curves", "library_distribution", "error_against_cost", "selection_fronts", "allocation", "budgets"],
 )
 def test_every_caption_names_its_table(name: str) -> None:
     assert f"tables/{name}.csv" in rendered(f"{name}.rst", {}, [])

@@ -64,6 +64,7 @@ EDITS: dict[str, tuple[dict[str, object], set[str]]] = {
     # Each job owns other slots. All of them find their trials finished: see below.
     "other trials per job": ({"search.trials_per_job": 1}, search_jobs(0, 1, 2, 3) | TABLES_ON),
     "more models kept": ({"library.keep_fraction": 0.75}, LIBRARY_ON),
+    "predictions in half precision": ({"library.predictions.dtype": "float16"}, {"cache_predictions"} | COSTS_ON),
     "more cost repeats": ({"library.cost.repeats": 4}, COSTS_ON),
     "other weights": ({"selection.weights": [0.1, 0.02]}, SELECTION_ON),
     "another selection loss": ({"selection.loss": "brier"}, SELECTION_ON),

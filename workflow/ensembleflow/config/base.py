@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 __all__ = ["Block", "FloatRange", "IntRange", "Metric", "distinct"]
 
@@ -22,8 +22,12 @@ class Block(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool(cls, value: Any) -> Any:
-        # No key is a switch, and pydantic would read `yes` as the number 1.
+    def _bool_for_switches_only(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would read `yes` as the number 1, and 1 as `true`.
+        if info.field_name is not None and cls.model_fields[info.field_name].annotation is bool:
+            if not isinstance(value, bool):
+                raise ValueError("must be true or false")
+            return value
         if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
             raise ValueError("must be neither true nor false")
         return value

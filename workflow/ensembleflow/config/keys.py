@@ -94,6 +94,7 @@ def _in_words(annotation: Any, constraints: Sequence[Any] = (), *, many: bool = 
     one, more = {
         int: ("a whole number", "whole numbers"),
         float: ("a number", "numbers"),
+        bool: ("`true` or `false`", "`true` or `false`"),
         str: ("text", "texts"),
         type(None): ("null", "nulls"),
     }[annotation]

@@ -23,6 +23,7 @@ __all__ = [
     "DatasetConfig",
     "DeviceConfig",
     "LibraryConfig",
+    "PredictionsConfig",
     "ReportConfig",
     "ResourcesConfig",
     "SearchConfig",
@@ -43,6 +44,22 @@ class CostConfig(Block):
         1, ge=1, description="Repeats before the counted ones, each time a model is taken up (three times)."
     )
     repeats: int = Field(15, ge=3, description="Counted repeats a model; the cost is their median.")
+    latency_requests: int = Field(
+        200, ge=0, description="Requests of one image whose latency is measured a model (p50 and p99); 0 leaves it out."
+    )
+
+
+class PredictionsConfig(Block):
+    """What is cached of the kept models' predictions."""
+
+    every_class: bool = Field(
+        True,
+        description="Cache all class probabilities. Without them the cache is smaller by the number of classes, but "
+        "only `selection.loss: cross_entropy` can select, and no other metric is known.",
+    )
+    dtype: Literal["float32", "float16"] = Field(
+        "float32", description="How a probability is stored; `float16` halves the cache."
+    )
 
 
 class LibraryConfig(Block):
@@ -52,6 +69,9 @@ class LibraryConfig(Block):
         0.2, gt=0, le=1, description="Share of the study's models kept, the best by `search.metric`."
     )
     cost: CostConfig = Field(default_factory=CostConfig, description="The cost measurement.")
+    predictions: PredictionsConfig = Field(
+        default_factory=PredictionsConfig, description="The cache of the kept models' predictions."
+    )
 
 
 class SelectionConfig(Block):
@@ -61,7 +81,8 @@ class SelectionConfig(Block):
         ["1x", "2x", "4x", "8x"],
         min_length=1,
         description="The most that an ensemble's summed cost may be: seconds (`320`), or a multiple of the "
-        "kept models' median cost (`4x`).",
+        "kept models' median cost (`4x`); of another column of costs.csv by name (`parameter_bytes=2x`); several at "
+        "once (`4x,parameter_bytes=2x`).",
     )
     weights: Annotated[list[Annotated[float, Field(ge=0, le=1)]], AfterValidator(distinct)] = Field(
         [0.1, 0.01, 0.001],
@@ -71,6 +92,17 @@ class SelectionConfig(Block):
     )
     loss: Literal["cross_entropy", "error", "macro_f1_error", "brier"] = Field(
         "cross_entropy", description="The validation loss E of equation 2."
+    )
+    local_search: bool = Field(
+        False,
+        description="Go on from SMOBF's ensemble by swapping, dropping and adding members as long as that lowers the "
+        "loss within the budget.",
+    )
+    certificate_nodes: int = Field(
+        20_000,
+        ge=0,
+        description="Nodes that branch and bound may visit a budget to find the exact optimum, or a bound on it, and "
+        "SMOBF's gap to it; 0 leaves it out.",
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from ensembleflow.config.base import Block
 
-__all__ = ["ResourcesConfig", "SearchResources"]
+__all__ = ["ResourcesConfig", "SearchResources", "SelectionResources"]
 
 
 class RuleResources(Block):
@@ -44,6 +46,23 @@ class AllocationResources(RuleResources):
     mem_mb: int = Field(8000, ge=100, description="Memory a job in MB.")
 
 
+class SelectionResources(RuleResources):
+    """What a selection job asks for."""
+
+    cluster: Literal["threads", "processes", "slurm"] = Field(
+        "threads",
+        description="Who sums over the samples: `threads` of the job; `processes` of a Dask cluster on its machine; "
+        "or `slurm`, processes of a Dask cluster on all nodes of the job's allocation.",
+    )
+    nodes: int = Field(1, ge=1, description="Machines a job, with `cluster: slurm`; `threads` and `mem_mb` are each's.")
+
+    @model_validator(mode="after")
+    def _nodes_need_slurm(self) -> SelectionResources:
+        if self.nodes > 1 and self.cluster != "slurm":
+            raise ValueError("several nodes need cluster: slurm")
+        return self
+
+
 class ResourcesConfig(Block):
     """What the jobs of each stage ask the cluster for."""
 
@@ -52,6 +71,7 @@ class ResourcesConfig(Block):
         default_factory=GpuResources,
         description="Prediction and cost jobs (the cost job takes at least the cores that it measures).",
     )
+    selection: SelectionResources = Field(default_factory=SelectionResources, description="Selection jobs.")
     allocation: AllocationResources = Field(
         default_factory=AllocationResources,
         description="Allocation jobs: they run the whole ensemble on the devices.",

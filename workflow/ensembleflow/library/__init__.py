@@ -1,7 +1,18 @@
 """The library of models: ranked, the best kept, their predictions cached and their costs measured."""
 
+from ensembleflow.library.cache import cache_predictions
 from ensembleflow.library.costs import measure_costs
-from ensembleflow.library.predictions import FileSource, Predictions, cache_predictions, open_predictions
+from ensembleflow.library.predictions import FileSource, Predictions, open_predictions
+from ensembleflow.library.predictions_file import PredictionsWriter, create_predictions
 from ensembleflow.library.ranking import rank_models
 
-__all__ = ["FileSource", "Predictions", "cache_predictions", "measure_costs", "open_predictions", "rank_models"]
+__all__ = [
+    "FileSource",
+    "Predictions",
+    "PredictionsWriter",
+    "cache_predictions",
+    "create_predictions",
+    "measure_costs",
+    "open_predictions",
+    "rank_models",
+]

@@ -1,9 +1,16 @@
-"""The cache of the kept models' class probabilities."""
+"""The cache of the kept models' class probabilities: `predictions.h5`, schema `predictions`, version 1.
+
+At the root `models` (ids in rank order); in each of the groups `valid` and `test` `probabilities` (models, samples,
+classes), which may be left out, `true_class_probability` (models, samples) and `labels` int64 (samples,). For
+segmentation a sample is a pixel. Root attributes study, dataset_checksum, dtype, class_names and weights_sha256.
+
+The arrays lie in the file as they are in memory, so that every process of a machine maps the same pages of the
+system's cache.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,25 +21,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import atomic_directory, create_hdf5, map_array, open_hdf5
-from ensembleflow.library.ranking import kept_models
-from ensembleflow.models import (
-    configure_tensorflow,
-    export_model,
-    load_exported,
-    load_model,
-    prediction_batch_size,
-    weights_sha256,
-)
+from ensembleflow.io import map_array, open_hdf5
 
-__all__ = ["FileSource", "Predictions", "cache_predictions", "open_predictions"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "SPLITS", "FileSource", "Predictions", "open_predictions"]
 
 SCHEMA, SCHEMA_VERSION = "predictions", 1
 SPLITS = ("valid", "test")
-
-logger = logging.getLogger("ensembleflow.library")
 
 
 class Predictions:
@@ -63,7 +58,18 @@ class Predictions:
         return np.asarray(self._file[split]["labels"][...], dtype=np.int64)
 
     def probabilities(self, split: str) -> npt.NDArray[Any]:
-        """All class probabilities, float32 or float16 (models, samples, classes): mapped, read where they are used."""
+        """All class probabilities, float32 or float16 (models, samples, classes): mapped, read where they are used.
+
+        Raises:
+            ArtefactError: the cache holds the true class's only (`has_every_class` is false).
+        """
+        if not self.has_every_class:
+            raise ArtefactError(
+                "the cache holds the true class's probabilities only",
+                where=self.path,
+                expected="the probabilities of every class",
+                hint="set library.predictions.every_class: true and make the cache again: snakemake library",
+            )
         return map_array(self._file[split]["probabilities"])
 
     def true_class_probability(self, split: str) -> npt.NDArray[Any]:
@@ -118,6 +124,10 @@ class FileSource:
         values, labels, _ = self._arrays
         return np.array(values[:, start:stop]), labels[start:stop]
 
+    def part(self, start: int, stop: int) -> FileSource:
+        """The source itself, which reads nothing but what it is asked for."""
+        return self
+
 
 @contextmanager
 def open_predictions(path: str | Path) -> Iterator[Predictions]:
@@ -132,79 +142,3 @@ def open_predictions(path: str | Path) -> Iterator[Predictions]:
         except (KeyError, AttributeError) as error:
             raise ArtefactError("a predictions cache is incomplete", where=path, found=error) from None
         yield predictions
-
-
-def cache_predictions(
-    models_csv: str | Path,
-    model_folders: Sequence[str | Path],
-    dataset_path: str | Path,
-    study: str,
-    exported_dir: str | Path,
-    predictions_h5: str | Path,
-    threads: int = 1,
-    use_gpu: bool = False,
-) -> None:
-    """Export each kept model and cache what its exported function predicts on validation and test.
-
-    Args:
-        models_csv: the ranked table.
-        model_folders: the search jobs' folders of `.keras` files.
-        dataset_path: the prepared dataset.
-        study: the study's name.
-        exported_dir: folder to make, with one exported function a model.
-        predictions_h5: the cache to write.
-        threads: CPU cores to use.
-        use_gpu: predict on a GPU if there is one.
-
-    Raises:
-        ArtefactError: a model's file is missing, damaged, or holds other weights than the trial recorded.
-    """
-    kept = kept_models(models_csv)
-    files = {path.stem: path for folder in model_folders for path in Path(folder).glob("*.keras")}
-    if missing := [f"{model}.keras" for model in kept["model"] if model not in files]:
-        raise ArtefactError(
-            "a kept model's weights are missing",
-            where=", ".join(missing),
-            hint="delete the study's folder search/models and run snakemake again: no trial is trained again",
-        )
-    configure_tensorflow(threads, use_gpu=use_gpu)
-    with open_dataset(dataset_path) as data, atomic_directory(exported_dir) as folder:
-        images = {split: data.image_array(split) for split in SPLITS}
-        labels = {split: data.labels(split) for split in SPLITS}
-        batch_size = prediction_batch_size(data.image_shape)
-        probabilities: dict[str, list[Any]] = {split: [] for split in SPLITS}
-        weights = dict(zip(kept["model"].astype(str), kept["weights_sha256"].astype(str), strict=True))
-        for done, (model, sha256) in enumerate(weights.items(), start=1):
-            _export(model, files[model], sha256, folder)
-            function = load_exported(folder / model)
-            for split in SPLITS:
-                probabilities[split].append(function.predict(images[split], batch_size))
-            logger.info("predictions of kept models: %d/%d cached", done, len(weights), extra={"progress": True})
-        with create_hdf5(predictions_h5, SCHEMA, SCHEMA_VERSION) as file:
-            file.attrs["study"] = study
-            file.attrs["dataset_checksum"] = data.checksum
-            file.attrs["dtype"] = "float32"
-            file.attrs["class_names"] = np.array(data.class_names, dtype=h5py.string_dtype())
-            file.attrs["weights_sha256"] = np.array(list(weights.values()), dtype=h5py.string_dtype())
-            file.create_dataset("models", data=list(weights), dtype=h5py.string_dtype())
-            for split in SPLITS:
-                group = file.create_group(split)
-                cached = np.stack(probabilities[split]).astype(np.float32)
-                group.create_dataset("probabilities", data=cached)
-                true_class = cached[:, np.arange(len(labels[split])), labels[split]]
-                group.create_dataset("true_class_probability", data=true_class)
-                group.create_dataset("labels", data=labels[split])
-
-
-def _export(model: str, file: Path, recorded_sha256: str, folder: Path) -> None:
-    network = load_model(file)
-    found = weights_sha256(network)
-    if found != recorded_sha256:
-        raise ArtefactError(
-            "a model's weights are not those that its trial recorded",
-            where=file,
-            found=found,
-            expected=recorded_sha256,
-            hint=f"delete {file.parent} and run snakemake again",
-        )
-    export_model(network, folder / model)

@@ -1,8 +1,9 @@
 """The residual networks, their training, and the one exported function of each."""
 
 from ensembleflow.models.checkpoint import restore_checkpoint, save_checkpoint
+from ensembleflow.models.energy import open_energy_counter
 from ensembleflow.models.export import ExportedModel, export_model, load_exported, model_function, prediction_batch_size
-from ensembleflow.models.gpu import gpu_energy_joules
+from ensembleflow.models.gpu import gpu_energy_joules, gpu_memory_bytes
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.models.model_file import load_model, save_model, weights_sha256
@@ -22,9 +23,11 @@ __all__ = [
     "device_name",
     "export_model",
     "gpu_energy_joules",
+    "gpu_memory_bytes",
     "load_exported",
     "load_model",
     "model_function",
+    "open_energy_counter",
     "prediction_batch_size",
     "restore_checkpoint",
     "save_checkpoint",

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-__all__ = ["gpu_energy_joules", "gpu_uuid"]
+__all__ = ["gpu_energy_joules", "gpu_memory_bytes", "gpu_uuid"]
 
 
 def gpu_uuid() -> str | None:
@@ -21,6 +21,16 @@ def gpu_energy_joules() -> float | None:
     """Energy that this GPU has used since its driver was loaded, by all processes; None where it is not told."""
     with suppress(Exception):
         return float(_nvml().nvmlDeviceGetTotalEnergyConsumption(_handle())) / 1000
+    return None
+
+
+def gpu_memory_bytes() -> int | None:
+    """Memory of this GPU that is in use, by all processes; None where it is not told.
+
+    Of all, since NVML knows processes by the host's numbers, which a process in a container does not know.
+    """
+    with suppress(Exception):
+        return int(_nvml().nvmlDeviceGetMemoryInfo(_handle()).used)
     return None
 
 

@@ -7,19 +7,22 @@ sums over the same chunks of samples, so that a table and a selection's loss agr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "ALL_METRICS",
     "CHUNK_SAMPLES",
     "METRICS",
     "SMALLEST_PROBABILITY",
     "Metric",
     "add_in_order",
+    "calibration_error",
     "classification_metrics",
+    "metrics_of_chunks",
     "sample_chunks",
 ]
 
@@ -122,7 +125,37 @@ class Brier(Metric):
         return totals[..., 0] / n_samples
 
 
+class CalibrationError(Metric):
+    """Expected calibration error (Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3).
+
+    A sample's confidence is its highest probability. In 15 bins of equal width, (0, 1/15] to (14/15, 1], the mean
+    confidence is held against the share of right predictions; the absolute differences are averaged, each bin weighted
+    by its share of the samples.
+    """
+
+    name = "calibration_error"
+    n_bins: ClassVar[int] = 15
+
+    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+        *leading, n_samples, _ = probabilities.shape
+        confidences = probabilities.max(axis=-1).reshape(-1, n_samples)
+        hits = (probabilities.argmax(axis=-1) == labels).reshape(-1, n_samples)
+        # A confidence on an edge belongs to the bin below it.
+        bins = np.searchsorted(np.arange(1, self.n_bins) / self.n_bins, confidences, side="left")
+        n_rows = len(bins)
+        cells = (bins + self.n_bins * np.arange(n_rows)[:, None]).ravel()
+        excess = np.bincount(cells, (confidences - hits).ravel(), minlength=n_rows * self.n_bins)
+        return excess.reshape(*leading, self.n_bins).astype(np.float64)
+
+    def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
+        return np.abs(totals).sum(axis=-1) / n_samples
+
+
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (ErrorRate(), MacroF1Error(), CrossEntropy(), Brier())}
+"""The metrics that can be selected by."""
+
+ALL_METRICS: dict[str, Metric] = {**METRICS, CalibrationError.name: CalibrationError()}
+"""Those that are reported."""
 
 
 def classification_metrics(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, float]:
@@ -135,19 +168,60 @@ def classification_metrics(probabilities: npt.ArrayLike, labels: npt.ArrayLike) 
     Returns:
         The four values by name. All are NaN without samples, or where a probability is not finite.
     """
+    return _metrics_of_matrix(probabilities, labels, METRICS)
+
+
+def calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Expected calibration error, 0 to 1, of one matrix of class probabilities; see `CalibrationError`.
+
+    Args:
+        probabilities: (samples, classes), any float type; summed in float64.
+        labels: (samples,), integers in 0 … classes - 1.
+
+    Returns:
+        The value; NaN without samples, or where a probability is not finite.
+    """
+    calibration = ALL_METRICS[CalibrationError.name]
+    return _metrics_of_matrix(probabilities, labels, {calibration.name: calibration})[calibration.name]
+
+
+def _metrics_of_matrix(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, metrics: Mapping[str, Metric]
+) -> dict[str, float]:
     matrix, truth = np.asarray(probabilities), np.asarray(labels, dtype=np.int64)
-    if len(truth) == 0 or not np.isfinite(matrix).all():
-        return dict.fromkeys(METRICS, float("nan"))
-    values = {}
-    for name, metric in METRICS.items():
-        chunks = []
-        for chunk in sample_chunks(len(truth)):
-            rows = matrix[chunk].astype(np.float64)
-            if not metric.needs_all_classes:
-                rows = rows[np.arange(len(rows)), truth[chunk]]
-            chunks.append(metric.sums(rows, truth[chunk]))
-        values[name] = float(metric.value(add_in_order(chunks), len(truth)))
-    return values
+    return metrics_of_chunks((matrix[chunk] for chunk in sample_chunks(len(truth))), truth, metrics)
+
+
+def metrics_of_chunks(
+    chunks: Iterable[npt.NDArray[np.floating]], labels: IntArray, metrics: Mapping[str, Metric]
+) -> dict[str, float]:
+    """Metrics of class probabilities that come a chunk of samples at a time, so that they are never held whole.
+
+    Args:
+        chunks: (samples, classes) each, those of `sample_chunks` in order; or the true class's (samples,), of which
+            metrics that need all classes are NaN.
+        labels: of all samples (samples,).
+        metrics: by name.
+
+    Returns:
+        The values by name. All are NaN without samples, or where a probability is not finite.
+    """
+    sums: dict[str, list[FloatArray]] = {name: [] for name in metrics}
+    for chunk, part in zip(chunks, sample_chunks(len(labels)), strict=True):
+        if not np.isfinite(chunk).all():
+            sums = {}
+            break
+        truth = labels[part]
+        for name, metric in metrics.items():
+            if chunk.ndim == 2 or not metric.needs_all_classes:
+                rows = chunk.astype(np.float64)
+                if rows.ndim == 2 and not metric.needs_all_classes:
+                    rows = rows[np.arange(len(rows)), truth]
+                sums[name].append(metric.sums(rows, truth))
+    return {
+        name: float(metric.value(add_in_order(sums[name]), len(labels))) if sums.get(name) else float("nan")
+        for name, metric in metrics.items()
+    }
 
 
 def sample_chunks(n_samples: int, chunk_samples: int = CHUNK_SAMPLES) -> Iterator[slice]:

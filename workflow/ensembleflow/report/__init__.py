@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from ensembleflow.report.error_against_cost import plot_error_against_cost
     from ensembleflow.report.learning_curves import plot_learning_curves
     from ensembleflow.report.library_distribution import plot_library_distribution
+    from ensembleflow.report.selection_fronts import plot_selection_fronts
 
 __all__ = [
     "plot_allocation",
     "plot_error_against_cost",
     "plot_learning_curves",
     "plot_library_distribution",
+    "plot_selection_fronts",
     "tabulate_budgets",
 ]
 

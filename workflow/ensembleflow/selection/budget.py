@@ -100,6 +100,8 @@ def _not_a_budget(budget: object) -> SelectionError:
 class Spending:
     """The members' summed costs, correctly rounded whatever their order, and what of the budget they are.
 
+    A member that is added again costs nothing more.
+
     Args:
         costs: by column, (models,) each.
         limits: by column; columns without a limit are not held against anything.
@@ -110,11 +112,15 @@ class Spending:
         self._limits = np.array(list(limits.values()))
         self._seconds = costs[PRIMARY_COST]
         self._members: list[int] = []
+        self._is_member = np.zeros(len(self._seconds), dtype=np.bool_)
         self._spent = np.zeros(len(self._limits))
         self.seconds = 0.0
 
     def add(self, model: int) -> None:
         """Spend a model's costs."""
+        if self._is_member[model]:
+            return
+        self._is_member[model] = True
         self._members.append(model)
         self.seconds = math.fsum(self._seconds[self._members])
         self._spent = np.array([math.fsum(row[self._members]) for row in self._costs])
@@ -127,7 +133,7 @@ class Spending:
             within = totals <= limit
             for place in np.flatnonzero(np.abs(totals - limit) <= _NEAR * limit):
                 within[place] = math.fsum([*row[self._members], row[candidates[place]]]) <= limit
-            fits &= within
+            fits &= within | self._is_member[candidates]
         return fits
 
     def shares(self, candidates: npt.NDArray[np.intp]) -> FloatArray:
@@ -137,4 +143,5 @@ class Spending:
         """
         if not len(self._limits):
             return np.zeros(len(candidates))
-        return ((self._spent[:, None] + self._costs[:, candidates]) / self._limits[:, None]).max(axis=0)
+        added = np.where(self._is_member[candidates], 0.0, self._costs[:, candidates])
+        return ((self._spent[:, None] + added) / self._limits[:, None]).max(axis=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ensembleflow.config import PRIMARY_COST
 from ensembleflow.errors import SelectionError
 from ensembleflow.library import FileSource, Predictions
 from ensembleflow.models.metrics import METRICS, Metric
-from ensembleflow.selection.checks import Ranges, diverged_models, read_ranges
+from ensembleflow.selection.checks import Ranges, diverged_models, joined_ranges, ranges_of
 from ensembleflow.selection.evaluation import Evaluator, ThreadWorkers, Workers
 from ensembleflow.selection.partition import MemorySource, Source, partitions_of
 
@@ -38,7 +37,7 @@ class Candidates:
         tie_ranks: order of the models' ids, the last tie-break: int (models,).
         usable: indices of the models that may be chosen, ascending.
         dropped: index to reason of the others.
-        make_workers: who sums over the samples; threads of this process unless said otherwise.
+        evaluator: the losses of ensembles, computed once each.
     """
 
     metric: Metric
@@ -48,18 +47,12 @@ class Candidates:
     tie_ranks: npt.NDArray[np.intp]
     usable: npt.NDArray[np.intp]
     dropped: dict[int, str]
-    make_workers: Callable[[Source, str], Workers]
+    evaluator: Evaluator
 
     @property
     def costs(self) -> FloatArray:
         """Seconds (models,)."""
         return self.cost_columns[PRIMARY_COST]
-
-    @cached_property
-    def evaluator(self) -> Evaluator:
-        """The losses of ensembles, computed once each."""
-        workers = self.make_workers(self.source, self.metric.name)
-        return Evaluator(workers, self.metric, self.usable, self.tie_ranks, self.source.n_samples)
 
 
 ProbabilitiesLike = npt.ArrayLike | Predictions | Candidates
@@ -102,26 +95,34 @@ def read_candidates(
         names = list(probabilities.models)
         tie_ranks = np.argsort(np.argsort(names, kind="stable"))
         source: Source = _cached_source(probabilities, labels, metric)
-        checked = source
     else:
         full = _float_array(probabilities)
         truth = _check_labels(labels, full.shape[1], full.shape[2])
         names, tie_ranks = [f"model {index}" for index in range(len(full))], np.arange(len(full))
-        checked = MemorySource(full, truth, full.shape[2])
         values = full if metric.needs_all_classes else full[:, np.arange(len(truth)), truth]
         source = MemorySource(np.ascontiguousarray(values), truth, full.shape[2])
-    ranges = read_ranges(checked, len(names))
-    dropped = diverged_models(ranges, names)
-    dropped |= _constant_models(ranges, dropped, checked, probabilities)
+    if len(names) == 0:
+        raise _no_model({}, names)
+    columns = _check_costs(costs, names)
+    workers = make_workers(source, loss)
+    ranges = joined_ranges(workers.ranges())
+    # Of an array, unlike of a cache, nobody has checked the other classes yet.
+    every_class = ranges if isinstance(probabilities, Predictions) else ranges_of(full, truth, full.shape[2], 0)
+    dropped = diverged_models(every_class, names)
+    dropped |= _constant_models(every_class, dropped, source, probabilities)
     usable = np.array([index for index in range(len(names)) if index not in dropped], dtype=np.intp)
     if len(usable) == 0:
-        raise SelectionError(
-            "no model has usable predictions",
-            found="; ".join(f"{names[index]}: {reason}" for index, reason in dropped.items()) or "an empty library",
-            hint="train longer or with a lower learning rate: these models have diverged",
-        )
-    columns = _check_costs(costs, names)
-    return Candidates(metric, source, columns, names, tie_ranks, usable, dict(sorted(dropped.items())), make_workers)
+        raise _no_model(dropped, names)
+    evaluator = Evaluator(workers, metric, usable, tie_ranks, source.n_samples)
+    return Candidates(metric, source, columns, names, tie_ranks, usable, dict(sorted(dropped.items())), evaluator)
+
+
+def _no_model(dropped: Mapping[int, str], names: Sequence[str]) -> SelectionError:
+    return SelectionError(
+        "no model has usable predictions",
+        found="; ".join(f"{names[index]}: {reason}" for index, reason in dropped.items()) or "an empty library",
+        hint="train longer or with a lower learning rate: these models have diverged",
+    )
 
 
 def _cached_source(predictions: Predictions, labels: npt.ArrayLike | None, metric: Metric) -> FileSource:
@@ -202,16 +203,11 @@ def _constant_models(
     suspects = [index for index in range(n_models) if index not in dropped and ranges.constant(index)]
     # True classes' probabilities are constant for each label too; only where they are is every class read.
     if suspects and isinstance(probabilities, Predictions) and probabilities.has_every_class:
-        every_class = probabilities.probabilities("valid")
+        every_class, no_labels = probabilities.probabilities("valid"), np.empty(0, dtype=np.int64)
         suspects = [
             index
             for index in suspects
-            if read_ranges(
-                MemorySource(
-                    every_class[index : index + 1], np.empty(every_class.shape[1], np.int64), source.n_classes
-                ),
-                1,
-            ).constant(0)
+            if ranges_of(every_class[index : index + 1], no_labels, source.n_classes, 0).constant(0)
         ]
     if len(suspects) == n_models - len(dropped) or _one_label(source):
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,8 @@ from numba import njit
 from ensembleflow.errors import SelectionError
 from ensembleflow.selection.kernels import stored_for_kernels, widen
 from ensembleflow.selection.losses import OUTSIDE_BY
-from ensembleflow.selection.partition import Source
 
-__all__ = ["Ranges", "diverged_models", "read_ranges"]
+__all__ = ["Ranges", "diverged_models", "joined_ranges", "ranges_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -24,8 +24,6 @@ _CONSTANT_WITHIN = 1e-6
 # Beyond the rounding of a softmax, in the storage's precision.
 _SUM_OFF_BY = {np.dtype(np.float16): 2e-2}
 _SUM_USUALLY_OFF_BY = 2e-3
-
-_READ_VALUES = 2**24
 
 
 @dataclass(frozen=True)
@@ -52,23 +50,44 @@ class Ranges:
         return bool((self.highest[model, seen] - self.lowest[model, seen] <= _CONSTANT_WITHIN).all())
 
 
-def read_ranges(source: Source, n_models: int) -> Ranges:
-    """Read all stored values once, a part at a time."""
-    shape = (n_models, source.n_classes)
+def ranges_of(values: npt.NDArray[Any], labels: IntArray, n_classes: int, first_sample: int) -> Ranges:
+    """The ranges of some samples' stored values.
+
+    Args:
+        values: (models, samples[, classes]), as a source gives them.
+        labels: int64 (samples,).
+        n_classes: classes.
+        first_sample: the number of the first of these samples.
+    """
+    n_models = len(values)
+    shape = (n_models, n_classes)
     ranges = Ranges(
         np.full(shape, np.inf), np.full(shape, -np.inf), *(np.full(n_models, -1, dtype=np.int64) for _ in range(3))
     )
-    n_read = max(1, _READ_VALUES * 4 // max(1, source.bytes_per_sample))
-    for start in range(0, source.n_samples, n_read):
-        values, labels = source.read(start, min(start + n_read, source.n_samples))
-        stored = stored_for_kernels(values)
-        found = (ranges.lowest, ranges.highest, ranges.first_not_finite, ranges.first_outside)
-        if values.ndim == 3:
-            allowed = _SUM_OFF_BY.get(values.dtype, _SUM_USUALLY_OFF_BY)
-            _class_ranges(stored, start, OUTSIDE_BY, allowed, *found, ranges.first_bad_sum)
-        else:
-            _true_class_ranges(stored, labels, start, OUTSIDE_BY, *found)
+    stored = stored_for_kernels(values)
+    found = (ranges.lowest, ranges.highest, ranges.first_not_finite, ranges.first_outside)
+    if values.ndim == 3:
+        allowed = _SUM_OFF_BY.get(values.dtype, _SUM_USUALLY_OFF_BY)
+        _class_ranges(stored, first_sample, OUTSIDE_BY, allowed, *found, ranges.first_bad_sum)
+    else:
+        _true_class_ranges(stored, labels, first_sample, OUTSIDE_BY, *found)
     return ranges
+
+
+def joined_ranges(parts: Iterable[Ranges]) -> Ranges:
+    """The ranges of all samples, from those of consecutive runs of samples, in order."""
+    whole, *rest = parts
+    for part in rest:
+        firsts = (
+            np.where(mine >= 0, mine, others)
+            for mine, others in (
+                (whole.first_not_finite, part.first_not_finite),
+                (whole.first_outside, part.first_outside),
+                (whole.first_bad_sum, part.first_bad_sum),
+            )
+        )
+        whole = Ranges(np.minimum(whole.lowest, part.lowest), np.maximum(whole.highest, part.highest), *firsts)
+    return whole
 
 
 def diverged_models(ranges: Ranges, names: list[str]) -> dict[int, str]:

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ensembleflow.config import SelectionConfig
+from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
 from ensembleflow.library import open_predictions
 from ensembleflow.models.metrics import METRICS
-from ensembleflow.selection.tables import read_costs, select_for_budget
+from ensembleflow.selection.budget import named_budget
+from ensembleflow.selection.cluster import selection_workers
+from ensembleflow.selection.costs import read_costs
+from ensembleflow.selection.stage import select_for_budget
 
 __all__ = ["add_command"]
 
@@ -26,7 +29,12 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.h5", help="the library's cached predictions")
     parser.add_argument("--costs", type=Path, required=True, metavar="costs.csv", help="the library's measured costs")
-    parser.add_argument("--budget", required=True, help="seconds (320), or a multiple of the models' median cost (4x)")
+    parser.add_argument(
+        "--budget",
+        required=True,
+        help="seconds (320), a multiple of the models' median cost (4x), the same of another column of costs.csv "
+        "(parameter_bytes=2x), or several (4x,parameter_bytes=2x)",
+    )
     parser.add_argument(
         "--weights",
         type=float,
@@ -38,19 +46,33 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--loss", choices=list(METRICS), default=defaults.loss, help=f"validation loss (default: {defaults.loss})"
     )
+    parser.add_argument(
+        "--local-search",
+        action="store_true",
+        help="go on by swapping, dropping and adding members as long as that lowers the loss within the budget",
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU cores to use (default: 1)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, as in budget-*.json")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with open_predictions(arguments.predictions) as predictions:
-        costs_seconds = read_costs(arguments.costs, predictions.models, arguments.predictions)
-        chosen = select_for_budget(predictions, costs_seconds, arguments.budget, arguments.weights, arguments.loss)
-        costs = dict(zip(predictions.models, map(float, costs_seconds), strict=True))
+    budget = named_budget(arguments.budget)
+    config = SelectionConfig.model_construct(
+        weights=arguments.weights, loss=arguments.loss, local_search=arguments.local_search
+    )
+    with (
+        open_predictions(arguments.predictions) as predictions,
+        selection_workers("threads", max(1, arguments.threads)) as make_workers,
+    ):
+        needed = [column for column, _ in budget_parts(budget)]
+        costs = read_costs(arguments.costs, predictions.models, arguments.predictions, needed)
+        chosen = select_for_budget(predictions, costs, budget, config, make_workers)
+        costs_seconds = dict(zip(predictions.models, costs[PRIMARY_COST].tolist(), strict=True))
     if arguments.json:
         print(json.dumps(chosen, indent=1, allow_nan=False))
     else:
-        _print_tables(chosen, costs)
+        _print_tables(chosen, costs_seconds)
     return 0
 
 
@@ -60,10 +82,9 @@ def _print_tables(chosen: dict[str, Any], costs: dict[str, float]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    weight = "no weight: the best single model" if chosen["weight"] is None else f"weight {chosen['weight']:g}"
     console.print(
-        f"{chosen['study']}: {len(chosen['members'])} of {len(costs)} models, {weight}; "
-        f"{chosen['cost_seconds']:.4g} s of a budget of {chosen['budget']} ({chosen['budget_seconds']:.4g} s)",
+        f"{chosen['study']}: {len(chosen['members'])} of {len(costs)} models, {_how(chosen)}; "
+        f"budget {chosen['budget']}: {_spent(chosen)}",
         soft_wrap=True,
     )
     console.print(f"stopped: {_stop_reason(chosen)}", soft_wrap=True)
@@ -92,6 +113,19 @@ def _print_tables(chosen: dict[str, Any], costs: dict[str, float]) -> None:
         console.print(f"left out: {dropped['model']}: {dropped['reason']}", soft_wrap=True)
 
 
+def _how(chosen: dict[str, Any]) -> str:
+    if chosen["method"] == "local_search":
+        return "by local search from SMOBF's"
+    return "no weight: the best single model" if chosen["weight"] is None else f"weight {chosen['weight']:g}"
+
+
+def _spent(chosen: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{chosen['costs'][column]:.4g} of {limit:.4g} {'s' if column == PRIMARY_COST else column}"
+        for column, limit in chosen["limits"].items()
+    )
+
+
 def _shown_rows(chosen: dict[str, Any]) -> Sequence[dict[str, Any]]:
     """All but forward greedy's path, of which only the ensemble of lowest validation loss."""
     rows = chosen["ensembles"]
@@ -101,7 +135,8 @@ def _shown_rows(chosen: dict[str, Any]) -> Sequence[dict[str, Any]]:
 
 
 def _stop_reason(chosen: dict[str, Any]) -> str:
-    run = [step for step in chosen["trace"] if (step["method"], step["weight"]) == ("smobf", chosen["weight"])]
+    key = (chosen["method"], chosen["weight"])
+    run = [step for step in chosen["trace"] if (step["method"], step["weight"]) == key]
     return str(run[-1]["stop_reason"])
 
 

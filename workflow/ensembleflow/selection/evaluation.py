@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.models.metrics import Metric, add_in_order
+from ensembleflow.selection.checks import Ranges
 from ensembleflow.selection.losses import Prefixes
 from ensembleflow.selection.partition import Partition
 
 __all__ = ["Evaluator", "ThreadWorkers", "Workers"]
 
 FloatArray = npt.NDArray[np.float64]
+T = TypeVar("T")
 IntArray = npt.NDArray[np.int64]
 
 # 800 MB of losses for a thousand candidates; beyond, what was computed first is forgotten.
@@ -24,6 +26,9 @@ _REMEMBERED = 100_000
 
 class Workers(Protocol):
     """Whoever sums over the samples."""
+
+    def ranges(self) -> Iterable[Ranges]:
+        """Each partition's ranges of values, in the samples' order: the first look at the data."""
 
     def block_sums(self, prefixes: Prefixes, candidates: IntArray) -> Iterable[FloatArray]:
         """Each partition's sums, in the samples' order: float64 (blocks, prefixes, candidates, terms)."""
@@ -43,11 +48,16 @@ class ThreadWorkers:
         self._partitions = list(partitions)
         self._pool = ThreadPoolExecutor(len(self._partitions)) if len(self._partitions) > 1 else None
 
+    def ranges(self) -> Iterable[Ranges]:
+        """Each partition's ranges of values, in the samples' order."""
+        return self._map(Partition.ranges)
+
     def block_sums(self, prefixes: Prefixes, candidates: IntArray) -> Iterable[FloatArray]:
         """Each partition's sums, in the samples' order."""
-        if self._pool is None:
-            return [self._partitions[0].block_sums(prefixes, candidates)]
-        return self._pool.map(lambda partition: partition.block_sums(prefixes, candidates), self._partitions)
+        return self._map(lambda partition: partition.block_sums(prefixes, candidates))
+
+    def _map(self, work: Callable[[Partition], T]) -> Iterable[T]:
+        return map(work, self._partitions) if self._pool is None else self._pool.map(work, self._partitions)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -60,7 +60,7 @@ class Step:
 
     @property
     def no_gain(self) -> PlaceArray:
-        """The models tried that would not have improved on the step's ensemble: on the last row all of them."""
+        """The models that were tried and not taken: on the last row those that would not lower the score."""
         return self.tried[self.tried != self.model] if self.model is not None else self.tried
 
     @property
@@ -114,6 +114,7 @@ class GreedyRun:
         weight: w of equation 2.
         max_members: where it ends at the latest.
         only_gains: end when no candidate lowers the score; otherwise the best one is added all the same.
+        with_replacement: a member may be added again, counts once more in the average and costs nothing more.
     """
 
     def __init__(
@@ -124,11 +125,13 @@ class GreedyRun:
         weight: float,
         max_members: int | None = None,
         only_gains: bool = True,
+        with_replacement: bool = False,
     ) -> None:
         self._candidates = candidates
         self._spending = Spending(candidates.cost_columns, limits)
         self._method, self._weight = method, weight
         self._max_members, self._only_gains = max_members, only_gains
+        self._with_replacement = with_replacement
         self._left = candidates.usable
         self._fitting, self._over_budget = self._sort_out()
         self._loss = self._score = math.inf
@@ -154,9 +157,8 @@ class GreedyRun:
         else:
             stop = ""
             losses = losses_with[self._fitting]
-            scores = (1 - self._weight) * losses + self._weight * self._spending.shares(self._fitting)
-            costs, ranks = self._candidates.costs[self._fitting], self._candidates.tie_ranks[self._fitting]
-            best = best_place(scores, losses, costs, ranks)
+            scores = self._scores(losses)
+            best = best_place(scores, losses, self._tie_costs(), self._candidates.tie_ranks[self._fitting])
             if self._only_gains and not scores[best] < self._score - TIED_WITHIN:
                 stop = "no model that fits lowers the score"
         if stop:
@@ -171,8 +173,20 @@ class GreedyRun:
         self._spending.add(model)
         self.members = [*self.members, model]
         self._record(model, scores, "")
-        self._left = self._left[self._left != model]
+        if not self._with_replacement:
+            self._left = self._left[self._left != model]
         self._fitting, self._over_budget = self._sort_out()
+
+    def _scores(self, losses: FloatArray) -> FloatArray:
+        """The score with each model that fits, from the losses with them."""
+        return (1 - self._weight) * losses + self._weight * self._spending.shares(self._fitting)
+
+    def _tie_costs(self) -> FloatArray:
+        """The costs by which ties are broken: a member comes before all others, for it costs nothing more."""
+        costs = self._candidates.costs[self._fitting]
+        if not self._with_replacement:
+            return costs
+        return np.where(np.isin(self._fitting, self.members), costs - costs.max() - 1, costs)
 
     def _stop_without_trying(self) -> str:
         if len(self._left) == 0:

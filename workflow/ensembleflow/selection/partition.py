@@ -6,6 +6,7 @@ selection. A partition travels without its data: whoever evaluates it reads its 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.models.metrics import METRICS
+from ensembleflow.selection.checks import Ranges, joined_ranges, ranges_of
 from ensembleflow.selection.losses import Block, Prefixes, make_block
 
 __all__ = ["MemorySource", "Partition", "Source", "block_bounds", "partitions_of"]
@@ -44,6 +46,9 @@ class Source(Protocol):
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[Any], IntArray]:
         """Stored probabilities (models, samples[, classes]) and labels (samples,) of some samples."""
 
+    def part(self, start: int, stop: int) -> Source:
+        """What has to travel to whoever reads only these samples; they keep their numbers."""
+
 
 @dataclass(frozen=True, eq=False)
 class MemorySource:
@@ -53,11 +58,13 @@ class MemorySource:
         values: (models, samples, classes), or the true class's (models, samples).
         labels: int64 (samples,).
         n_classes: classes.
+        first_sample: the number of the first sample that is here.
     """
 
     values: npt.NDArray[Any]
     labels: IntArray
     n_classes: int
+    first_sample: int = 0
 
     @property
     def n_samples(self) -> int:
@@ -70,8 +77,13 @@ class MemorySource:
         return self.values.nbytes // max(1, len(self.labels))
 
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[Any], IntArray]:
-        """Views of some samples."""
-        return self.values[:, start:stop], self.labels[start:stop]
+        """Some samples, contiguous: the whole array as it is, a part of it as a copy."""
+        here = slice(start - self.first_sample, stop - self.first_sample)
+        return np.ascontiguousarray(self.values[:, here]), self.labels[here]
+
+    def part(self, start: int, stop: int) -> MemorySource:
+        """A source of these samples alone."""
+        return MemorySource(*self.read(start, stop), self.n_classes, start)
 
 
 def block_bounds(n_samples: int, n_classes: int, loss: str, block_samples: int | None = None) -> list[tuple[int, int]]:
@@ -102,12 +114,22 @@ class Partition:
         self._held: list[Block] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_held": None}
+        return {**vars(self), "source": self.source.part(self.bounds[0][0], self.bounds[-1][1]), "_held": None}
 
     @property
     def n_bytes(self) -> int:
         """What its samples take in memory."""
         return sum(stop - start for start, stop in self.bounds) * self.source.bytes_per_sample
+
+    def ranges(self) -> Ranges:
+        """What the first look at all samples finds; they are held from then on."""
+        found: list[Ranges] = []
+        blocks = self._read(found)
+        if self.hold:
+            self._held = list(blocks)
+        else:
+            deque(blocks, maxlen=0)
+        return joined_ranges(found)
 
     def block_sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
         """The sums of each block: float64 (blocks, prefixes, candidates, terms)."""
@@ -120,8 +142,12 @@ class Partition:
             self._held = list(self._read())
         return self._held
 
-    def _read(self) -> Iterator[Block]:
-        return (make_block(self.loss, *self.source.read(start, stop)) for start, stop in self.bounds)
+    def _read(self, found: list[Ranges] | None = None) -> Iterator[Block]:
+        for start, stop in self.bounds:
+            values, labels = self.source.read(start, stop)
+            if found is not None:
+                found.append(ranges_of(values, labels, self.source.n_classes, start))
+            yield make_block(self.loss, values, labels)
 
 
 def partitions_of(

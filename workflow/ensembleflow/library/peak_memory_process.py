@@ -1,0 +1,100 @@
+"""What memory each exported model takes in a process of its own.
+
+Run as a file by `peak_memory.measure_peak_memory`, with a folder as the only argument: `settings.json` in it says what
+to measure, `images.npy` is the batch to predict. A line of JSON a model goes to the standard output:
+`{"peak_memory_bytes": …}`, null where the system tells nothing, or `{"failed": reason}`.
+
+Each model has a process that is new to TensorFlow: a fork of this one, which has imported TensorFlow but never used
+it, so that no thread of it runs and no GPU is open. That costs a tenth of a second instead of an import; and nothing
+is left over from a model before, whose freed memory the next one would use again unseen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.errors import EnsembleflowError
+
+
+def main() -> int:
+    """Measure what the folder's settings say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
+    folder = Path(sys.argv[1])
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    images = np.load(folder / "images.npy", allow_pickle=False)
+    # As in a member's process: an exported function does without Keras.
+    sys.modules["keras"] = None  # type: ignore[assignment]
+    import tensorflow  # noqa: F401
+
+    for exported in settings["exported"]:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                _answer(answers, exported, images, settings["threads"], settings["use_gpu"])
+                status = 0
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status != 0:
+            hint = " (out of memory?)" if status == -signal.SIGKILL else ""
+            _tell(answers, {"failed": f"its process ended with exit status {status}{hint}"})
+    return 0
+
+
+def _answer(answers: TextIO, exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> None:
+    try:
+        _tell(answers, {"peak_memory_bytes": _peak_memory_bytes(exported, images, threads, use_gpu)})
+    except Exception as error:  # whatever it is, it is told as this model's failure
+        text = f"{error.what}: {error.found}" if isinstance(error, EnsembleflowError) else str(error)
+        _tell(answers, {"failed": " ".join(text.split())[:300] or type(error).__name__})
+
+
+def _tell(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def _peak_memory_bytes(exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> int | None:
+    import tensorflow as tf
+
+    from ensembleflow.models import configure_tensorflow, gpu_memory_bytes, load_exported
+
+    configure_tensorflow(threads, use_gpu=use_gpu)
+    tf.linalg.matmul(tf.ones((8, 8)), tf.ones((8, 8))).numpy()  # makes TensorFlow's threads, and a GPU's context
+    before = gpu_memory_bytes() if use_gpu else _private_bytes("VmRSS")
+    function = load_exported(exported)
+    function.predict(images, len(images))
+    # TensorFlow gives nothing of a GPU's memory back, so that the last reading is the highest.
+    peak = gpu_memory_bytes() if use_gpu else _private_bytes("VmHWM")
+    if before is None or peak is None:
+        return None
+    # A small model may fit into memory that the process already had, and takes it from the others all the same.
+    return max(peak - before, function.parameter_bytes + images.nbytes)
+
+
+def _private_bytes(field: str) -> int | None:
+    """Resident memory now (`VmRSS`) or at most (`VmHWM`), without the pages of files, which all members share.
+
+    After a fork the most begins anew. What pages of files the peak was without are counted off too: they are few.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        kilobytes = {name: value.split()[0] for name, value in (line.split(":", 1) for line in lines) if value.strip()}
+        return 1024 * (int(kilobytes[field]) - int(kilobytes["RssFile"]))
+    except (OSError, KeyError):
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

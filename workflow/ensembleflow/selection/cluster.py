@@ -1,0 +1,178 @@
+"""Who sums over the samples: threads, or a Dask cluster on one machine or on a Slurm allocation."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ensembleflow.errors import SelectionError
+from ensembleflow.io import atomic_path
+from ensembleflow.selection.evaluation import ThreadWorkers, Workers
+from ensembleflow.selection.partition import Source, partitions_of
+
+if TYPE_CHECKING:
+    from distributed import Client, Security
+
+__all__ = ["ClusterKind", "MakeWorkers", "selection_workers"]
+
+ClusterKind = Literal["threads", "processes", "slurm"]
+MakeWorkers = Callable[[Source, str], Workers]
+
+# What is left of a job's memory is for the interpreter and a step's sums.
+_SHARE_FOR_SAMPLES = 0.75
+_BYTES_A_WORKER = 350 * 2**20
+_SECONDS_TO_START = 180.0
+_SECONDS_TO_STOP = 10.0
+
+logger = logging.getLogger("ensembleflow.selection")
+
+
+@contextmanager
+def selection_workers(
+    cluster: ClusterKind = "threads",
+    n_workers: int = 1,
+    n_nodes: int = 1,
+    memory_bytes: int | None = None,
+    scratch_dir: str | Path = ".",
+    report_html: str | Path | None = None,
+) -> Iterator[MakeWorkers]:
+    """Start the workers of a selection, and stop them at the end.
+
+    The members chosen do not depend on any of it.
+
+    Args:
+        cluster: `threads` of this process; `processes` of a Dask cluster on this machine; `slurm`, processes of a
+            Dask cluster on all nodes of the Slurm job that this process runs in.
+        n_workers: threads, or processes a node.
+        n_nodes: nodes of the Slurm job.
+        memory_bytes: what the samples may take on each machine in all; the rest is read anew for each step. None for
+            no limit.
+        scratch_dir: a folder that all nodes see, for the scheduler file and the certificates while this lasts.
+        report_html: where Dask's performance report goes; not written for `threads`.
+
+    Yields:
+        What `read_candidates` takes as `make_workers`.
+
+    Raises:
+        SelectionError: no worker started, or `slurm` outside a Slurm job.
+    """
+    opened: list[Workers] = []
+
+    def remembered(workers: Workers) -> Workers:
+        opened.append(workers)
+        return workers
+
+    with ExitStack() as stack:
+        if cluster == "threads":
+            stack.callback(_close, opened)
+            samples_bytes = None if memory_bytes is None else int(memory_bytes * _SHARE_FOR_SAMPLES)
+            yield lambda source, loss: remembered(ThreadWorkers(partitions_of(source, loss, n_workers, samples_bytes)))
+            return
+        from ensembleflow.selection.dask_workers import DaskWorkers
+
+        client = stack.enter_context(_dask_client(cluster, n_workers, n_nodes, Path(scratch_dir)))
+        if report_html is not None:
+            from distributed import performance_report
+
+            aside = stack.enter_context(atomic_path(report_html))
+            stack.enter_context(performance_report(filename=str(aside)))
+        stack.callback(_close, opened)
+        each = None if memory_bytes is None else max(0, memory_bytes // n_workers - _BYTES_A_WORKER)
+        yield lambda source, loss: remembered(DaskWorkers(client, source, loss, each))
+
+
+def _close(opened: Sequence[Workers]) -> None:
+    for workers in opened:
+        workers.close()
+
+
+@contextmanager
+def _dask_client(cluster: ClusterKind, n_workers: int, n_nodes: int, scratch_dir: Path) -> Iterator[Client]:
+    """A client of a new cluster, whose traffic is encrypted and which nobody without its certificate can join."""
+    from distributed import Client, LocalCluster, Security
+    from distributed import TimeoutError as DaskTimeoutError
+    from distributed.utils import get_ip
+
+    prefix = _srun(n_nodes) if cluster == "slurm" else []
+    security = Security.temporary()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".dask-", dir=scratch_dir)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
+            scheduler = stack.enter_context(
+                LocalCluster(
+                    n_workers=0,
+                    host=get_ip() if cluster == "slurm" else "127.0.0.1",
+                    security=security,
+                    dashboard_address="127.0.0.1:8787",
+                    silence_logs=logging.ERROR,
+                )
+            )
+        client = stack.enter_context(Client(scheduler, security=security))
+        client.write_scheduler_file(str(folder / "scheduler.json"))
+        logger.info("Dask dashboard of the selection: %s on %s", client.dashboard_link, socket.gethostname())
+        command = [*prefix, *_worker_command(folder, security, n_workers)]
+        process = subprocess.Popen(command, env=_worker_environment())
+        stack.callback(_stop, process)
+        expected = n_workers * n_nodes
+        try:
+            client.wait_for_workers(expected, timeout=_SECONDS_TO_START)
+        except DaskTimeoutError:
+            found = len(client.scheduler_info()["workers"])
+            if found == 0:
+                raise SelectionError(
+                    "no Dask worker has started",
+                    found=f"none of {expected} within {_SECONDS_TO_START:g} s",
+                    hint="their own messages are in the rule's log; the command was: " + " ".join(command),
+                ) from None
+            logger.warning("only %d of %d Dask workers have started; the selection goes on with them", found, expected)
+        yield client
+
+
+def _worker_command(folder: Path, security: Security, n_workers: int) -> list[str]:
+    options = {"scheduler-file": folder / "scheduler.json", "local-directory": folder}
+    for option, text in (("tls-ca-file", "ca_file"), ("tls-cert", "cert"), ("tls-key", "key")):
+        options[option] = folder / f"{option}.pem"
+        options[option].touch(mode=0o600)
+        options[option].write_text(security.get_tls_config_for_role("worker")[text])
+    limits = {"nworkers": n_workers, "nthreads": 1, "memory-limit": 0, "death-timeout": 60}
+    module = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-dashboard"]
+    return [*module, *(part for name, value in {**options, **limits}.items() for part in (f"--{name}", str(value)))]
+
+
+def _worker_environment() -> dict[str, str]:
+    # One thread a worker, whatever its libraries would start.
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **one_thread, "DASK_LOGGING__DISTRIBUTED": "warning"}
+
+
+def _srun(n_nodes: int) -> list[str]:
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise SelectionError(
+            "the Dask workers are to run on the nodes of a Slurm job, and this is none",
+            where="resources.selection.cluster",
+            found="slurm",
+            hint="run with `snakemake --profile slurm`, or set `cluster: processes`",
+        )
+    # The job's own step holds the first node's cores while it waits for the workers: they share them.
+    once_a_node = [f"--nodes={n_nodes}", f"--ntasks={n_nodes}", "--ntasks-per-node=1"]
+    return ["srun", f"--jobid={job}", *once_a_node, "--overlap", "--no-kill", "--kill-on-bad-exit=0"]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

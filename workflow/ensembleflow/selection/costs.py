@@ -1,0 +1,69 @@
+"""The library's `costs.csv`, as a selection needs it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ensembleflow.config import PRIMARY_COST
+from ensembleflow.errors import ArtefactError
+from ensembleflow.io import read_csv
+
+__all__ = ["read_costs"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def read_costs(
+    costs_path: str | Path, models: Sequence[str], predictions_path: str | Path, needed: Collection[str] = ()
+) -> dict[str, FloatArray]:
+    """The models' costs by column, in the order of `models`: float64 (models,) each.
+
+    Args:
+        costs_path: `costs.csv`.
+        models: ids.
+        predictions_path: the file that the models are of, for messages.
+        needed: columns that a budget names, beside `cost_seconds`. Other columns are there if they can be a cost:
+            a number above 0 for each model.
+
+    Raises:
+        ArtefactError: `costs.csv` lacks a model, has one more or one twice, lacks a needed column, or one of its
+            values is no number above 0.
+    """
+    table = read_csv(costs_path, ["model", PRIMARY_COST], dtype={"model": str})
+    twice = sorted(set(table.model[table.model.duplicated()]))
+    missing = [model for model in models if model not in set(table.model)]
+    unknown = sorted(set(table.model) - set(models))
+    faults = [
+        f"{what} {', '.join(map(str, ids))}"
+        for what, ids in (("twice:", twice), ("without a cost:", missing), ("not predicted:", unknown))
+        if ids
+    ]
+    if faults:
+        raise ArtefactError(
+            "the costs and the predictions are not about the same models",
+            where=costs_path,
+            found="; ".join(faults),
+            expected=f"one row for each of the {len(models)} models of {predictions_path}",
+            hint="make both again from one library: snakemake --cores all library",
+        )
+    table = table.set_index("model").reindex(list(models))
+    columns = {}
+    for column in (PRIMARY_COST, *(name for name in table.columns if name != PRIMARY_COST)):
+        values = np.array(pd.to_numeric(table[column], errors="coerce"), dtype=np.float64)
+        wrong = [place for place, value in enumerate(values) if not (math.isfinite(value) and value > 0)]
+        if not wrong:
+            columns[column] = values
+        elif column == PRIMARY_COST or column in needed:
+            raise ArtefactError(
+                "a cost is not a time" if column == PRIMARY_COST else "a cost that the budget names is not a cost",
+                where=f"{costs_path}, model {models[wrong[0]]}, column {column}",
+                found=table[column].iloc[wrong[0]],
+                expected="seconds, above 0" if column == PRIMARY_COST else "a number above 0 for each model",
+            )
+    return columns

@@ -1,0 +1,180 @@
+"""Local search: from a chosen ensemble on, by swaps, drops and additions, as long as that pays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ensembleflow.errors import SelectionError
+from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
+from ensembleflow.selection.candidates import Candidates
+from ensembleflow.selection.greedy import TIED_WITHIN, Run
+
+__all__ = ["LocalSearchResult", "Move", "check_members", "local_search", "spending_of"]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of a local search, or the row that says why it stopped.
+
+    Attributes:
+        kind: `add`, `drop` or `swap`; `stop` on the last row, which repeats the ensemble's loss and cost.
+        removed: the member that left; None unless dropped or swapped.
+        added: the model that came; None unless added or swapped.
+        loss: validation loss of the ensemble after this move.
+        cost: its summed cost in seconds.
+        n_tried: moves within the budget that it was chosen from.
+        n_over_budget: moves left out because the ensemble would exceed the budget.
+        stop_reason: empty but for the last row.
+    """
+
+    kind: Literal["add", "drop", "swap", "stop"]
+    removed: int | None
+    added: int | None
+    loss: float
+    cost: float
+    n_tried: int
+    n_over_budget: int
+    stop_reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LocalSearchResult(Run):
+    """The ensemble that no move improves; `weight` is None, `score` the loss, and `trace` is empty for `moves`.
+
+    Attributes:
+        moves: every move, then the row that says why it stopped.
+    """
+
+    moves: tuple[Move, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Neighbour:
+    """An ensemble that one move leads to."""
+
+    removed: int | None
+    added: int | None
+    members: list[int]
+    loss: float
+    cost: float
+
+
+def local_search(candidates: Candidates, run: Run, budget: BudgetLike) -> LocalSearchResult:
+    """Improve an ensemble by the best move of all, again and again, until none improves it.
+
+    A move swaps a member for another model, drops a member, or adds a model, within the budget. It improves the
+    ensemble if it lowers the loss by more than `TIED_WITHIN`, or costs less at an equal loss, where what is compared
+    is the lowest loss so far: so the search ends, and never at a higher loss than `run`'s. The move of lowest loss is
+    taken; of equal ones the one of lowest cost, then that of the first ids.
+
+    Args:
+        candidates: what it chooses from.
+        run: where it starts, such as SMOBF's result; distinct members.
+        budget: as for `smobf`; `run` is within it.
+
+    Returns:
+        A run of method `local_search`: the members that stayed in their order, then those that came in theirs.
+
+    Raises:
+        SelectionError: the run's members are no ensemble of usable models within the budget.
+    """
+    limits = budget_limits(budget, candidates.cost_columns)
+    check_members(candidates, limits, run.members)
+    members = list(run.members)
+    loss = lowest = candidates.evaluator.loss(members)
+    cost = math.fsum(candidates.costs[members])
+    moves: list[Move] = []
+    while True:
+        neighbours, n_tried, n_over_budget = _neighbours(candidates, limits, members, lowest + TIED_WITHIN)
+        better = [each for each in neighbours if each.loss < lowest - TIED_WITHIN or each.cost < cost]
+        if not better:
+            stop = "no move within the budget lowers the loss, or the cost at the same loss"
+            moves.append(Move("stop", None, None, loss, cost, n_tried, n_over_budget, stop))
+            return LocalSearchResult("local_search", None, members, loss, cost, loss, (), tuple(moves))
+        least = min(each.loss for each in better)
+        best = min(
+            (each for each in better if each.loss <= least + TIED_WITHIN),
+            key=lambda each: (each.cost, _rank(candidates, each.removed), _rank(candidates, each.added)),
+        )
+        members, loss, cost = best.members, best.loss, best.cost
+        lowest = min(lowest, loss)
+        kind: Literal["add", "drop", "swap"] = (
+            "add" if best.removed is None else "drop" if best.added is None else "swap"
+        )
+        moves.append(Move(kind, best.removed, best.added, loss, cost, n_tried, n_over_budget))
+
+
+def _neighbours(
+    candidates: Candidates, limits: Mapping[str, float], members: Sequence[int], highest_loss: float
+) -> tuple[list[_Neighbour], int, int]:
+    """The ensembles of no higher loss that one move leads to, and how many moves stay within the budget and do not."""
+    evaluator = candidates.evaluator
+    without = {member: [other for other in members if other != member] for member in members}
+    # A drop's loss is that of the rest and one more of its members: as `Evaluator.loss` asks for it.
+    last = {
+        member: max(rest, key=lambda other: candidates.tie_ranks[other]) for member, rest in without.items() if rest
+    }
+    shorter = [[other for other in without[member] if other != last[member]] for member in last]
+    evaluator.evaluate([members, *without.values(), *shorter])
+    others = candidates.usable[~np.isin(candidates.usable, members)]
+    found: list[_Neighbour] = []
+    n_tried = n_over_budget = 0
+
+    def look_at(removed: int | None, added: int | None, reached: list[int], loss: float) -> None:
+        if loss <= highest_loss:
+            found.append(_Neighbour(removed, added, reached, loss, math.fsum(candidates.costs[reached])))
+
+    starts: list[tuple[int | None, list[int]]] = [(None, list(members)), *without.items()]
+    for removed, prefix in starts:
+        fits = spending_of(candidates, limits, prefix).fits(others)
+        n_tried += int(fits.sum())
+        n_over_budget += int((~fits).sum())
+        if removed is not None and prefix:
+            n_tried += 1
+            look_at(removed, None, prefix, evaluator.loss(prefix))
+        losses = evaluator.losses_with(prefix)
+        for added in others[fits & (losses[others] <= highest_loss)].tolist():
+            look_at(removed, added, [*prefix, added], float(losses[added]))
+    return found, n_tried, n_over_budget
+
+
+def _rank(candidates: Candidates, model: int | None) -> int:
+    return -1 if model is None else int(candidates.tie_ranks[model])
+
+
+def spending_of(candidates: Candidates, limits: Mapping[str, float], members: Sequence[int]) -> Spending:
+    """What an ensemble spends of a budget."""
+    spending = Spending(candidates.cost_columns, limits)
+    for member in members:
+        spending.add(member)
+    return spending
+
+
+def check_members(candidates: Candidates, limits: Mapping[str, float], members: Sequence[int]) -> None:
+    """Check that an ensemble may be improved or certified.
+
+    Raises:
+        SelectionError: it is empty, has a member twice or one that is not usable, or exceeds the budget.
+    """
+    names = [candidates.names[member] for member in members]
+    if len(members) == 0 or len(set(members)) < len(members):
+        raise SelectionError(
+            "the ensemble is not a set of models", found=", ".join(names) or "no member", expected="distinct members"
+        )
+    unusable = [candidates.names[member] for member in members if member in candidates.dropped]
+    if unusable:
+        raise SelectionError("the ensemble has a model that is left out", found=", ".join(unusable))
+    for column, limit in limits.items():
+        spent = math.fsum(candidates.cost_columns[column][list(members)])
+        if spent > limit:
+            raise SelectionError(
+                "the ensemble exceeds the budget",
+                where=column,
+                found=f"{spent:.6g}, of {', '.join(names)}",
+                expected=f"at most {limit:.6g}",
+            )

@@ -1,0 +1,247 @@
+"""What SMOBF is compared with: the selection methods that others use, on the same candidates and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.errors import SelectionError
+from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
+from ensembleflow.selection.candidates import Candidates
+from ensembleflow.selection.greedy import TIED_WITHIN, GreedyRun, Run, Step, best_place, grow
+from ensembleflow.selection.local_search import spending_of
+from ensembleflow.selection.smobf import check_budget
+
+__all__ = [
+    "SWEEP_WEIGHTS",
+    "PathRun",
+    "best_single",
+    "greedy_with_replacement",
+    "lowest_within",
+    "top_k",
+    "weight_sweep",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+SWEEP_WEIGHTS = tuple(tenth / 10 for tenth in range(11))
+
+
+@dataclass(frozen=True, eq=False)
+class PathRun(Run):
+    """The ensemble of lowest loss that a method came by, and all of them.
+
+    Attributes:
+        path: every ensemble on the way, in order, itself among them.
+    """
+
+    path: tuple[Run, ...]
+
+
+def best_single(candidates: Candidates, budget: BudgetLike = None) -> Run:
+    """The single model of lowest loss within a budget.
+
+    Args:
+        candidates: what to choose from.
+        budget: as for `smobf`.
+
+    Raises:
+        SelectionError: no model fits the budget, or it is none.
+    """
+    limits = _limits(candidates, budget)
+    (run,) = grow([GreedyRun(candidates, limits, "best_single", 0.0, max_members=1)], candidates)
+    return replace(run, weight=None)
+
+
+def top_k(candidates: Candidates, budget: BudgetLike = None) -> PathRun:
+    """The k models of lowest loss, averaged; of all k that the budget holds, the one of lowest loss.
+
+    Models that exceed the budget alone are passed over. The rest are ranked by their own loss (ties by cost, then
+    id), and k grows up to the first ensemble that exceeds the budget.
+
+    Args:
+        candidates: what to choose from.
+        budget: as for `smobf`.
+
+    Returns:
+        The pick (of equal losses the smaller k); its path has an ensemble for each k.
+
+    Raises:
+        SelectionError: no model fits the budget, or it is none.
+    """
+    limits = _limits(candidates, budget)
+    spending = Spending(candidates.cost_columns, limits)
+    singles = candidates.evaluator.losses_with([])
+    ranked = _ranked(candidates, candidates.usable[spending.fits(candidates.usable)], singles)
+    members: list[int] = []
+    costs = []
+    for model in ranked:
+        if not spending.fits(np.array([model]))[0]:
+            break
+        spending.add(model)
+        members.append(model)
+        costs.append(spending.seconds)
+    candidates.evaluator.evaluate(members[:size] for size in range(len(members)))
+    steps: list[Step] = []
+    path = []
+    for size, (model, cost) in enumerate(zip(members, costs, strict=True), start=1):
+        loss = float(candidates.evaluator.losses_with(members[: size - 1])[model])
+        steps.append(_step(candidates, size, model, loss, cost))
+        path.append(Run("top_k", None, members[:size], loss, cost, loss, tuple(steps)))
+    stop = "the next model in the ranking exceeds the budget" if len(members) < len(ranked) else "no model is left"
+    trace = (*steps, replace(steps[-1], step=len(steps) + 1, model=None, stop_reason=stop))
+    return _with_path(path, trace)
+
+
+def _ranked(candidates: Candidates, models: npt.NDArray[np.intp], losses: FloatArray) -> list[int]:
+    """Models by ascending loss."""
+    ranked = []
+    while len(models):
+        own = losses[models]
+        best = models[best_place(own, own, candidates.costs[models], candidates.tie_ranks[models])]
+        ranked.append(int(best))
+        models = models[models != best]
+    return ranked
+
+
+def _step(candidates: Candidates, number: int, model: int, loss: float, cost: float) -> Step:
+    tried, none = np.array([model], dtype=np.intp), np.empty(0, dtype=np.intp)
+    return Step(number, model, loss, cost, loss, tried, np.array([loss]), candidates.tie_ranks[tried], none)
+
+
+def greedy_with_replacement(
+    candidates: Candidates, budget: BudgetLike = None, n_steps: int = 100, among: Sequence[int] | None = None
+) -> PathRun:
+    """Greedy selection with replacement: Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004.
+
+    From the empty ensemble each of `n_steps` steps adds the model, members included, that gives the lowest loss of the
+    average; a member that was added twice weighs twice. The step of lowest loss is the result. auto-sklearn and
+    AutoGluon select so. Ties fall to a member before all others, then to the lower cost and the id; auto-sklearn
+    draws, AutoGluon prefers members and then draws.
+
+    Args:
+        candidates: what to choose from.
+        budget: as for `smobf`. A member costs once, however often it was added.
+        n_steps: steps, 1 or more.
+        among: indices of the only models that may be added, as far as they are usable; None for all.
+
+    Returns:
+        The pick (of equal losses the earliest step). `members` repeats a model as often as it was added: its weight is
+        its share of them. The path has an ensemble for each step.
+
+    Raises:
+        SelectionError: no model fits the budget, or an argument is wrong.
+    """
+    if among is not None:
+        candidates = replace(candidates, usable=np.intersect1d(candidates.usable, np.array(among, dtype=np.intp)))
+    limits = _limits(candidates, budget)
+    _check_steps(n_steps)
+    run = GreedyRun(
+        candidates, limits, "greedy_with_replacement", 0.0, n_steps, only_gains=False, with_replacement=True
+    )
+    (whole,) = grow([run], candidates)
+    return _with_path(_every_step(candidates, whole, weight=None), whole.trace)
+
+
+class _SweepRun(GreedyRun):
+    """A run of `weight_sweep`."""
+
+    def __init__(self, candidates: Candidates, weight: float, n_steps: int) -> None:
+        super().__init__(candidates, {}, "weight_sweep", weight, n_steps, only_gains=False, with_replacement=True)
+
+    def _scores(self, losses: FloatArray) -> FloatArray:
+        costs = self._candidates.costs[self._fitting]
+        spread = losses.max() - losses.min()
+        if spread <= TIED_WITHIN:
+            return self._weight * _min_max(costs)
+        # In units of the loss, so that what is rounding in a loss is rounding in the score.
+        return (1 - self._weight) * (losses - losses.min()) + self._weight * spread * _min_max(costs)
+
+
+def weight_sweep(
+    candidates: Candidates, weights: Sequence[float] = SWEEP_WEIGHTS, n_steps: int = 100
+) -> tuple[Run, ...]:
+    """Greedy selection with replacement for static weights of the cost, knowing no budget (MULTI_GES).
+
+    It is the cost-aware greedy of Maier, Möller and Purucker, Hardware Aware Ensemble Selection for Balancing
+    Predictive Accuracy and Cost (AutoML 2024 workshop; code: Atraxus/HA-ES and Atraxus/phem). Each step adds the model
+    m of the lowest (1 - w) · L_m + w · C_m: L_m is the loss of the ensemble with m, min-max normalised over the
+    models at that step; C_m is the model's own cost, min-max normalised over the models. Where all are equal, L or C
+    is 0. C does not know what is in the ensemble already: that is the authors' definition. Ties fall to the lower
+    loss, then as in `greedy_with_replacement`; the authors draw.
+
+    Args:
+        candidates: what to choose from.
+        weights: values of w, in 0 … 1; the authors take 20, evenly spaced.
+        n_steps: steps a weight, 1 or more.
+
+    Returns:
+        The ensembles of all steps of all weights, in order; `lowest_within` picks one for a budget. `members` repeats
+        a model as often as it was added, and a member costs once. `score` is in units of the loss: the sum above times
+        the spread of the losses at that step.
+
+    Raises:
+        SelectionError: an argument is wrong.
+    """
+    _check_steps(n_steps)
+    for weight in weights:
+        if isinstance(weight, bool) or not 0 <= weight <= 1:
+            raise SelectionError("a weight is out of range", found=weight, expected="0 … 1")
+    runs = grow([_SweepRun(candidates, float(weight), n_steps) for weight in weights], candidates)
+    return tuple(step for run in runs for step in _every_step(candidates, run, run.weight))
+
+
+def lowest_within(candidates: Candidates, runs: Iterable[Run], budget: BudgetLike) -> Run | None:
+    """The run of lowest loss whose ensemble fits the budget; None where none does.
+
+    Of equal losses the cheaper one, then the first.
+
+    Args:
+        candidates: what the runs chose from.
+        runs: ensembles.
+        budget: as for `smobf`.
+
+    Raises:
+        SelectionError: the budget is none.
+    """
+    limits = budget_limits(budget, candidates.cost_columns)
+    fitting = [run for run in runs if _fits(candidates, run.members, limits)]
+    lowest = min((run.loss for run in fitting), default=0.0)
+    return min((run for run in fitting if run.loss <= lowest + TIED_WITHIN), key=lambda run: run.cost, default=None)
+
+
+def _fits(candidates: Candidates, members: Sequence[int], limits: dict[str, float]) -> bool:
+    *rest, last = dict.fromkeys(members)
+    return bool(spending_of(candidates, limits, rest).fits(np.array([last]))[0])
+
+
+def _every_step(candidates: Candidates, whole: Run, weight: float | None) -> list[Run]:
+    return [
+        Run(whole.method, weight, whole.members[:size], step.loss, step.cost, step.score, whole.trace[:size])
+        for size, step in enumerate(whole.trace[:-1], start=1)
+    ]
+
+
+def _with_path(path: list[Run], trace: tuple[Step, ...]) -> PathRun:
+    lowest = min(run.loss for run in path)
+    best = next(run for run in path if run.loss <= lowest + TIED_WITHIN)
+    return PathRun(**{**vars(best), "trace": trace}, path=tuple(path))
+
+
+def _limits(candidates: Candidates, budget: BudgetLike) -> dict[str, float]:
+    limits = budget_limits(budget, candidates.cost_columns)
+    check_budget(candidates, budget, limits)
+    return limits
+
+
+def _check_steps(n_steps: int) -> None:
+    if n_steps < 1:
+        raise SelectionError("n_steps leaves no ensemble", found=n_steps, expected="1 or more")
+
+
+def _min_max(values: FloatArray) -> FloatArray:
+    lowest, highest = values.min(), values.max()
+    return (values - lowest) / (highest - lowest) if highest > lowest else np.zeros(len(values))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -99,7 +100,6 @@ def _close(opened: Sequence[Workers]) -> None:
 def _dask_client(cluster: ClusterKind, n_workers: int, n_nodes: int, scratch_dir: Path) -> Iterator[Client]:
     """A client of a new cluster, whose traffic is encrypted and which nobody without its certificate can join."""
     from distributed import Client, LocalCluster, Security
-    from distributed import TimeoutError as DaskTimeoutError
     from distributed.utils import get_ip
 
     prefix = _srun(n_nodes) if cluster == "slurm" else []
@@ -119,23 +119,35 @@ def _dask_client(cluster: ClusterKind, n_workers: int, n_nodes: int, scratch_dir
             )
         client = stack.enter_context(Client(scheduler, security=security))
         client.write_scheduler_file(str(folder / "scheduler.json"))
-        logger.info("Dask dashboard of the selection: %s on %s", client.dashboard_link, socket.gethostname())
+        port = scheduler.scheduler_info["services"]["dashboard"]
+        logger.info("Dask dashboard of the selection: http://127.0.0.1:%d/status on %s", port, socket.gethostname())
         command = [*prefix, *_worker_command(folder, security, n_workers)]
         process = subprocess.Popen(command, env=_worker_environment())
         stack.callback(_stop, process)
-        expected = n_workers * n_nodes
-        try:
-            client.wait_for_workers(expected, timeout=_SECONDS_TO_START)
-        except DaskTimeoutError:
-            found = len(client.scheduler_info()["workers"])
-            if found == 0:
-                raise SelectionError(
-                    "no Dask worker has started",
-                    found=f"none of {expected} within {_SECONDS_TO_START:g} s",
-                    hint="their own messages are in the rule's log; the command was: " + " ".join(command),
-                ) from None
-            logger.warning("only %d of %d Dask workers have started; the selection goes on with them", found, expected)
+        stack.callback(client.shutdown)
+        _wait_for_workers(client, process, command, n_workers * n_nodes)
         yield client
+
+
+def _wait_for_workers(client: Client, process: subprocess.Popen[bytes], command: Sequence[str], expected: int) -> None:
+    from distributed import TimeoutError as DaskTimeoutError
+
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            client.wait_for_workers(expected, timeout=1)
+            return
+        except DaskTimeoutError:
+            continue
+    found = len(client.scheduler_info()["workers"])
+    if found == 0:
+        ended = f"they ended with exit code {process.poll()}" if process.poll() is not None else "none has come"
+        raise SelectionError(
+            "no Dask worker has started",
+            found=f"{ended}, of {expected}",
+            hint=f"their own messages are in the rule's log; the command was: {' '.join(command)}",
+        )
+    logger.warning("only %d of %d Dask workers have started; the selection goes on with them", found, expected)
 
 
 def _worker_command(folder: Path, security: Security, n_workers: int) -> list[str]:
@@ -152,7 +164,13 @@ def _worker_command(folder: Path, security: Security, n_workers: int) -> list[st
 def _worker_environment() -> dict[str, str]:
     # One thread a worker, whatever its libraries would start.
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **one_thread, "DASK_LOGGING__DISTRIBUTED": "warning"}
+    # What the job's own step was given, one node, is not what the workers are to have.
+    environment = {name: value for name, value in os.environ.items() if not _is_of_a_step(name)}
+    return {**environment, **one_thread, "DASK_LOGGING__DISTRIBUTED": "error"}
+
+
+def _is_of_a_step(name: str) -> bool:
+    return name.startswith(("SLURM_", "SRUN_", "PMI_")) and name != "SLURM_CONF"
 
 
 def _srun(n_nodes: int) -> list[str]:
@@ -170,9 +188,11 @@ def _srun(n_nodes: int) -> list[str]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """Wait for the workers, which have been told to end, and end them if they do not."""
+    for end in (process.terminate, process.kill):
+        try:
+            process.wait(_SECONDS_TO_STOP)
+            return
+        except subprocess.TimeoutExpired:
+            end()
+    process.wait()

@@ -499,6 +499,15 @@ def _status_fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
+def _node_names(hostlist: str) -> tuple[str, ...]:
+    """The lab's nodes in Slurm's short form: n1, or n[1-3,5]."""
+    names = []
+    for numbers in re.sub(r"^n\[?|\]$", "", hostlist).split(","):
+        first, _, last = numbers.partition("-")
+        names += [f"n{number}" for number in range(int(first), int(last or first) + 1)]
+    return tuple(names)
+
+
 def _parse_job(line: str) -> Job:
     fields = dict(re.findall(r"(?:^|\s)([A-Za-z][\w/:]*)=(\S*)", line))
     comment = fields.get("Comment", "")
@@ -509,7 +518,7 @@ def _parse_job(line: str) -> Job:
         name=fields["JobName"],
         rule=rule[1] if rule else "",
         state=fields["JobState"],
-        nodes=() if nodes == "(null)" else tuple(nodes.split(",")),
+        nodes=() if nodes == "(null)" else _node_names(nodes),
         cpus=int(fields.get("NumCPUs", 0)),
         gpus=sum(int(number) for number in re.findall(r"gpu(?::[A-Za-z]\w*)?:(\d+)", fields.get("JOB_GRES", ""))),
         comment=comment,

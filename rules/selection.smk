@@ -7,19 +7,20 @@ rule select_ensemble:
     input:
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         costs=f"{RESULTS}/{{study}}/library/costs.csv",
-        code=stage_code("selection", beside=["models/metrics.py", "library/predictions.py"]),
+        code=stage_code("selection", beside=["models/metrics.py", "models/gpu_sums.py", "library/predictions.py"]),
     output:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
     log:
         f"{LOGS}/{{study}}/select_ensemble/budget-{{budget}}.log",
-        # Not written by threads.
+        # Dask's performance report; empty with threads.
         dask=f"{LOGS}/{{study}}/select_ensemble/budget-{{budget}}.dask.html",
     conda:
-        "../envs/analysis.yaml"
+        "../envs/training-gpu.yaml" if CONFIG.resources.selection.gpus else "../envs/analysis.yaml"
     threads: CONFIG.resources.selection.threads
     resources:
         mem_mb=CONFIG.resources.selection.mem_mb,
         runtime=CONFIG.resources.selection.runtime_minutes,
+        gpu=CONFIG.resources.selection.gpus,
         nodes=CONFIG.resources.selection.nodes,
         tasks=CONFIG.resources.selection.nodes,
     params:
@@ -51,18 +52,19 @@ rule compare_methods:
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         costs=f"{RESULTS}/{{study}}/library/costs.csv",
         ensembles=expand(f"{RESULTS}/{{{{study}}}}/selection/budget-{{budget}}.json", budget=BUDGETS),
-        code=stage_code("selection", beside=["models/metrics.py", "library/predictions.py"]),
+        code=stage_code("selection", beside=["models/metrics.py", "models/gpu_sums.py", "library/predictions.py"]),
     output:
         comparison=f"{RESULTS}/{{study}}/selection/comparison.csv",
         fronts=f"{RESULTS}/{{study}}/selection/fronts.csv",
     log:
         f"{LOGS}/{{study}}/compare_methods.log",
     conda:
-        "../envs/analysis.yaml"
+        "../envs/training-gpu.yaml" if CONFIG.resources.selection.gpus else "../envs/analysis.yaml"
     threads: CONFIG.resources.selection.threads
     resources:
         mem_mb=CONFIG.resources.selection.mem_mb,
         runtime=CONFIG.resources.selection.runtime_minutes,
+        gpu=CONFIG.resources.selection.gpus,
     params:
         selection=canonical_json(CONFIG.selection.model_dump(mode="json", include={"loss", "certificate_nodes"})),
     script:

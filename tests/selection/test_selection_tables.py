@@ -10,57 +10,12 @@ import pytest
 
 from ensembleflow.cli import main
 from ensembleflow.config import SelectionConfig
-from ensembleflow.errors import ArtefactError, SelectionError
-from ensembleflow.io import create_hdf5, read_csv, read_json, write_csv, write_json
+from ensembleflow.errors import SelectionError
+from ensembleflow.io import read_csv, read_json, write_csv
 from ensembleflow.library import open_predictions
 from ensembleflow.models.metrics import METRICS, classification_metrics
-from ensembleflow.selection import collect_ensembles, select_ensemble, smobf
-
-N_MODELS, N_CLASSES = 6, 4
-MODELS = [f"trial-{slot:05d}" for slot in (7, 3, 11, 0, 25, 4)]
-CONFIG = SelectionConfig()
-
-
-def write_library(folder, models=MODELS, probabilities=None, costs=None):
-    """`predictions.h5` and `costs.csv` of a made-up library; each model's content depends on its id alone."""
-    rng = np.random.default_rng(0)
-    labels = {split: rng.integers(0, N_CLASSES, n) for split, n in (("valid", 50), ("test", 40))}
-    folder.mkdir(exist_ok=True)
-    with create_hdf5(folder / "predictions.h5", "predictions", 1) as file:
-        file.attrs["study"] = "digits-hyperband-s0"
-        file.attrs["dataset_checksum"] = "0" * 64
-        file.attrs["class_names"] = np.array(list("abcd"), dtype=h5py.string_dtype())
-        file.create_dataset("models", data=list(models), dtype=h5py.string_dtype())
-        for split, truth in labels.items():
-            group = file.create_group(split)
-            cached = np.stack([predicted(model, split, truth) for model in models])
-            if probabilities is not None:
-                cached = probabilities(split, cached)
-            group.create_dataset("probabilities", data=cached)
-            group.create_dataset("true_class_probability", data=cached[:, np.arange(len(truth)), truth])
-            group.create_dataset("labels", data=truth)
-    seconds = [1 + int(model[-5:]) / 10 for model in models] if costs is None else costs
-    write_csv(folder / "costs.csv", pd.DataFrame({"model": list(models), "cost_seconds": seconds}))
-    return folder / "predictions.h5", folder / "costs.csv"
-
-
-def predicted(model, split, truth):
-    rng = np.random.default_rng([1, int(model[-5:]), len(truth)])
-    logits = rng.normal(0, 2.5, (len(truth), N_CLASSES))
-    logits[np.arange(len(truth)), truth] += 2.5
-    return (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def select(folder, budget, files, config=CONFIG):
-    path = folder / f"budget-{budget}.json"
-    select_ensemble(*files, config, budget, path)
-    return path
-
-
-def collect(folder, paths):
-    names = [folder / f"{name}.csv" for name in ("ensembles", "pareto", "trace")]
-    collect_ensembles(paths, *names)
-    return names
+from ensembleflow.selection import smobf
+from library_files import CONFIG, MODELS, N_CLASSES, N_MODELS, collect, select, write_library
 
 
 @pytest.fixture(scope="module")
@@ -131,20 +86,6 @@ def test_the_order_of_the_file_does_not_matter_even_for_equal_models(tmp_path):
                     file[split][key][models.index(MODELS[0])] = file[split][key][models.index(MODELS[1])]
         found.append(read_json(select(tmp_path / name, "3x", files)))
     assert found[0] == found[1]
-
-
-def test_diverged_models_are_left_out_by_name(tmp_path):
-    def spoil(split, cached):
-        cached[0, 0] = np.nan
-        cached[1] = cached[1, 0]
-        return cached
-
-    chosen = read_json(select(tmp_path, "2x", write_library(tmp_path, probabilities=spoil)))
-    assert chosen["dropped"] == [
-        {"model": MODELS[0], "reason": "probabilities that are not finite, first at sample 0"},
-        {"model": MODELS[1], "reason": "the same probabilities for every sample"},
-    ]
-    assert not {MODELS[0], MODELS[1]} & set(chosen["members"])
 
 
 def test_a_metric_that_is_no_number_is_null_and_an_empty_field(tmp_path):
@@ -229,46 +170,6 @@ def test_the_pareto_table_holds_the_distinct_ensembles_that_none_beats_in_cost_a
     assert all(row.chosen == (frozenset(row.members.split()) in chosen) for row in pareto.itertuples())
 
 
-def test_a_budget_below_the_cheapest_model_names_both(tmp_path, files):
-    with pytest.raises(SelectionError) as caught:
-        select(tmp_path, "0.5", files)
-    message = str(caught.value)
-    assert "no usable model fits the budget 0.5" in message
-    assert "the cheapest, trial-00000, costs 1 s" in message
-    assert "hint:" in message
-    assert not list(tmp_path.iterdir())
-
-
-def test_costs_of_other_models_are_refused_by_name(tmp_path):
-    files = write_library(tmp_path)
-    table = read_csv(files[1])
-    write_csv(files[1], pd.concat([table[1:], table[1:2], table[1:2].assign(model="trial-00099")]))
-    with pytest.raises(ArtefactError) as caught:
-        select(tmp_path, "2x", files)
-    message = str(caught.value)
-    assert f"twice: {MODELS[1]}; without a cost: {MODELS[0]}; not predicted: trial-00099" in message
-    assert "predictions.h5" in message and "costs.csv" in message
-
-
-@pytest.mark.parametrize("cost", ["", "-1", "0", "fast", "inf"])
-def test_a_cost_that_is_no_time_is_refused_by_name(tmp_path, cost):
-    files = write_library(tmp_path, costs=[cost, "1", "1", "1", "1", "1"])
-    with pytest.raises(ArtefactError, match="a cost is not a time") as caught:
-        select(tmp_path, "2x", files)
-    assert MODELS[0] in str(caught.value)
-
-
-def test_budgets_of_different_libraries_are_not_merged(tmp_path, files):
-    one = select(tmp_path, "1x", files)
-    other = select(tmp_path, "4x", write_library(tmp_path / "library", MODELS[:3]))
-    with pytest.raises(ArtefactError, match="two budgets' ensembles were not selected from the same library"):
-        collect(tmp_path, [one, other])
-    write_json(other, {"study": "digits-hyperband-s0"})
-    with pytest.raises(ArtefactError, match="lacks keys"):
-        collect(tmp_path, [one, other])
-    assert not (tmp_path / "ensembles.csv").exists()
-
-
 def test_the_command_prints_members_metrics_and_the_weights_runs(files, capsys):
     assert main(["select", str(files[0]), "--costs", str(files[1]), "--budget", "3x"]) == 0
     printed = capsys.readouterr().out
@@ -296,7 +197,60 @@ def test_the_command_prints_what_the_workflow_writes(tmp_path, files, capsys):
     assert printed == written
 
 
-def test_the_command_tells_a_mistake_in_one_message(files, capsys):
-    assert main(["select", str(files[0]), "--costs", str(files[1]), "--budget", "a lot"]) == 1
-    printed = capsys.readouterr()
-    assert "the budget is not a cost" in printed.err and not printed.out
+def test_a_budget_of_other_columns_is_kept_and_told(tmp_path, capsys):
+    files = write_library(tmp_path)
+    table = read_csv(files[1])
+    table["parameter_bytes"] = [400.0, 100.0, 200.0, 300.0, 100.0, 200.0]
+    write_csv(files[1], table)
+    name = "2x,parameter_bytes=500"
+    chosen = read_json(select(tmp_path, name, files))
+    assert chosen["budget"] == name
+    assert list(chosen["limits"]) == ["cost_seconds", "parameter_bytes"]
+    for column, limit in chosen["limits"].items():
+        spent = table.set_index("model")[column][chosen["members"]].sum()
+        assert chosen["costs"][column] == pytest.approx(spent) and spent <= limit
+    only_bytes = read_json(select(tmp_path, "parameter_bytes=500", files))
+    assert only_bytes["budget_seconds"] is None
+    ensembles = read_csv(collect(tmp_path, [tmp_path / f"budget-{name}.json"])[0])
+    assert list(ensembles.budget[1:].unique()) == [name]
+    assert main(["select", str(files[0]), "--costs", str(files[1]), "--budget", "energy_joules=3x"]) == 1
+    printed = capsys.readouterr().err
+    assert "energy_joules" in printed and "parameter_bytes" in printed
+
+
+def test_local_search_goes_on_from_smobf_within_the_budget_and_is_traced(tmp_path, files):
+    plain = read_json(select(tmp_path, "4x", files))
+    searched = read_json(select(tmp_path, "4x", files, SelectionConfig(local_search=True)))
+    assert searched["method"] == "local_search" and searched["weight"] is None
+    assert searched["valid"]["cross_entropy"] <= plain["valid"]["cross_entropy"] + 1e-12
+    assert searched["cost_seconds"] <= searched["budget_seconds"]
+    rows = pd.DataFrame(searched["ensembles"])
+    assert list(rows.method[rows.chosen]) == ["local_search"]
+    moves = [step for step in searched["trace"] if step["method"] == "local_search"]
+    assert moves[-1]["stop_reason"] == "no move within the budget lowers the loss, or the cost at the same loss"
+
+
+def test_the_trace_says_why_each_model_is_no_member(tmp_path):
+    def spoil(split, cached):
+        cached[0, 0] = np.nan
+        return cached
+
+    files = write_library(tmp_path / "library", probabilities=spoil)
+    chosen = read_json(select(tmp_path, "3x", files))
+    runs = {}
+    for step in chosen["trace"]:
+        runs.setdefault((step["method"], step["weight"]), []).append(step)
+    for steps in runs.values():
+        members = [step["model"] for step in steps if step["model"]]
+        last = steps[-1]
+        told = [last[reason].split() for reason in ("over_budget", "no_gain", "dropped")]
+        assert sorted([*members, *(model for models in told for model in models)]) == sorted(MODELS)
+        assert told[2] == [MODELS[0]]
+
+
+def test_the_front_has_the_ensembles_on_smobf_s_way(tmp_path, files):
+    path = select(tmp_path, "6x", files)
+    steps = [(step["cost_seconds"], step["loss"]) for step in read_json(path)["trace"] if step["model"]]
+    pareto = read_csv(collect(tmp_path, [path])[1])
+    for cost, loss in steps:
+        assert ((pareto.cost_seconds <= cost + 1e-9) & (pareto.valid_cross_entropy <= loss + 1e-9)).any()

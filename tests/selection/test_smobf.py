@@ -304,6 +304,7 @@ def test_a_budget_below_the_cheapest_model_names_both():
     [
         ({"budget": "four"}, "the budget is not a cost"),
         ({"budget": 0}, "the budget is not a cost"),
+        ({"budget": "4x,320"}, "the budget is not a cost\n.*'4x,320', which sets cost_seconds twice"),
         ({"budget": math.nan}, "the budget is not a cost"),
         ({"budget": True}, "the budget is not a cost"),
         ({"costs": [1.0, 0.0]}, "a cost is not above 0"),

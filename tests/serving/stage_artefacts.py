@@ -18,8 +18,16 @@ CLASS_NAMES = [str(digit) for digit in range(10)]
 class Results:
     """A results folder with a dataset, cached predictions, costs and one selected ensemble."""
 
-    def __init__(self, folder: Path, exported, members: tuple[str, ...], disturbance: float = 0.0) -> None:
-        """`disturbance` is added to one cached probability, as if it came from another model."""
+    def __init__(
+        self,
+        folder: Path,
+        exported,
+        members: tuple[str, ...],
+        disturbance: float = 0.0,
+        dtype: str = "float32",
+        every_class: bool = True,
+    ) -> None:
+        """`disturbance` is added to one cached probability of the true class, as if it came from another model."""
         self.folder = folder
         self.exported_dir = exported.folder
         self.members = members
@@ -29,11 +37,12 @@ class Results:
         self.selection = folder / "selection.json"
         self.allocation = folder / "allocation.json"
         prepare_dataset(DatasetConfig(), self.dataset)
-        self._write_predictions(exported, disturbance)
+        self._write_predictions(exported, disturbance, np.dtype(dtype), every_class)
         self.costs.write_text(
             "model,cost_seconds\n" + "".join(f"{model},0.{i + 1}\n" for i, model in enumerate(exported.models))
         )
-        metrics = {"error": 0.9, "macro_f1_error": 0.9, "cross_entropy": 2.3, "brier": 0.9}
+        of_every_class = dict.fromkeys(("error", "macro_f1_error", "brier"), 0.9 if every_class else None)
+        metrics = {**of_every_class, "cross_entropy": 2.3}
         selection = {"members": list(members), "cost_seconds": 0.3, "valid": metrics, "test": metrics}
         self.write(self.selection, selection)
         placed = [{"model": model, "device": "cpu0", "batch_size": 32, "memory_mb": 500.0} for model in members]
@@ -44,19 +53,21 @@ class Results:
     def write(path: Path, content: dict) -> None:
         path.write_text(json.dumps({"study": "digits-random-s0", "budget": "4x", **content}))
 
-    def _write_predictions(self, exported, disturbance: float) -> None:
+    def _write_predictions(self, exported, disturbance: float, dtype: np.dtype, every_class: bool) -> None:
         text = h5py.string_dtype()
         with open_dataset(self.dataset) as dataset, create_hdf5(self.predictions, "predictions", 1) as file:
             file.create_dataset("models", data=list(exported.models), dtype=text)
             file.attrs["study"] = "digits-random-s0"
             file.attrs["dataset_checksum"] = dataset.checksum
-            file.attrs["dtype"] = "float32"
+            file.attrs["dtype"] = dtype.name
             file.attrs["class_names"] = np.array(dataset.class_names, dtype=text)
             file.attrs["weights_sha256"] = np.array(["0" * 64] * len(exported.models), dtype=text)
             for split in ("valid", "test"):
                 images, labels = dataset.images(split), dataset.labels(split)
                 probabilities = np.stack([exported.answers(model, images) for model in exported.models])
-                probabilities[0, 0, 0] += disturbance
-                file[f"{split}/probabilities"] = probabilities.astype(np.float32)
+                probabilities[0, 0, labels[0]] += disturbance
+                probabilities = probabilities.astype(dtype)
+                if every_class:
+                    file[f"{split}/probabilities"] = probabilities
                 file[f"{split}/true_class_probability"] = probabilities[:, np.arange(len(labels)), labels]
                 file[f"{split}/labels"] = labels

@@ -14,7 +14,7 @@ from PIL import Image
 from ensembleflow.cli import main
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
-from ensembleflow.serving import make_bundle, open_bundle
+from ensembleflow.serving import check_answers, make_bundle, open_bundle
 from ensembleflow.serving.command import print_table
 from stage_artefacts import Results
 
@@ -72,7 +72,7 @@ def test_the_manifest_tells_what_the_ensemble_is(bundle):
     assert manifest.provenance["python"]
 
 
-def test_check_images_come_with_the_ensembles_cached_answers(bundle, exported):
+def test_check_images_come_with_the_ensembles_answers(bundle, exported):
     opened = open_bundle(bundle)
     images = opened.check_images()
     assert len(images) == 200
@@ -213,6 +213,34 @@ def test_a_bundle_that_would_answer_differently_is_not_made(exported, tmp_path):
     assert "1 of 200 images differ" in str(caught.value)
     assert "predictions.h5" in str(caught.value)
     assert list((tmp_path / "bundles").iterdir()) == []
+
+
+@pytest.mark.parametrize("every_class", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_whatever_the_cache_holds_the_bundle_holds_every_answer_unrounded(exported, tmp_path, dtype, every_class):
+    make(Results(tmp_path, exported, MEMBERS, dtype=dtype, every_class=every_class), tmp_path / "bundle")
+    opened = open_bundle(tmp_path / "bundle")
+    images = opened.check_images()
+    np.testing.assert_allclose(opened.check_probabilities(), exported.average(images, MEMBERS), atol=1e-6)
+    with opened.pipeline() as pipeline:
+        check_answers(opened, pipeline)
+    known = {"error", "macro_f1_error", "cross_entropy", "brier"} if every_class else {"cross_entropy"}
+    assert set(opened.manifest.valid) == set(opened.manifest.test) == known
+
+
+@pytest.mark.parametrize("every_class", [True, False])
+@pytest.mark.parametrize(("dtype", "disturbance"), [("float32", 2e-4), ("float16", 1e-3)])
+def test_more_than_the_rounding_of_the_cache_makes_no_bundle(exported, tmp_path, dtype, disturbance, every_class):
+    results = Results(tmp_path, exported, ("trial-00000",), disturbance, dtype, every_class)
+    with pytest.raises(BundleError, match="1 of 200 images differ"):
+        make(results, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_probabilities_near_1_in_half_precision_are_within_the_rounding():
+    rounding = np.finfo(np.float16).epsneg / 2
+    exact = np.random.default_rng(0).random(100_000)
+    assert rounding * 0.99 < np.abs(exact.astype(np.float16) - exact).max() <= rounding
 
 
 def test_artefacts_that_do_not_belong_together_make_no_bundle(exported, tmp_path):

@@ -518,7 +518,7 @@ def _parse_job(line: str) -> Job:
         name=fields["JobName"],
         rule=rule[1] if rule else "",
         state=fields["JobState"],
-        nodes=() if nodes == "(null)" else _node_names(nodes),
+        nodes=() if nodes in ("(null)", "") else _node_names(nodes),
         cpus=int(fields.get("NumCPUs", 0)),
         gpus=sum(int(number) for number in re.findall(r"gpu(?::[A-Za-z]\w*)?:(\d+)", fields.get("JOB_GRES", ""))),
         comment=comment,

@@ -114,6 +114,14 @@ COMBINATIONS = [
     ("search: {space: {batch_size: [0, 8]}}", "search.space.batch_size"),
     ("search: {space: {blocks_stage_3: [0, 1]}}", "search.space.blocks_stage_3"),
     ("search: {space: {max_zoom: [0, 1]}}", "search.space.max_zoom"),
+    (
+        "{selection: {loss: brier}, library: {predictions: {every_class: false}}}",
+        "selection.loss, library.predictions.every_class",
+    ),
+    (
+        "resources: {selection: {gpus: 1, cluster: processes}}",
+        "resources.selection.cluster, resources.selection.gpus",
+    ),
     ("allocation: {device_counts: [3]}", "allocation.device_counts, allocation.devices"),
     ("allocation: {devices: [{name: a}, {name: a}]}", "allocation.devices"),
 ]

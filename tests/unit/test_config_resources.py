@@ -8,7 +8,7 @@ from ensembleflow.config import parse_config
 from ensembleflow.errors import ConfigError
 
 
-@pytest.mark.parametrize("stage", ["search", "library"])
+@pytest.mark.parametrize("stage", ["search", "library", "selection"])
 def test_a_second_gpu_a_job_is_refused_because_it_would_lie_idle(stage: str) -> None:
     block = {"gpus": 1}
     values = {"resources": {stage: block}, "library": {"cost": {"device": "gpu" if stage == "library" else "cpu"}}}

@@ -108,6 +108,35 @@ def test_the_summary_fits_80_columns_and_has_every_number(tmp_path: Path) -> Non
     assert "* alone on one device" in text
 
 
+def test_budgets_of_several_limits_fit_the_summary_with_every_number(tmp_path: Path) -> None:
+    table = tabulate(write_artefacts(tmp_path, budgets=("1x", "4x")), tmp_path)
+    long = "4x,parameter_bytes=2x,peak_memory_bytes=1500000000"
+    table.loc[table.budget == "4x", "budget"] = long
+    table.to_csv(tmp_path / "tables" / "budgets.csv", index=False)
+    text = summary(tmp_path)
+    assert max(len(line.rstrip()) for line in text.splitlines()[:-1]) <= 80
+    assert "…" not in text
+    assert all(limit in text for limit in long.split(","))
+    for row in table.itertuples():
+        assert f"{row.valid_error * 100:.2f}" in text and f"{row.images_per_second:,.0f}" in text
+
+
+def test_a_metric_that_is_not_cached_is_a_dash(tmp_path: Path) -> None:
+    made = write_artefacts(tmp_path, budgets=("1x",))
+    ensembles = pd.read_csv(made.ensembles_csv)
+    ensembles.assign(valid_error=None, test_error=None).to_csv(made.ensembles_csv, index=False)
+    (path,) = made.selection_jsons
+    selection = json.loads(path.read_text(encoding="utf-8"))
+    selection["valid"]["error"] = selection["test"]["error"] = None
+    path.write_text(json.dumps(selection), encoding="utf-8")
+    table = tabulate(made, tmp_path)
+    assert table[["valid_error", "test_error"]].isna().all(axis=None)
+    assert table[["valid_cross_entropy", "test_cross_entropy"]].notna().all(axis=None)
+    page = (tmp_path / "tables" / "budgets.html").read_text(encoding="utf-8")
+    assert page.count("<td>–</td>") == 2 * len(table)
+    assert "nan" not in page and "nan" not in summary(tmp_path)
+
+
 def test_costs_below_a_second_are_in_milliseconds(tmp_path: Path) -> None:
     table = tabulate(write_artefacts(tmp_path), tmp_path)
     table["cost_seconds"] /= 100

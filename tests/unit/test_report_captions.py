@@ -22,6 +22,10 @@ FILES = [
     "budgets.html",
 ]
 
+OTHER = Config.model_validate(
+    {"selection": {"local_search": True}, "library": {"predictions": {"every_class": False}}}
+).model_dump(mode="json")
+
 
 def rendered(name: str, config: dict[str, Any], files: list[str]) -> str:
     links = "\n\n" + "\n".join(f".. _{file}: javascript:app.showResultInfo('{file}')" for file in files) + "\n"
@@ -35,7 +39,7 @@ def rendered(name: str, config: dict[str, Any], files: list[str]) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CAPTIONS.glob("*.rst")))
-@pytest.mark.parametrize("config", [Config().model_dump(mode="json"), {}], ids=["full", "empty"])
+@pytest.mark.parametrize("config", [Config().model_dump(mode="json"), {}, OTHER], ids=["full", "empty", "other"])
 def test_captions_are_clean_with_any_config(name: str, config: dict[str, Any]) -> None:
     for files in (FILES, []):
         html = rendered(name, config, files)
@@ -43,6 +47,15 @@ def test_captions_are_clean_with_any_config(name: str, config: dict[str, Any]) -
         assert "system-message" not in html
         assert "{{" not in html
         assert "{%" not in html
+
+
+def test_captions_tell_what_is_drawn() -> None:
+    for name in ("error_against_cost.rst", "selection_fronts.rst"):
+        assert "the error disagree" in rendered(name, Config().model_dump(mode="json"), FILES)
+        html = rendered(name, OTHER, FILES)
+        assert "error" not in html.replace("error_against_cost", "")
+        assert "ross-entropy o" in html
+    assert "local search" in rendered("error_against_cost.rst", OTHER, FILES)
 
 
 def test_the_front_page_links_to_every_figure_and_names_the_budgets() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,47 @@ def test_the_ensembles_table_has_each_set_of_members_once_a_method(made: Artefac
     assert set(table.members[table.on_pareto_front].map(lambda ids: frozenset(ids.split()))) == set(
         front.members.map(lambda ids: frozenset(ids.split()))
     )
+
+
+def rewritten(made: Artefacts, folder: Path, ensembles: pd.DataFrame) -> Artefacts:
+    path = folder / "ensembles.csv"
+    ensembles.to_csv(path, index=False)
+    return replace(made, ensembles_csv=path)
+
+
+def test_with_a_local_search_its_ensembles_are_those_chosen(made: Artefacts, tmp_path: Path) -> None:
+    ensembles = pd.read_csv(made.ensembles_csv, dtype={"budget": str})
+    searched = ensembles[ensembles.chosen].assign(method="local_search", weight=None)
+    ensembles["chosen"] = False
+    draw_error_against_cost(
+        rewritten(made, tmp_path, pd.concat([ensembles, searched], ignore_index=True)), tmp_path, QUICK
+    )
+    table = pd.read_csv(outputs(tmp_path, "error_against_cost")[0])
+    assert set(table.method[table.chosen]) == {"local_search"}
+    assert (table.method == "smobf").any()
+    text = outputs(tmp_path, "error_against_cost")[2].read_text(encoding="utf-8")
+    assert "SMOBF, local search" in text and "SMOBF before the local search" in text
+
+
+def test_budgets_without_seconds_or_of_several_limits_are_drawn(made: Artefacts, tmp_path: Path) -> None:
+    ensembles = pd.read_csv(made.ensembles_csv, dtype={"budget": str})
+    others = {"2x": "parameter_bytes=2x", "4x": "2x,peak_memory_bytes=3x"}
+    ensembles["budget"] = ensembles.budget.replace(others)
+    ensembles.loc[ensembles.budget == "parameter_bytes=2x", "budget_seconds"] = np.nan
+    draw_error_against_cost(rewritten(made, tmp_path, ensembles), tmp_path, QUICK)
+    table = pd.read_csv(outputs(tmp_path, "error_against_cost")[0])
+    assert set(" ".join(table.budgets[table.chosen]).split()) == {"1x", "8x", *others.values()}
+    text = outputs(tmp_path, "error_against_cost")[2].read_text(encoding="utf-8")
+    assert "parameter_bytes=2x" in text and "2x,peak_memory_bytes=3x" in text
+
+
+def test_without_every_class_the_ensembles_cross_entropy_is_drawn(made: Artefacts, tmp_path: Path) -> None:
+    ensembles = pd.read_csv(made.ensembles_csv, dtype={"budget": str})
+    of_every_class = [name for name in ensembles if name.endswith(("error", "brier"))]
+    unknown = ensembles.assign(**dict.fromkeys(of_every_class, np.nan))
+    draw_error_against_cost(rewritten(made, tmp_path, unknown), tmp_path, QUICK)
+    text = outputs(tmp_path, "error_against_cost")[2].read_text(encoding="utf-8")
+    assert "validation cross-entropy (nats)" in text and "error (%)" not in text
 
 
 def test_the_allocation_tables_have_every_bench_and_every_member(tmp_path: Path) -> None:

@@ -95,6 +95,14 @@ def test_a_budget_of_another_column_alone_has_no_line(tmp_path: Path) -> None:
     assert (draw(tables, tmp_path / "other") / "f.svg").read_bytes() != with_budgets
 
 
+def test_a_budget_of_several_limits_is_the_line_of_its_seconds(tmp_path: Path) -> None:
+    tables = write_tables(tmp_path)
+    alone = (draw(tables, tmp_path / "one") / "f.svg").read_bytes()
+    budgets = ["1x", "4x", "1x,parameter_bytes=2x"]
+    pd.DataFrame({"budget": budgets, "budget_seconds": [1.0, 4.0, 1.0]}).to_csv(tables[1], index=False)
+    assert (draw(tables, tmp_path / "other") / "f.svg").read_bytes() == alone
+
+
 def test_without_every_class_the_cross_entropy_is_drawn(tmp_path: Path) -> None:
     tables = write_tables(tmp_path)
     fronts = pd.read_csv(tables[0])

@@ -63,10 +63,10 @@ def test_an_impossible_config_is_refused_at_once(
 def test_a_budget_below_the_cheapest_model(finished_copy: Clone) -> None:
     before = contents(finished_copy.results)
     finished_copy.write_config(edited({"selection.budgets": ["1x", "2x", "0.0000001"]}))
-    refuse(finished_copy, "selection", says=("below the cost of every usable model", "the cheapest, trial-0000"))
+    refuse(finished_copy, "selection", says=("no usable model fits the budget", "trial-0000"))
     assert contents(finished_copy.results) == before
     finished_copy.write_config(edited({"selection.budgets": ["1x", "2x", "3x"]}))
-    assert finished_copy.plan("selection") == {"select_ensemble budget=3x", "collect_ensembles"}
+    assert finished_copy.plan("selection") == {"select_ensemble budget=3x", "collect_ensembles", "compare_methods"}
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def raise_schema_version(path: Path) -> None:
 
 FROM_PREDICTIONS = {
     *("cache_predictions", "measure_costs"),
-    *("select_ensemble budget=1x", "select_ensemble budget=2x", "collect_ensembles"),
+    *("select_ensemble budget=1x", "select_ensemble budget=2x", "collect_ensembles", "compare_methods"),
 }
 
 BREAKAGES = pytest.mark.parametrize(

@@ -35,15 +35,21 @@ def bundles(*budgets: str) -> set[str]:
 # Each stage, with all that comes after it. The run is recorded again whenever its config or results are new.
 RECORD = {"record_run"}
 ALLOCATION_ON = allocations(*BUDGETS) | bundles(*BUDGETS) | {"plot_allocation", "tabulate_budgets"} | RECORD
-SELECTION_ON = selections(*BUDGETS) | {"plot_error_against_cost"} | ALLOCATION_ON
+COMPARISON_ON = {"compare_methods", "plot_selection_fronts"}
+SELECTION_ON = selections(*BUDGETS) | {"plot_error_against_cost"} | COMPARISON_ON | ALLOCATION_ON
 COSTS_ON = {"measure_costs", "plot_library_distribution"} | SELECTION_ON
 LIBRARY_ON = {"rank_models", "cache_predictions"} | COSTS_ON
 TABLES_ON = {"freeze_tables", "account_search", "plot_learning_curves"} | LIBRARY_ON
 SEARCH_ON = search_jobs(0, 1) | TABLES_ON
 EVERYTHING = {"prepare_dataset"} | SEARCH_ON
-FIGURES = {"plot_learning_curves", "plot_library_distribution", "plot_error_against_cost", "plot_allocation"}
+FIGURES = {
+    *("plot_learning_curves", "plot_library_distribution", "plot_error_against_cost"),
+    *("plot_selection_fronts", "plot_allocation"),
+}
 # One more or one less ensemble: the tables and figures of all.
-BUDGET_TABLES = {"collect_ensembles", "plot_error_against_cost", "plot_allocation", "tabulate_budgets"} | RECORD
+BUDGET_TABLES = (
+    {"collect_ensembles", "plot_error_against_cost", "plot_allocation", "tabulate_budgets"} | COMPARISON_ON | RECORD
+)
 
 SPACE: dict[str, Any] = STUDY["search"]["space"]
 DEVICES: list[dict[str, Any]] = STUDY["allocation"]["devices"]
@@ -68,6 +74,8 @@ EDITS: dict[str, tuple[dict[str, object], set[str]]] = {
     "more cost repeats": ({"library.cost.repeats": 4}, COSTS_ON),
     "other weights": ({"selection.weights": [0.1, 0.02]}, SELECTION_ON),
     "another selection loss": ({"selection.loss": "brier"}, SELECTION_ON),
+    "a local search": ({"selection.local_search": True}, SELECTION_ON),
+    "a longer search for the certificate": ({"selection.certificate_nodes": 30_000}, COMPARISON_ON | RECORD),
     "a budget added": (
         {"selection.budgets": [*BUDGETS, "4x"]},
         selections("4x") | allocations("4x") | bundles("4x") | BUDGET_TABLES,
@@ -95,10 +103,12 @@ EDITS: dict[str, tuple[dict[str, object], set[str]]] = {
         {
             "resources.search": {"threads": 2, "mem_mb": 5000, "runtime_minutes": 90},
             "resources.library": {"threads": 2, "mem_mb": 5000},
+            "resources.selection": {"threads": 2, "mem_mb": 5000, "runtime_minutes": 90, "gpus": 1},
             "resources.allocation": {"threads": 1, "mem_mb": 5000},
         },
         set(),
     ),
+    "a Dask cluster for the selection": ({"resources.selection": {"cluster": "slurm", "nodes": 2}}, set()),
 }
 
 

@@ -7,7 +7,11 @@ from ensembleflow.selection.comparison import compare_methods
 
 with (
     rule_log(snakemake.log[0]),
-    selection_workers(n_workers=snakemake.threads, memory_bytes=snakemake.resources.mem_mb * 10**6) as make_workers,
+    selection_workers(
+        n_workers=snakemake.threads,
+        memory_bytes=snakemake.resources.mem_mb * 10**6,
+        use_gpu=snakemake.resources.gpu > 0,
+    ) as make_workers,
 ):
     compare_methods(
         predictions_path=snakemake.input.predictions,

@@ -15,6 +15,7 @@ with (
         memory_bytes=snakemake.resources.mem_mb * 10**6,
         scratch_dir=Path(snakemake.log[0]).parent,
         report_html=snakemake.log.dask,
+        use_gpu=snakemake.resources.gpu > 0,
     ) as make_workers,
 ):
     select_ensemble(

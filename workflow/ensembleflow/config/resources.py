@@ -46,8 +46,16 @@ class AllocationResources(RuleResources):
     mem_mb: int = Field(8000, ge=100, description="Memory a job in MB.")
 
 
-class SelectionResources(RuleResources):
+class SelectionResources(GpuResources):
     """What a selection job asks for."""
+
+    gpus: int = Field(
+        0,
+        ge=0,
+        le=1,
+        description="GPUs a job (`gpu=1` for Slurm): with 1, `selection.loss: cross_entropy` is summed there, with "
+        "`cluster: threads`; other losses are summed on the CPU.",
+    )
 
     cluster: Literal["threads", "processes", "slurm"] = Field(
         "threads",
@@ -57,9 +65,11 @@ class SelectionResources(RuleResources):
     nodes: int = Field(1, ge=1, description="Machines a job, with `cluster: slurm`; `threads` and `mem_mb` are each's.")
 
     @model_validator(mode="after")
-    def _nodes_need_slurm(self) -> SelectionResources:
+    def _combination(self) -> SelectionResources:
         if self.nodes > 1 and self.cluster != "slurm":
             raise ValueError("several nodes need cluster: slurm")
+        if self.gpus > 0 and self.cluster != "threads":
+            raise ValueError("`cluster` must be threads where `gpus` is above 0: one process sums on the GPU")
         return self
 
 

@@ -57,6 +57,11 @@ class Predictions:
         """The true classes of `valid` or `test`, int64 (samples,)."""
         return np.asarray(self._file[split]["labels"][...], dtype=np.int64)
 
+    def mapped_labels(self, split: str) -> npt.NDArray[Any]:
+        """The same, integers as they are stored: mapped where they lie as in memory, read where they are used."""
+        mapped = map_array(self._file[split]["labels"])
+        return mapped if isinstance(mapped, np.memmap) else self.labels(split)
+
     def probabilities(self, split: str) -> npt.NDArray[Any]:
         """All class probabilities, float32 or float16 (models, samples, classes): mapped, read where they are used.
 
@@ -92,10 +97,10 @@ class FileSource:
     every_class: bool
 
     @cached_property
-    def _arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], int]:
+    def _arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int]:
         with open_predictions(self.path) as predictions:
             values = (predictions.probabilities if self.every_class else predictions.true_class_probability)(self.split)
-            return values, predictions.labels(self.split), predictions.n_classes
+            return values, predictions.mapped_labels(self.split), predictions.n_classes
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "split": self.split, "every_class": self.every_class}
@@ -120,13 +125,27 @@ class FileSource:
         return values.nbytes // max(1, values.shape[1])
 
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Stored probabilities (models, samples[, classes]), copied into memory, and labels (samples,)."""
+        """Stored probabilities (models, samples[, classes]) and labels int64 (samples,), read into memory."""
         values, labels, _ = self._arrays
-        return np.array(values[:, start:stop]), labels[start:stop]
+        return _columns_of(values, start, stop), np.array(labels[start:stop], dtype=np.int64)
 
     def part(self, start: int, stop: int) -> FileSource:
         """The source itself, which reads nothing but what it is asked for."""
         return self
+
+
+def _columns_of(values: npt.NDArray[Any], start: int, stop: int) -> npt.NDArray[Any]:
+    """`values[:, start:stop]` in memory of their own."""
+    if not isinstance(values, np.memmap):
+        return np.array(values[:, start:stop])
+    columns = np.empty((len(values), stop - start, *values.shape[2:]), values.dtype)
+    # Not copied from the map, whose pages would count as this process's memory.
+    with open(values.filename, "rb") as file:
+        for column, mapped in zip(columns, values[:, start:stop], strict=True):
+            file.seek(values.offset + mapped.ctypes.data - values.ctypes.data)
+            if file.readinto(column) != column.nbytes:
+                raise ArtefactError("an artefact was cut off while it was read", where=values.filename)
+    return columns
 
 
 @contextmanager

@@ -33,6 +33,8 @@ from ensembleflow.report.drawing import (
 __all__ = ["plot_allocation"]
 
 _ROW_INCHES, _INCHES_PER_MEMBER, _HEAD_INCHES, _LEGEND_INCHES = 1.7, 0.16, 0.5, 0.4
+# With a longer name of the budget the title would reach the devices' names.
+_MAX_BUDGET_LETTERS = 20
 # From the largest number of devices down.
 _PATH_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
 _BENCH: Look = {
@@ -109,7 +111,8 @@ def plot_allocation(
             within = benches[benches.budget == budget]
             _draw_benches(left, within, styles)
             _draw_members(right, shown[shown.budget == budget], round((height - _HEAD_INCHES) / _INCHES_PER_MEMBER))
-            left.set_title(f"budget {budget}: {_gain(within[within.n_devices == largest[budget]])}")
+            separator = ":\n" if len(budget) > _MAX_BUDGET_LETTERS else ": "
+            left.set_title(f"budget {budget}{separator}{_gain(within[within.n_devices == largest[budget]])}")
         grid[-1][0].set_xlabel("bench, in the order run")
         grid[-1][1].set_xlabel("batch size of each member")
         legend_above(figure, _legend(benches, styles))

@@ -90,7 +90,7 @@ def readable_budgets(table: pd.DataFrame) -> pd.DataFrame:
     """The table of budgets as text to read: units in the headings, percentages, thousands separated.
 
     Costs are in milliseconds where every one is below a second. Images/s that were measured on one device carry an
-    asterisk.
+    asterisk. A metric that is not known, for want of cached classes, is a dash.
     """
     in_ms = bool((table.cost_seconds < _BELOW_SECONDS_IN_MS).all())
     columns: dict[str, Any] = {"budget": table.budget, "members": table.n_members.map("{:,}".format)}
@@ -99,12 +99,16 @@ def readable_budgets(table: pd.DataFrame) -> pd.DataFrame:
     else:
         columns["cost (s)"] = table.cost_seconds.map("{:,.2f}".format)
     for name, heading in (("valid", "validation"), ("test", "test")):
-        columns[f"{heading} error (%)"] = (table[f"{name}_error"] * 100).map("{:.2f}".format)
+        columns[f"{heading} error (%)"] = _known(table[f"{name}_error"] * 100, "{:.2f}")
     for name, heading in (("valid", "validation"), ("test", "test")):
-        columns[f"{heading} cross-entropy"] = table[f"{name}_cross_entropy"].map("{:.4f}".format)
+        columns[f"{heading} cross-entropy"] = _known(table[f"{name}_cross_entropy"], "{:.4f}")
     alone = table.images_per_second_source.eq(ALONE).map({True: "* ", False: ""})
     columns["images/s"] = alone + table.images_per_second.map("{:,.0f}".format)
     return pd.DataFrame(columns)
+
+
+def _known(values: pd.Series, text: str) -> pd.Series:
+    return values.map(text.format).where(values.notna(), "–")
 
 
 def _best_single(ensembles_csv: str | Path, costs_csv: str | Path) -> dict[str, Any]:

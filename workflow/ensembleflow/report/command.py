@@ -60,11 +60,13 @@ def print_summary(results: Path, console: Console) -> None:
 
 def _budgets(readable: pd.DataFrame) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in readable.columns:
+    # A budget of several limits is the only text that may wrap.
+    table.add_column("budget", overflow="fold", vertical="bottom")
+    for name in readable.columns[1:]:
         narrow = name.replace("validation", "valid").replace("-", "-\n").replace(" ", "\n")
-        table.add_column(narrow, justify="left" if name == "budget" else "right", no_wrap=True, vertical="bottom")
-    for row in readable.itertuples(index=False):
-        table.add_row(*map(str, row))
+        table.add_column(narrow, justify="right", no_wrap=True, vertical="bottom")
+    for budget, *row in readable.itertuples(index=False):
+        table.add_row(str(budget).replace(",", ", "), *map(str, row))
     return table
 
 

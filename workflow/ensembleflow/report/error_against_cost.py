@@ -35,6 +35,7 @@ _MAX_LABELS, _SIZES = 20, tuple(2**power for power in range(12))
 _SPLITS = {"valid": "validation", "test": "test"}
 _LOOKS: dict[str, Look] = {
     "smobf": {"marker": "o", "color": BLUE, "markersize": 5.0, "linestyle": "-", "label": "SMOBF"},
+    "local_search": {"marker": "o", "color": BLUE, "markersize": 5.0, "linestyle": "-", "label": "SMOBF, local search"},
     "forward_greedy": {
         "marker": "s",
         "color": YELLOW,
@@ -53,7 +54,7 @@ _LOOKS: dict[str, Look] = {
     },
 }
 _OTHER_WEIGHTS: Look = {"marker": "o", "markersize": 3.2, "markerfacecolor": "white", "markeredgecolor": BLUE}
-_TEXT_COLORS = {"smobf": BLUE, "forward_greedy": YELLOW_TEXT}
+_TEXT_COLORS = {"smobf": BLUE, "local_search": BLUE, "forward_greedy": YELLOW_TEXT}
 
 
 def plot_error_against_cost(
@@ -68,9 +69,10 @@ def plot_error_against_cost(
 ) -> None:
     """Draw validation and test error of the selected ensembles against their cost (the paper's figures 5 and 6).
 
-    `B=4x` is the budget and `#3` the number of members. SMOBF's ensembles are those chosen for each budget; what
-    its other weights gave is drawn small. The Pareto front is the one of `pareto_csv`, that is of validation loss
-    and cost; it is marked in both panels.
+    `B=4x` is the budget and `#3` the number of members. SMOBF's ensembles are those chosen for each budget, after the
+    local search if there is one; what its weights gave otherwise is drawn small. The Pareto front is the one of
+    `pareto_csv`, that is of validation loss and cost; it is marked in both panels. Where only the true class's
+    probabilities are cached there is no error, and the cross-entropy is drawn.
 
     Args:
         ensembles_csv: the study's `ensembles.csv`.
@@ -86,36 +88,28 @@ def plot_error_against_cost(
         ArtefactError: a table is missing, damaged or lacks a column.
         StorageError: an output cannot be written.
     """
-    columns = [
-        "method",
-        "budget",
-        "budget_seconds",
-        "n_members",
-        "members",
-        "cost_seconds",
-        "valid_error",
-        "test_error",
-        "chosen",
-    ]
+    drawn = [f"{split}_{metric}" for metric in dict.fromkeys(("error", loss)) for split in _SPLITS]
+    columns = ["method", "budget", "budget_seconds", "n_members", "members", "cost_seconds", *drawn, "chosen"]
     ensembles = read_csv(ensembles_csv, columns, dtype={"budget": str})
     pareto = read_csv(pareto_csv, ["members"])
-    table = _tidy(ensembles, pareto)
+    table = _tidy(ensembles, pareto, drawn)
     write_csv(table_csv, table)
+    metric = "error" if table.valid_error.notna().any() else loss
 
     height = 2 * _PANEL_HEIGHT_INCHES + _LEGEND_INCHES
     with drawn_figure(config, height, figure_png, figure_svg) as figure:
         panels = dict(zip(_SPLITS, figure.subplots(2, 1, sharex=True), strict=True))
         for split, panel in panels.items():
-            _draw_split(panel, table, f"{split}_error")
-            panel.set(title=f"{_SPLITS[split]} images", ylabel=f"{_SPLITS[split]} {measure('error').label}")
+            _draw_split(panel, table, split, metric)
+            panel.set(title=f"{_SPLITS[split]} images", ylabel=f"{_SPLITS[split]} {measure(metric).label}")
             scale_by_range(panel.xaxis, table.cost_seconds)
             panel.margins(x=0.06, y=0.12)
         panels["test"].set_xlabel(f"cost: seconds for {n_images:,} images")
         legend_above(figure, _legend(table, loss))
-        _write_labels(figure, panels, table)
+        _write_labels(figure, panels, table, metric)
 
 
-def _tidy(ensembles: pd.DataFrame, pareto: pd.DataFrame) -> pd.DataFrame:
+def _tidy(ensembles: pd.DataFrame, pareto: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     """One row for each method and set of members, with the budgets that led to it."""
     ensembles = ensembles.assign(chosen=as_bool(ensembles.chosen), set=ensembles.members.map(_member_set))
     rows = []
@@ -128,8 +122,7 @@ def _tidy(ensembles: pd.DataFrame, pareto: pd.DataFrame) -> pd.DataFrame:
                 "budgets": " ".join(named.sort_values("budget_seconds", kind="stable").budget.dropna().unique()),
                 "n_members": first.n_members,
                 "cost_seconds": first.cost_seconds,
-                "valid_error": first.valid_error,
-                "test_error": first.test_error,
+                **{name: first[name] for name in metrics},
                 "chosen": bool(group.chosen.any()),
                 "on_pareto_front": first.set in set(pareto.members.map(_member_set)),
                 "members": first.members,
@@ -144,15 +137,21 @@ def _member_set(members: str) -> str:
     return " ".join(sorted(members.split()))
 
 
-def _draw_split(panel: Axes, table: pd.DataFrame, column: str) -> None:
-    percent = table[column] * measure("error").factor
-    front = table[table.on_pareto_front].drop_duplicates(["cost_seconds", column]).sort_values("cost_seconds")
-    panel.plot(front.cost_seconds, percent[front.index], color=LIGHT, linewidth=5, alpha=0.6, solid_capstyle="round")
+def _draw_split(panel: Axes, table: pd.DataFrame, split: str, metric: str) -> None:
+    values = _values(table, split, metric)
+    front = table[table.on_pareto_front].drop_duplicates(["cost_seconds", f"{split}_{metric}"])
+    front = front.sort_values("cost_seconds")
+    panel.plot(front.cost_seconds, values[front.index], color=LIGHT, linewidth=5, alpha=0.6, solid_capstyle="round")
     other = (table.method == "smobf") & ~table.chosen
-    panel.plot(table.cost_seconds[other], percent[other], linestyle="none", zorder=5, **_OTHER_WEIGHTS)
+    panel.plot(table.cost_seconds[other], values[other], linestyle="none", zorder=5, **_OTHER_WEIGHTS)
     for method, look in _LOOKS.items():
         for rows in _lines(table, method):
-            panel.plot(table.cost_seconds[rows], percent[rows], zorder=4 if method == "smobf" else 3, **look)
+            zorder = 4 if method in ("smobf", "local_search") else 3
+            panel.plot(table.cost_seconds[rows], values[rows], zorder=zorder, **look)
+
+
+def _values(table: pd.DataFrame, split: str, metric: str) -> pd.Series:
+    return table[f"{split}_{metric}"] * measure(metric).factor
 
 
 def _lines(table: pd.DataFrame, method: str) -> list[pd.Index]:
@@ -168,15 +167,22 @@ def _lines(table: pd.DataFrame, method: str) -> list[pd.Index]:
 
 
 def _legend(table: pd.DataFrame, loss: str) -> list[Line2D]:
-    handles = [Line2D([], [], **look) for method, look in _LOOKS.items() if (table.method == method).any()]
+    handles = [
+        Line2D([], [], **look)
+        for method, look in _LOOKS.items()
+        if ((table.method == method) & (table.chosen | (method != "smobf"))).any()
+    ]
     if ((table.method == "smobf") & ~table.chosen).any():
-        handles.append(Line2D([], [], linestyle="none", label="SMOBF, weights not chosen", **_OTHER_WEIGHTS))
+        label = "SMOBF, weights not chosen"
+        if (table.method == "local_search").any():
+            label = "SMOBF before the local search"
+        handles.append(Line2D([], [], linestyle="none", label=label, **_OTHER_WEIGHTS))
     front = f"Pareto front of cost and validation {loss.replace('_', '-')}"
     handles.append(Line2D([], [], color=LIGHT, linewidth=5, alpha=0.6, label=front))
     return handles
 
 
-def _write_labels(figure: Figure, panels: dict[str, Axes], table: pd.DataFrame) -> None:
+def _write_labels(figure: Figure, panels: dict[str, Axes], table: pd.DataFrame, metric: str) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     greedy = table[table.method == "forward_greedy"]
@@ -185,9 +191,8 @@ def _write_labels(figure: Figure, panels: dict[str, Axes], table: pd.DataFrame) 
     named = greedy if len(greedy) <= _MAX_LABELS else greedy[greedy.n_members.isin(_SIZES) | greedy.index.isin(ends)]
     labelled = pd.concat([table[table.chosen], named])
     for split, panel in panels.items():
-        percent = table[f"{split}_error"] * measure("error").factor
-        at = np.column_stack([table.cost_seconds, percent])
-        lines = [at[rows.to_numpy()] for method in ("smobf", "forward_greedy") for rows in _lines(table, method)]
+        at = np.column_stack([table.cost_seconds, _values(table, split, metric)])
+        lines = [at[rows.to_numpy()] for method in _TEXT_COLORS for rows in _lines(table, method)]
         labels = [_label(at, row) for row in labelled.itertuples()]
         place_labels(panel, labels, at, [line for line in lines if len(line)], _LABEL_POINTS)
 
@@ -195,5 +200,7 @@ def _write_labels(figure: Figure, panels: dict[str, Axes], table: pd.DataFrame) 
 def _label(at: np.ndarray, row: Any) -> Label:
     x, y = at[row.Index]
     size = f"#{row.n_members}"
-    text = f"B={', '.join(row.budgets.split())} {size}" if row.method == "smobf" else size
+    # A budget of several limits has commas of its own.
+    budgets = ("; " if "," in row.budgets else ", ").join(row.budgets.split())
+    text = f"B={budgets} {size}" if row.chosen else size
     return Label(x, y, text, _TEXT_COLORS[row.method], "bold" if row.chosen else "normal")

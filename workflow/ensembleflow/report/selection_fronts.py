@@ -129,8 +129,10 @@ def plot_selection_fronts(
 
 
 def _draw_budgets(panel: Axes, budgets: pd.DataFrame, named: bool) -> None:
-    distinct = budgets.dropna(subset="budget_seconds").drop_duplicates("budget")
-    for budget, seconds in zip(distinct.budget, distinct.budget_seconds, strict=True):
+    limited = budgets.dropna(subset="budget_seconds")
+    # Of a budget that limits more than the time (`4x,parameter_bytes=2x`) a line shows the time alone.
+    times = limited.budget.str.split(",").str[0]
+    for seconds, budget in dict(zip(limited.budget_seconds, times, strict=True)).items():
         panel.axvline(seconds, color=LIGHT, linewidth=0.8, zorder=1)
         if named:
             panel.annotate(

@@ -77,21 +77,22 @@ def named_budget(budget: str) -> str:
     """
     try:
         return budget_name(budget)
-    except ValueError:
-        raise _not_a_budget(budget) from None
+    except ValueError as error:
+        raise _not_a_budget(budget, error) from None
 
 
 def _parts(budget: str) -> list[tuple[str, str]]:
     try:
         return budget_parts(budget)
-    except ValueError:
-        raise _not_a_budget(budget) from None
+    except ValueError as error:
+        raise _not_a_budget(budget, error) from None
 
 
-def _not_a_budget(budget: object) -> SelectionError:
+def _not_a_budget(budget: object, why: ValueError | None = None) -> SelectionError:
+    twice = f", which {why}" if why is not None and "twice" in str(why) else ""
     return SelectionError(
         "the budget is not a cost",
-        found=repr(budget),
+        found=f"{budget!r}{twice}",
         expected="seconds (320), a multiple of the median cost (4x), or either of a named column "
         "(parameter_bytes=2x), above 0",
     )
@@ -128,12 +129,13 @@ class Spending:
     def fits(self, candidates: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
         """Whether each candidate can be added within every limit: (candidates,)."""
         fits = np.ones(len(candidates), dtype=np.bool_)
+        added_again = self._is_member[candidates]
         for row, spent, limit in zip(self._costs, self._spent, self._limits, strict=True):
             totals = spent + row[candidates]
             within = totals <= limit
-            for place in np.flatnonzero(np.abs(totals - limit) <= _NEAR * limit):
+            for place in (np.abs(totals - limit) <= _NEAR * limit).nonzero()[0]:
                 within[place] = math.fsum([*row[self._members], row[candidates[place]]]) <= limit
-            fits &= within | self._is_member[candidates]
+            fits &= within | added_again
         return fits
 
     def shares(self, candidates: npt.NDArray[np.intp]) -> FloatArray:
@@ -143,5 +145,9 @@ class Spending:
         """
         if not len(self._limits):
             return np.zeros(len(candidates))
-        added = np.where(self._is_member[candidates], 0.0, self._costs[:, candidates])
-        return ((self._spent[:, None] + added) / self._limits[:, None]).max(axis=0)
+        new = ~self._is_member[candidates]
+        shares = [
+            (spent + row[candidates] * new) / limit
+            for row, spent, limit in zip(self._costs, self._spent, self._limits, strict=True)
+        ]
+        return shares[0] if len(shares) == 1 else np.max(shares, axis=0)

@@ -24,6 +24,9 @@ IntArray = npt.NDArray[np.int64]
 
 CostsLike = npt.ArrayLike | Mapping[str, npt.ArrayLike] | None
 
+# A segmentation's labels, a pixel each, are too many to be looked at all at once.
+_LABELS_AT_ONCE = 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -126,7 +129,7 @@ def _no_model(dropped: Mapping[int, str], names: Sequence[str]) -> SelectionErro
 
 
 def _cached_source(predictions: Predictions, labels: npt.ArrayLike | None, metric: Metric) -> FileSource:
-    truth = predictions.labels("valid")
+    truth = predictions.mapped_labels("valid")
     if labels is not None and not np.array_equal(np.asarray(labels), truth):
         raise SelectionError(
             "the labels are not those of the cached validation split",
@@ -140,7 +143,9 @@ def _cached_source(predictions: Predictions, labels: npt.ArrayLike | None, metri
             expected="cross_entropy",
             hint="cache every class, or select by cross-entropy",
         )
-    _check_labels(truth, len(truth), predictions.n_classes)
+    for start in range(0, len(truth), _LABELS_AT_ONCE):
+        part = truth[start : start + _LABELS_AT_ONCE]
+        _check_labels(part, len(part), predictions.n_classes, start, f"{predictions.path}: valid, ")
     return FileSource(predictions.path, "valid", metric.needs_all_classes)
 
 
@@ -153,7 +158,9 @@ def _float_array(probabilities: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
     return np.ascontiguousarray(array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64))
 
 
-def _check_labels(labels: npt.ArrayLike | None, n_samples: int, n_classes: int) -> IntArray:
+def _check_labels(
+    labels: npt.ArrayLike | None, n_samples: int, n_classes: int, first_sample: int = 0, where: str = ""
+) -> IntArray:
     given = np.asarray([] if labels is None else labels)
     if given.shape != (n_samples,):
         raise SelectionError("the labels do not match the probabilities", found=given.shape, expected=(n_samples,))
@@ -163,7 +170,7 @@ def _check_labels(labels: npt.ArrayLike | None, n_samples: int, n_classes: int) 
     if len(wrong):
         raise SelectionError(
             "a label is not a class",
-            where=f"sample {wrong[0]}",
+            where=f"{where}sample {first_sample + wrong[0]}",
             found=given[wrong[0]],
             expected=f"integers in 0 … {n_classes - 1}",
         )

@@ -128,13 +128,16 @@ def _true_class_ranges(
     for model in range(stored.shape[0]):
         for sample in range(stored.shape[1]):
             value = widen(stored[model, sample])
+            group = labels[sample]
+            # What lies between what was seen before needs no further look, and is the rule.
+            if lowest[model, group] <= value <= highest[model, group]:
+                continue
             if not np.isfinite(value):
                 if not_finite[model] < 0:
                     not_finite[model] = start + sample
                 continue
             if (value < -outside_by or value > 1 + outside_by) and outside[model] < 0:
                 outside[model] = start + sample
-            group = labels[sample]
             lowest[model, group] = min(lowest[model, group], value)
             highest[model, group] = max(highest[model, group], value)
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Literal
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.io import atomic_path
+from ensembleflow.models.runtime import configure_tensorflow, device_name
 from ensembleflow.selection.evaluation import ThreadWorkers, Workers
+from ensembleflow.selection.losses import GPU_LOSSES
 from ensembleflow.selection.partition import Source, partitions_of
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def selection_workers(
     memory_bytes: int | None = None,
     scratch_dir: str | Path = ".",
     report_html: str | Path | None = None,
+    use_gpu: bool = False,
 ) -> Iterator[MakeWorkers]:
     """Start the workers of a selection, and stop them at the end.
 
@@ -59,12 +62,14 @@ def selection_workers(
             no limit.
         scratch_dir: a folder that all nodes see, for the scheduler file and the certificates while this lasts.
         report_html: where Dask's performance report goes; not written for `threads`.
+        use_gpu: sum a loss of `GPU_LOSSES` on this process's GPU, which then holds the samples whatever
+            `memory_bytes` says; for `threads` only.
 
     Yields:
-        What `read_candidates` takes as `make_workers`.
+        What `read_candidates` takes as `make_workers`. It raises SelectionError where there is no GPU to use.
 
     Raises:
-        SelectionError: no worker started, or `slurm` outside a Slurm job.
+        SelectionError: no worker started, `slurm` outside a Slurm job, or a GPU for other workers than threads.
     """
     opened: list[Workers] = []
 
@@ -76,8 +81,20 @@ def selection_workers(
         if cluster == "threads":
             stack.callback(_close, opened)
             samples_bytes = None if memory_bytes is None else int(memory_bytes * _SHARE_FOR_SAMPLES)
-            yield lambda source, loss: remembered(ThreadWorkers(partitions_of(source, loss, n_workers, samples_bytes)))
+
+            def on_threads(source: Source, loss: str) -> Workers:
+                on_gpu = use_gpu and _is_for_gpu(loss)
+                return remembered(ThreadWorkers(partitions_of(source, loss, n_workers, samples_bytes, use_gpu=on_gpu)))
+
+            yield on_threads
             return
+        if use_gpu:
+            raise SelectionError(
+                "a GPU sums for one process only",
+                where="resources.selection.cluster",
+                found=cluster,
+                expected="threads",
+            )
         from ensembleflow.selection.dask_workers import DaskWorkers
 
         client = stack.enter_context(_dask_client(cluster, n_workers, n_nodes, Path(scratch_dir)))
@@ -89,6 +106,25 @@ def selection_workers(
         stack.callback(_close, opened)
         each = None if memory_bytes is None else max(0, memory_bytes // n_workers - _BYTES_A_WORKER)
         yield lambda source, loss: remembered(DaskWorkers(client, source, loss, each))
+
+
+def _is_for_gpu(loss: str) -> bool:
+    """Whether a GPU sums this loss; there must be one then."""
+    if loss not in GPU_LOSSES:
+        logger.info("the loss %s is summed on the CPU: a GPU sums %s only", loss, ", ".join(GPU_LOSSES))
+        return False
+    if "tensorflow" not in sys.modules:  # else whoever imported it has set it up
+        configure_tensorflow(1, use_gpu=True)
+    device = device_name()
+    if device == "cpu":
+        raise SelectionError(
+            "the selection is to sum on a GPU, and there is none",
+            where="resources.selection.gpus",
+            found="TensorFlow finds no GPU",
+            hint="check the driver and requirements-gpu.lock, or set resources.selection.gpus: 0",
+        )
+    logger.info("the losses are summed on a GPU: %s", device)
+    return True
 
 
 def _close(opened: Sequence[Workers]) -> None:

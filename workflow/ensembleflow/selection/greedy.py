@@ -97,7 +97,7 @@ def best_place(scores: FloatArray, losses: FloatArray, costs: FloatArray, tie_ra
 
     Scores and losses are equal within `TIED_WITHIN` of the lowest: rounding decides nothing.
     """
-    places = np.flatnonzero(scores <= scores.min() + TIED_WITHIN)
+    places = (scores <= scores.min() + TIED_WITHIN).nonzero()[0]
     if len(places) > 1:
         places = places[losses[places] <= losses[places].min() + TIED_WITHIN]
         places = places[costs[places] == costs[places].min()]

@@ -23,7 +23,7 @@ from ensembleflow.selection.kernels import (
     stored_for_kernels,
 )
 
-__all__ = ["OUTSIDE_BY", "Block", "Prefixes", "make_block"]
+__all__ = ["GPU_LOSSES", "OUTSIDE_BY", "Block", "Prefixes", "make_block"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -63,6 +63,20 @@ class _CrossEntropyBlock(Block):
     def sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
         sums = np.zeros((len(prefixes), len(candidates)))
         cross_entropy_sums(self._stored, prefixes.offsets, prefixes.members, candidates, SMALLEST_PROBABILITY, sums)
+        return sums[..., None]
+
+
+class _GpuCrossEntropyBlock(Block):
+    def __init__(self, values: npt.NDArray[Any], labels: IntArray) -> None:
+        from ensembleflow.models import gpu_sums  # seconds, and TensorFlow is not everywhere
+
+        self._gpu_sums, self._stored = gpu_sums, gpu_sums.resident(values)
+
+    def sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
+        sums = np.zeros((len(prefixes), len(candidates)))
+        self._gpu_sums.cross_entropy_sums(
+            self._stored, prefixes.offsets, prefixes.members, candidates, SMALLEST_PROBABILITY, sums
+        )
         return sums[..., None]
 
 
@@ -123,9 +137,13 @@ _BLOCKS: dict[str, Callable[[npt.NDArray[Any], IntArray], Block]] = {
     "error": _ErrorBlock,
     "macro_f1_error": _MacroF1Block,
 }
+_GPU_BLOCKS: dict[str, Callable[[npt.NDArray[Any], IntArray], Block]] = {"cross_entropy": _GpuCrossEntropyBlock}
+
+GPU_LOSSES = tuple(_GPU_BLOCKS)
+"""The losses that a GPU can sum."""
 
 
-def make_block(loss: str, values: npt.NDArray[Any], labels: IntArray) -> Block:
+def make_block(loss: str, values: npt.NDArray[Any], labels: IntArray, use_gpu: bool = False) -> Block:
     """The block of a loss.
 
     Args:
@@ -133,5 +151,6 @@ def make_block(loss: str, values: npt.NDArray[Any], labels: IntArray) -> Block:
         values: probabilities (models, samples, classes), or the true class's (models, samples) where the loss needs
             no more: float16, float32 or float64, C-contiguous along the last axes.
         labels: int64 (samples,).
+        use_gpu: keep the values on TensorFlow's device and sum there; for a loss of `GPU_LOSSES`.
     """
-    return _BLOCKS[loss](values, labels)
+    return (_GPU_BLOCKS if use_gpu else _BLOCKS)[loss](values, labels)

@@ -107,10 +107,18 @@ class Partition:
         loss: a name of `METRICS`.
         bounds: the blocks' first and last-plus-one samples, in order.
         hold: keep the samples in memory once read, instead of reading them for each call.
+        use_gpu: keep them on a GPU, and sum there; for a loss of `GPU_LOSSES`.
     """
 
-    def __init__(self, source: Source, loss: str, bounds: Sequence[tuple[int, int]], hold: bool = True) -> None:
-        self.source, self.loss, self.bounds, self.hold = source, loss, list(bounds), hold
+    def __init__(
+        self,
+        source: Source,
+        loss: str,
+        bounds: Sequence[tuple[int, int]],
+        hold: bool = True,
+        use_gpu: bool = False,
+    ) -> None:
+        self.source, self.loss, self.bounds, self.hold, self.use_gpu = source, loss, list(bounds), hold, use_gpu
         self._held: list[Block] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -147,11 +155,16 @@ class Partition:
             values, labels = self.source.read(start, stop)
             if found is not None:
                 found.append(ranges_of(values, labels, self.source.n_classes, start))
-            yield make_block(self.loss, values, labels)
+            yield make_block(self.loss, values, labels, self.use_gpu)
 
 
 def partitions_of(
-    source: Source, loss: str, n_partitions: int, memory_bytes: int | None = None, block_samples: int | None = None
+    source: Source,
+    loss: str,
+    n_partitions: int,
+    memory_bytes: int | None = None,
+    block_samples: int | None = None,
+    use_gpu: bool = False,
 ) -> list[Partition]:
     """Cut the samples into partitions of nearly equal numbers of blocks; fewer where there are not enough blocks.
 
@@ -161,12 +174,13 @@ def partitions_of(
         n_partitions: how many workers there are.
         memory_bytes: what all partitions together may hold; each beyond its share reads its samples for each call.
         block_samples: another length of blocks, for tests.
+        use_gpu: hold all samples on a GPU instead, and sum there; for a loss of `GPU_LOSSES`.
     """
     bounds = block_bounds(source.n_samples, source.n_classes, loss, block_samples)
     n = min(n_partitions, len(bounds))
     edges = [round(i * len(bounds) / n) for i in range(n + 1)]
-    parts = [Partition(source, loss, bounds[a:b]) for a, b in pairwise(edges)]
-    if memory_bytes is not None:
+    parts = [Partition(source, loss, bounds[a:b], use_gpu=use_gpu) for a, b in pairwise(edges)]
+    if memory_bytes is not None and not use_gpu:
         for part in parts:
             part.hold = part.n_bytes <= memory_bytes / n
     return parts

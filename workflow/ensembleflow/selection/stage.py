@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,8 @@ from ensembleflow.selection.smobf import SmobfResult, forward_greedy, smobf
 __all__ = ["SPLITS", "select_ensemble", "select_for_budget"]
 
 SPLITS = ("valid", "test")
+
+logger = logging.getLogger("ensembleflow.selection")
 
 
 def select_ensemble(
@@ -55,6 +58,11 @@ def select_ensemble(
         needed = [column for column, _ in budget_parts(name)]
         costs = read_costs(costs_path, predictions.models, predictions_path, needed)
         chosen = select_for_budget(predictions, costs, name, config, make_workers)
+    if chosen["dropped"]:
+        told = "; ".join(f"{model['model']}: {model['reason']}" for model in chosen["dropped"])
+        logger.warning(
+            "budget %s: %d of %d models left out: %s", name, len(chosen["dropped"]), len(costs[PRIMARY_COST]), told
+        )
     write_json(output_path, {**chosen, "provenance": provenance()})
 
 

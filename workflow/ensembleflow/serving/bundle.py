@@ -27,6 +27,7 @@ __all__ = [
     "check_answers",
     "file_checksums",
     "open_bundle",
+    "require_equal_answers",
 ]
 
 MANIFEST = "bundle.json"
@@ -142,7 +143,7 @@ class Bundle:
         return self._array("check/images.npy", np.dtype(np.uint8), self.manifest.image_shape)
 
     def check_probabilities(self) -> npt.NDArray[np.float32]:
-        """The cached answers of the ensemble to `check_images`, float32 (images, classes).
+        """The answers of the ensemble to `check_images`, float32 (images, classes), as proven when it was made.
 
         Raises:
             BundleError: they have another shape or type.
@@ -192,23 +193,43 @@ def open_bundle(path: str | Path) -> Bundle:
 
 
 def check_answers(bundle: Bundle, pipeline: Pipeline) -> None:
-    """Have the running ensemble predict the bundle's check images, and compare with the cached answers.
+    """Have the running ensemble predict the bundle's check images, and compare with those that it was made with.
 
     Raises:
         BundleError: an answer differs by more than `ANSWER_TOLERANCE`.
         MemberError: a member failed.
     """
-    images, expected = bundle.check_images(), bundle.check_probabilities()
-    answers = pipeline.predict(images)
+    require_equal_answers(
+        pipeline.predict(bundle.check_images()), bundle.check_probabilities(), ANSWER_TOLERANCE, bundle.path
+    )
+
+
+def require_equal_answers(
+    answers: npt.NDArray[np.floating[Any]],
+    expected: npt.NDArray[np.floating[Any]],
+    tolerance: float,
+    where: str | Path,
+) -> None:
+    """Refuse answers that differ from the expected ones.
+
+    Args:
+        answers: probabilities (images, classes), or those of one class a image, (images, 1).
+        expected: likewise.
+        tolerance: by how much a probability may differ.
+        where: what the expected ones were read from, for the message.
+
+    Raises:
+        BundleError: an answer differs by more, or their shapes differ.
+    """
     difference = np.abs(answers - expected).max(axis=1) if answers.shape == expected.shape else np.array([np.inf])
     worst = float(difference.max(initial=0.0))
-    if not worst <= ANSWER_TOLERANCE:  # a NaN is refused as well
+    if not worst <= tolerance:  # a NaN is refused as well
         raise BundleError(
             "the bundle answers differently from the cached predictions",
-            where=bundle.path,
-            found=f"a probability that differs by {worst:.2g}; {int((~(difference <= ANSWER_TOLERANCE)).sum())} of "
-            f"{len(images)} images differ",
-            expected=f"at most {ANSWER_TOLERANCE:g}",
+            where=where,
+            found=f"a probability that differs by {worst:.2g}; {int((~(difference <= tolerance)).sum())} of "
+            f"{len(answers)} images differ",
+            expected=f"at most {tolerance:.2g}",
             hint="the exported models and the cached predictions come from different runs: "
             "make the library again (snakemake library --forcerun cache_predictions)",
         )

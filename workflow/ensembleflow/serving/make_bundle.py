@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from ensembleflow.library import open_predictions
 from ensembleflow.serving.bundle import (
     ANSWER_TOLERANCE,
     MANIFEST,
+    Bundle,
     BundledDevice,
     BundledMember,
     Manifest,
-    check_answers,
     file_checksums,
     open_bundle,
+    require_equal_answers,
 )
 
 __all__ = ["make_bundle"]
@@ -43,8 +45,9 @@ def make_bundle(
 ) -> None:
     """Write a self-contained bundle, and prove that its members answer as the cached predictions say.
 
-    The bundle is opened and run as a server would, on up to 200 validation images; if an answer differs by
-    more than `ANSWER_TOLERANCE`, there is no bundle.
+    The ensemble is run as a server would, on up to 200 validation images. If an answer differs by more than
+    `ANSWER_TOLERANCE` and the rounding of the cache, there is no bundle. The answers are kept in it: they hold every
+    class, unrounded, whatever the cache holds.
 
     Args:
         selection_json: the chosen ensemble (`budget-{budget}.json`).
@@ -69,7 +72,7 @@ def make_bundle(
     with atomic_directory(output_dir) as folder:
         for model in models:
             _copy_folder(Path(exported_dir) / model, folder / "members" / model)
-        dataset = _write_check(dataset_h5, predictions_h5, models, folder / "check")
+        check, dataset = _read_check(dataset_h5, predictions_h5, models)
         manifest = Manifest(
             study=selection["study"],
             budget=selection["budget"],
@@ -78,27 +81,53 @@ def make_bundle(
                 for each in allocation["members"]
             ],
             devices=[BundledDevice(**each) for each in allocation["devices"]],
-            valid=selection["valid"],
-            test=selection["test"],
+            valid=_known(selection["valid"]),
+            test=_known(selection["test"]),
             cost_seconds=selection["cost_seconds"],
             images_per_second=allocation["images_per_second"],
-            files=file_checksums(folder),
+            files={},
             provenance=provenance(),
             **dataset,
         )
+        with Bundle(folder, manifest).pipeline() as pipeline:
+            answers = pipeline.predict(check.images)
+        check.compare(answers, predictions_h5)
+        check.write(answers, folder / "check")
+        manifest = manifest.model_copy(update={"files": file_checksums(folder)})
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
-        bundle = open_bundle(folder)
-        with bundle.pipeline() as pipeline:
-            try:
-                check_answers(bundle, pipeline)
-            except BundleError as error:
-                error.where = str(predictions_h5)  # the folder that it names is about to be removed
-                raise
-    _LOG.info("%s: answers agree with the cached predictions within %g", output_dir, ANSWER_TOLERANCE)
+        open_bundle(folder)
+    _LOG.info("%s: answers agree with the cached predictions within %.2g", output_dir, check.tolerance)
 
 
-def _write_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list[str], folder: Path) -> dict[str, Any]:
-    """Write check images and answers; give what the manifest says about the dataset."""
+@dataclass(frozen=True)
+class _Check:
+    """Some validation images, and what is cached of the ensemble's answers to them.
+
+    Attributes:
+        images: uint8 (images, height, width, channels).
+        cached: float64 (images, classes), or of the true classes only, (images, 1).
+        true_classes: int64 (images, 1) in the latter case.
+        tolerance: by how much an answer may differ from what is cached.
+    """
+
+    images: npt.NDArray[np.uint8]
+    cached: npt.NDArray[np.float64]
+    true_classes: npt.NDArray[np.int64] | None
+    tolerance: float
+
+    def compare(self, answers: npt.NDArray[np.float32], cache: str | Path) -> None:
+        if self.true_classes is not None:
+            answers = np.take_along_axis(answers, self.true_classes, axis=1)
+        require_equal_answers(answers, self.cached, self.tolerance, cache)
+
+    def write(self, answers: npt.NDArray[np.float32], folder: Path) -> None:
+        folder.mkdir()
+        np.save(folder / "images.npy", self.images, allow_pickle=False)
+        np.save(folder / "probabilities.npy", answers, allow_pickle=False)
+
+
+def _read_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list[str]) -> tuple[_Check, dict[str, Any]]:
+    """The check's images and cached answers, and what the manifest says about the dataset."""
     with open_dataset(dataset_h5) as dataset, open_predictions(predictions_h5) as predictions:
         _same(dataset_h5, predictions_h5, "dataset_checksum", dataset.checksum, predictions.dataset_checksum)
         missing = [model for model in models if model not in predictions.models]
@@ -109,15 +138,28 @@ def _write_check(dataset_h5: str | Path, predictions_h5: str | Path, models: lis
         images = dataset.image_array("valid")
         places = _spread(len(images), images[0].nbytes)
         rows = [predictions.models.index(model) for model in models]
-        average = predictions.probabilities("valid")[rows][:, places].mean(axis=0, dtype=np.float64)
-        folder.mkdir()
-        np.save(folder / "images.npy", images[places], allow_pickle=False)
-        np.save(folder / "probabilities.npy", average.astype(np.float32), allow_pickle=False)
-        return {
+        if predictions.has_every_class:
+            stored, true_classes = predictions.probabilities("valid"), None
+        else:
+            stored = predictions.true_class_probability("valid")[..., None]
+            true_classes = predictions.labels("valid")[places, None]
+        check = _Check(
+            images=images[places],
+            cached=stored[rows][:, places].mean(axis=0, dtype=np.float64),
+            true_classes=true_classes,
+            # A probability is stored within half a step of the numbers just below 1.
+            tolerance=ANSWER_TOLERANCE + float(np.finfo(stored.dtype).epsneg) / 2,
+        )
+        return check, {
             "class_names": dataset.class_names,
             "image_shape": dataset.image_shape,
             "dataset_checksum": dataset.checksum,
         }
+
+
+def _known(metrics: dict[str, float | None]) -> dict[str, float]:
+    """Without those that need classes that are not cached."""
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 def _spread(n_images: int, image_bytes: int) -> npt.NDArray[np.intp]:

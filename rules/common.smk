@@ -44,7 +44,7 @@ BENCHMARKS = f"{RESULTS}/benchmarks"
 wildcard_constraints:
     study=r"[A-Za-z0-9_]+-[a-z]+-s\d+",
     job=r"\d+",
-    budget=r"[a-z0-9_=.,]+",
+    budget=r"[A-Za-z0-9_=.,]+",
     n=r"\d+",
 
 

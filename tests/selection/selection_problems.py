@@ -1,6 +1,8 @@
 """Selection problems for tests, the losses from their definitions, and SMOBF in plain float64 NumPy."""
 
 import math
+import os
+import signal
 
 import numpy as np
 from hypothesis import strategies as st
@@ -85,6 +87,18 @@ def sharp(labels, n_classes, p_true):
     rows = np.repeat(((1 - p_true) / (n_classes - 1))[:, None], n_classes, axis=1)
     rows[np.arange(len(labels)), labels] = p_true
     return rows
+
+
+class DeadlySource:
+    """Samples that are too large for any machine, as it were: whoever reads them is killed."""
+
+    n_samples, n_classes, bytes_per_sample = 100, 2, 8
+
+    def read(self, start, stop):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def part(self, start, stop):
+        return self
 
 
 LABELS = np.array([0, 1, 0, 1])

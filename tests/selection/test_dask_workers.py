@@ -11,12 +11,13 @@ from distributed import Client, LocalCluster
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.io import create_hdf5
-from ensembleflow.library import open_predictions
+from ensembleflow.library import FileSource, open_predictions
 from ensembleflow.selection import read_candidates, smobf_budgets
 from ensembleflow.selection.cluster import selection_workers
 from ensembleflow.selection.dask_workers import DaskWorkers
 from ensembleflow.selection.evaluation import ThreadWorkers
 from ensembleflow.selection.partition import partitions_of
+from selection_problems import DeadlySource
 
 N_MODELS, N_SAMPLES, N_CLASSES = 12, 5000, 4
 COSTS = np.random.default_rng(3).uniform(0.2, 2.0, N_MODELS)
@@ -152,13 +153,45 @@ def test_a_worker_killed_in_the_middle_of_a_step_changes_nothing(cache, n_worker
     assert found == members(cache, "cross_entropy", on_threads())
 
 
+def held_keys():
+    from ensembleflow.selection import dask_workers
+
+    return sorted(key.rpartition("-")[2] for _, key in dask_workers._partitions)
+
+
+def test_the_survivors_of_a_death_keep_what_they_hold(cache):
+    source = FileSource(cache, "valid", every_class=False)
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        workers = DaskWorkers(client, source, "cross_entropy", block_samples=250)
+        list(workers.ranges())
+        survivors = {address: keys for address, keys in client.run(held_keys).items() if address != workers._homes[0]}
+        client.retire_workers([workers._homes[0]])
+        workers._settle()
+        held = client.run(held_keys)
+        assert all(set(keys) <= set(held[address]) for address, keys in survivors.items())
+        assert sum(map(len, survivors.values())) == 2
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_samples_that_kill_whoever_reads_them_end_in_one_message(n_workers, monkeypatch):
+    monkeypatch.setattr("ensembleflow.selection.dask_workers._SECONDS_BETWEEN_LOOKS", 0.2)
+    with (
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        workers = DaskWorkers(client, DeadlySource(), "cross_entropy", block_samples=50)
+        with pytest.raises(SelectionError, match="whichever worker takes up a part of the samples is killed"):
+            list(workers.ranges())
+
+
 def test_workers_that_join_share_the_samples_and_what_they_forget_is_gone(cache):
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
-        from ensembleflow.library import FileSource
-
         source = FileSource(cache, "valid", every_class=False)
         first = DaskWorkers(client, source, "cross_entropy", block_samples=500)
         assert len(list(first.ranges())) == 1
@@ -169,13 +202,7 @@ def test_workers_that_join_share_the_samples_and_what_they_forget_is_gone(cache)
         assert len(set(second._homes)) == 2
         first.close()
         second.close()
-
-        def n_held():
-            from ensembleflow.selection import dask_workers
-
-            return len(dask_workers._partitions)
-
-        assert set(client.run(n_held).values()) == {0}
+        assert list(client.run(held_keys).values()) == [[], []]
 
 
 def test_a_cluster_that_loses_all_workers_ends_in_one_message(cache, monkeypatch):

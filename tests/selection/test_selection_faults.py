@@ -123,3 +123,10 @@ def test_the_command_tells_a_mistake_in_one_message(files, capsys):
     assert main(["select", str(files[0]), "--costs", str(files[1]), "--budget", "a lot"]) == 1
     printed = capsys.readouterr()
     assert "the budget is not a cost" in printed.err and not printed.out
+
+
+@pytest.mark.parametrize("cores", ["0", "-3", "many"])
+def test_the_command_wants_a_number_of_cores(files, capsys, cores):
+    with pytest.raises(SystemExit):
+        main(["select", str(files[0]), "--costs", str(files[1]), "--budget", "3x", f"--threads={cores}"])
+    assert f"{cores} is no number of cores; expected 1 or more" in capsys.readouterr().err

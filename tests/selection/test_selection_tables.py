@@ -201,11 +201,12 @@ def test_a_budget_of_other_columns_is_kept_and_told(tmp_path, capsys):
     files = write_library(tmp_path)
     table = read_csv(files[1])
     table["parameter_bytes"] = [400.0, 100.0, 200.0, 300.0, 100.0, 200.0]
+    table["GPU_ms"] = 2.0
     write_csv(files[1], table)
-    name = "2x,parameter_bytes=500"
+    name = "2x,GPU_ms=3x,parameter_bytes=500"
     chosen = read_json(select(tmp_path, name, files))
     assert chosen["budget"] == name
-    assert list(chosen["limits"]) == ["cost_seconds", "parameter_bytes"]
+    assert list(chosen["limits"]) == ["cost_seconds", "GPU_ms", "parameter_bytes"]
     for column, limit in chosen["limits"].items():
         spent = table.set_index("model")[column][chosen["members"]].sum()
         assert chosen["costs"][column] == pytest.approx(spent) and spent <= limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from typing import Annotated
@@ -13,8 +14,8 @@ __all__ = ["PRIMARY_COST", "Budget", "budget_name", "budget_parts"]
 PRIMARY_COST = "cost_seconds"
 """The column of `costs.csv` that a bare amount means."""
 
-_COLUMN = r"[a-z][a-z0-9_]*"
-_AMOUNT = r"(\d+(?:\.\d*)?(?:e\+?\d+)?|\.\d+)(x?)"
+_COLUMN = r"[A-Za-z][A-Za-z0-9_]*"
+_AMOUNT = r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?|\.\d+)([xX]?)"
 
 
 def budget_parts(value: object) -> list[tuple[str, str]]:
@@ -26,9 +27,9 @@ def budget_parts(value: object) -> list[tuple[str, str]]:
         ValueError: `value` is no budget, or names a column twice.
     """
     parts: dict[str, str] = {}
-    for text in str(value).strip().lower().split(","):
+    for text in str(value).strip().split(","):
         match = re.fullmatch(rf"(?:({_COLUMN})\s*=\s*)?{_AMOUNT}", text.strip())
-        if isinstance(value, bool) or match is None or float(match[2]) <= 0:
+        if isinstance(value, bool) or match is None or not 0 < float(match[2]) < math.inf:
             raise ValueError(
                 "must be seconds (320), a multiple of the median cost (4x) or either of a column of costs.csv "
                 "(parameter_bytes=2x), above 0; several are parted by commas"
@@ -36,7 +37,7 @@ def budget_parts(value: object) -> list[tuple[str, str]]:
         column = match[1] or PRIMARY_COST
         if column in parts:
             raise ValueError(f"sets {column} twice")
-        parts[column] = f"{Decimal(match[2]).normalize():f}{match[3]}"
+        parts[column] = f"{Decimal(match[2]).normalize():f}{match[3].lower()}"
     return sorted(parts.items(), key=lambda part: (part[0] != PRIMARY_COST, part[0]))
 
 
@@ -51,7 +52,7 @@ def budget_name(value: object) -> str:
     )
 
 
-_PART = rf" *([A-Za-z][A-Za-z0-9_]* *= *)?({_AMOUNT.replace('e', '[eE]').replace('x', '[xX]')}) *"
+_PART = rf" *({_COLUMN} *= *)?({_AMOUNT}) *"
 _PATTERN = f"^{_PART}(,{_PART})*$"
 
 Budget = Annotated[

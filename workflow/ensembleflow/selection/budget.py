@@ -53,8 +53,10 @@ def budget_limits(budget: BudgetLike, costs: Mapping[str, FloatArray]) -> dict[s
                 expected=f"one of {', '.join(costs)}",
                 hint="a budget may name any column of numbers of costs.csv",
             )
+        if not costs[column].any():
+            raise SelectionError("a budget needs costs", found="costs=None", expected="seconds (models,)")
         limit = _limit(amount, costs[column])
-        if not limit > 0:
+        if not 0 < limit < math.inf:
             raise _not_a_budget(budget)
         limits[column] = limit
     return limits

@@ -51,9 +51,15 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         action="store_true",
         help="go on by swapping, dropping and adding members as long as that lowers the loss within the budget",
     )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU cores to use (default: 1)")
+    parser.add_argument("--threads", type=_cores, default=1, metavar="N", help="CPU cores to use (default: 1)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, as in budget-*.json")
     parser.set_defaults(run=_run)
+
+
+def _cores(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of cores; expected 1 or more")
+    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -63,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     with (
         open_predictions(arguments.predictions) as predictions,
-        selection_workers("threads", max(1, arguments.threads)) as make_workers,
+        selection_workers("threads", arguments.threads) as make_workers,
     ):
         needed = [column for column, _ in budget_parts(budget)]
         costs = read_costs(arguments.costs, predictions.models, arguments.predictions, needed)

@@ -26,6 +26,7 @@ IntArray = npt.NDArray[np.int64]
 
 _SECONDS_WITHOUT_WORKERS = 120.0
 _SECONDS_BETWEEN_LOOKS = 2.0
+_DEATHS_IN_A_ROW = 3
 
 
 class DaskWorkers:
@@ -56,6 +57,7 @@ class DaskWorkers:
         self._client, self._memory_bytes = client, memory_bytes
         self._token = uuid.uuid4().hex
         self._homes: list[str] = []
+        self._deaths: Counter[int] = Counter()
         self._partitions = partitions_of(source, loss, len(self._addresses()), block_samples=block_samples)
 
     def ranges(self) -> Iterable[Ranges]:
@@ -106,15 +108,15 @@ class DaskWorkers:
         alone_since = None
         while True:
             try:
-                return future.result(timeout=_SECONDS_BETWEEN_LOOKS)
+                found = future.result(timeout=_SECONDS_BETWEEN_LOOKS)
             except DaskTimeoutError:
                 workers = self._client.scheduler_info()["workers"]
-            except KilledWorker as error:
-                raise SelectionError(
-                    "the worker that holds a part of the samples was killed again and again",
-                    found=error.last_worker.address,
-                    hint="out of memory, most likely: give the job more (resources.selection.mem_mb) or more nodes",
-                ) from None
+            except KilledWorker:
+                raise self._killed(place) from None
+            else:
+                if found is not None:
+                    self._deaths[place] = 0
+                return found
             if not workers:
                 alone_since = alone_since or time.monotonic()
                 if time.monotonic() - alone_since > _SECONDS_WITHOUT_WORKERS:
@@ -122,7 +124,19 @@ class DaskWorkers:
             elif self._homes[place] not in workers:
                 # A task whose worker was the only one is not given to one that joins later.
                 future.cancel()
+                self._deaths[place] += 1
+                if self._deaths[place] > _DEATHS_IN_A_ROW:
+                    raise self._killed(place)
                 return None
+
+    def _killed(self, place: int) -> SelectionError:
+        bounds = self._partitions[place].bounds
+        return SelectionError(
+            "whichever worker takes up a part of the samples is killed",
+            where=f"samples {bounds[0][0]} to {bounds[-1][1] - 1}",
+            found=f"{_DEATHS_IN_A_ROW + 1} dead workers in a row",
+            hint="out of memory, most likely: give the job more (resources.selection.mem_mb) or more nodes",
+        )
 
     def _settle(self) -> None:
         """Give each partition a living worker, so many a worker as its share is."""
@@ -139,11 +153,8 @@ class DaskWorkers:
                 kept[place] = min(addresses, key=lambda address: load[address])
                 load[kept[place]] += 1
         if self._homes and kept != self._homes:
-            keys = {
-                address: [self._key(place) for place, home in enumerate(kept) if home == address]
-                for address in addresses
-            }
-            self._client.run(_forget, self._token, keys, on_error="ignore")
+            homes = {self._key(place): home for place, home in enumerate(kept)}
+            self._client.run(_forget, self._token, homes, on_error="ignore")
         self._homes = kept
 
     def _key(self, place: int) -> str:

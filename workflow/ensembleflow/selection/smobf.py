@@ -190,8 +190,6 @@ def forward_greedy(
     """
     if max_members is not None and max_members < 1:
         raise SelectionError("max_members leaves no ensemble", found=max_members, expected="1 or more, or None")
-    if costs is None and budget is not None and not isinstance(probabilities, Candidates):
-        raise SelectionError("a budget needs costs", found="costs=None", expected="seconds (models,)")
     candidates = read_candidates(probabilities, labels, costs, loss)
     limits = budget_limits(budget, candidates.cost_columns)
     check_budget(candidates, budget, limits)

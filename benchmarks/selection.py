@@ -5,7 +5,7 @@
     python benchmarks/selection.py segmentation growth latency --scratch /fast/disk
 
 AutoGluon gets a virtual environment of its own in `~/.cache/ensembleflow-benchmark`, made by the first run. The
-segmentation's cache takes 6.8 GB of `--scratch`; a folder that is given keeps it for the next run. All contenders take
+caches of made-up probabilities take 10 GB of `--scratch`; a folder that is given keeps them for the next run. All take
 turns within a round; the tables give medians over the rounds, and medians of the rounds' ratios.
 """
 

@@ -28,7 +28,7 @@ from ensembleflow.selection.evaluation import Workers
 from ensembleflow.selection.losses import Prefixes
 
 _SECONDS_BETWEEN_SAMPLES = 0.5
-_BANDWIDTH_BYTES = 2**30
+_BANDWIDTH_BYTES = 2**31
 
 
 @dataclass
@@ -155,7 +155,7 @@ def _add_up(values: npt.NDArray[np.int64]) -> int:
 
 
 def bandwidth(n_threads: int) -> float:
-    """Bytes a second that so many threads read from memory: each adds up its part of 1 GiB; the median of five."""
+    """Bytes a second that so many threads read from memory: each adds up its part of 2 GiB; the median of five."""
     parts = np.array_split(np.ones(_BANDWIDTH_BYTES // 8, np.int64), n_threads)
     seconds = []
     with ThreadPoolExecutor(n_threads) as pool:

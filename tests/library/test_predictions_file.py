@@ -40,6 +40,38 @@ def test_any_batches_in_any_order_make_the_same_file(folder, batch, order, dtype
     assert (folder / "one.h5").read_bytes() == (folder / "other.h5").read_bytes()
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 12),
+    dtype=st.sampled_from(["float32", "float16"]),
+    every_class=st.booleans(),
+    broken=st.sets(st.tuples(st.sampled_from(ORDER), st.integers(0, 6), st.integers(0, N_CLASSES - 1)), max_size=6),
+)
+def test_each_models_first_sample_that_is_no_number_is_recorded(folder, batch, dtype, every_class, broken) -> None:
+    values = probabilities()
+    for (split, model), sample, k in broken:
+        values[split][model, sample, k] = np.nan
+    write(folder / "broken.h5", values, batch=batch, dtype=dtype, every_class=every_class)
+    with open_predictions(folder / "broken.h5") as predictions:
+        for split in N_SAMPLES:
+            expected = [
+                min((sample for place, sample, _ in broken if place == (split, model)), default=-1)
+                for model in range(len(MODELS))
+            ]
+            assert list(predictions.first_not_finite(split)) == expected
+
+
+def test_a_cache_that_was_not_checked_as_it_was_written_is_read_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.h5"
+    write(path, probabilities())
+    with h5py.File(path, "r+") as file:
+        for split in N_SAMPLES:
+            del file[split]["first_not_finite"]
+    with open_predictions(path) as predictions:
+        assert [predictions.first_not_finite(split) for split in N_SAMPLES] == [None, None]
+        assert predictions.probabilities("test").shape == (len(MODELS), N_SAMPLES["test"], N_CLASSES)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_what_is_read_is_what_was_written(tmp_path: Path, dtype: str) -> None:
     path, values = tmp_path / "predictions.h5", probabilities()
@@ -66,7 +98,7 @@ def test_without_every_class_only_the_true_class_is_stored(tmp_path: Path) -> No
     path, values = tmp_path / "predictions.h5", probabilities()
     write(path, values, every_class=False)
     with h5py.File(path) as file:
-        assert set(file["valid"]) == {"labels", "true_class_probability"}
+        assert set(file["valid"]) == {"labels", "true_class_probability", "first_not_finite"}
     with open_predictions(path) as predictions:
         assert not predictions.has_every_class
         expected = values["test"][:, np.arange(N_SAMPLES["test"]), labels()["test"]]

@@ -5,14 +5,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensembleflow.models.metrics import CHUNK_SAMPLES, METRICS, classification_metrics, metrics_of_chunks
+from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection import read_candidates
-from ensembleflow.selection.combiners import average, majority_vote, multiplicities, weighted_average
+from ensembleflow.selection.combiners import MajorityVote, WeightedAverage, multiplicities
 from selection_problems import LABELS, naive_loss, problems, sharp
 
 
-def whole(chunks):
-    return np.concatenate(list(chunks))
+def combined(combiner, probabilities, weights):
+    """The prediction of members, by index with how often each counts."""
+    together = combiner(probabilities.shape[1:])
+    for member, times in weights.items():
+        together.add(probabilities[member].astype(np.float64), times)
+    return together.probabilities()
+
+
+def voted(probabilities, members):
+    return combined(MajorityVote, probabilities, dict.fromkeys(members, 1))
 
 
 @st.composite
@@ -29,15 +37,15 @@ def test_a_weighted_average_is_the_average_of_repeated_members(ensemble, data):
     probabilities, members = ensemble
     weights = {member: data.draw(st.integers(1, 4)) for member in members}
     repeated = np.repeat(probabilities[members], [weights[member] for member in members], axis=0)
-    np.testing.assert_allclose(whole(weighted_average(probabilities, weights)), repeated.mean(axis=0), atol=1e-15)
-    np.testing.assert_allclose(whole(average(probabilities, members)), probabilities[members].mean(axis=0), atol=1e-15)
+    found = combined(WeightedAverage, probabilities, weights)
+    np.testing.assert_allclose(found, repeated.mean(axis=0), atol=1e-15)
 
 
 @settings(deadline=None, max_examples=120)
 @given(ensemble=ensembles())
 def test_a_majority_vote_counts_votes_and_settles_ties_by_probability_then_class(ensemble):
     probabilities, members = ensemble
-    shares = whole(majority_vote(probabilities, members))
+    shares = voted(probabilities, members)
     n_classes = probabilities.shape[2]
     for sample, row in enumerate(shares):
         ballots = [max(range(n_classes), key=lambda k: (probabilities[m, sample, k], -k)) for m in members]
@@ -51,46 +59,29 @@ def test_a_majority_vote_counts_votes_and_settles_ties_by_probability_then_class
 
 def test_a_tied_vote_falls_to_the_higher_averaged_probability():
     votes = np.array([[[0.6, 0.4, 0.0]], [[0.1, 0.9, 0.0]]])
-    assert whole(majority_vote(votes, [0, 1])).argmax(axis=1) == 1
+    assert voted(votes, [0, 1]).argmax(axis=1) == 1
     equal = np.array([[[0.6, 0.4, 0.0]], [[0.4, 0.6, 0.0]]])
-    assert whole(majority_vote(equal, [1, 0])).argmax(axis=1) == 0
+    assert voted(equal, [1, 0]).argmax(axis=1) == 0
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("combine", [average, majority_vote])
-def test_chunks_give_what_the_whole_matrix_gives(combine, dtype, tmp_path):
-    rng = np.random.default_rng(2)
-    n_samples = 2 * CHUNK_SAMPLES + 5
-    probabilities = rng.dirichlet(np.ones(4), (5, n_samples)).astype(dtype)
-    mapped = np.memmap(tmp_path / "probabilities", dtype, "w+", shape=probabilities.shape)
-    mapped[:] = probabilities
-    labels = rng.integers(0, 4, n_samples)
-    members = [3, 0, 4]
-    chunks = list(combine(mapped, members))
-    assert [len(chunk) for chunk in chunks] == [CHUNK_SAMPLES, CHUNK_SAMPLES, 5]
-    assert all(chunk.dtype == np.float64 for chunk in chunks)
-    found = metrics_of_chunks(combine(mapped, members), labels, METRICS)
-    assert found == classification_metrics(np.concatenate(chunks), labels)
+@settings(deadline=None, max_examples=60)
+@given(ensemble=ensembles(), combiner=st.sampled_from([WeightedAverage, MajorityVote]))
+def test_a_prediction_leaves_the_sum_that_further_members_are_added_to(ensemble, combiner):
+    probabilities, members = ensemble
+    together = combiner(probabilities.shape[1:])
+    for size, member in enumerate(members, start=1):
+        together.add(probabilities[member].astype(np.float64))
+        together.probabilities()[:] = 7.0
+        alone = combined(combiner, probabilities, dict.fromkeys(members[:size], 1))
+        np.testing.assert_array_equal(together.probabilities(), alone)
 
 
-def test_the_cross_entropy_of_a_true_class_s_average_needs_no_other_class():
-    rng = np.random.default_rng(3)
-    probabilities, labels = rng.dirichlet(np.ones(4), (5, 1500)), rng.integers(0, 4, 1500)
-    true_class = probabilities[:, np.arange(1500), labels]
-    found = metrics_of_chunks(average(true_class, [1, 2]), labels, METRICS)
-    expected = metrics_of_chunks(average(probabilities, [1, 2]), labels, METRICS)
-    assert found["cross_entropy"] == expected["cross_entropy"]
-    assert all(np.isnan(found[name]) for name in METRICS if name != "cross_entropy")
-
-
-@pytest.mark.parametrize("combine", [average, majority_vote])
-def test_a_probability_that_is_not_finite_gives_no_metric(combine):
+@pytest.mark.parametrize("combiner", [WeightedAverage, MajorityVote])
+def test_a_sample_with_a_probability_that_is_not_finite_has_no_prediction(combiner):
     probabilities = np.full((2, 3, 2), 0.5)
-    probabilities[1, 2] = np.nan
-    assert all(
-        np.isnan(value) for value in metrics_of_chunks(combine(probabilities, [0, 1]), LABELS[:3], METRICS).values()
-    )
-    assert metrics_of_chunks(combine(probabilities, [0]), LABELS[:3], METRICS)["error"] == pytest.approx(1 / 3)
+    probabilities[1, 2, 0] = np.nan
+    found = combined(combiner, probabilities, {0: 1, 1: 1})
+    assert np.isfinite(found[:2]).all() and np.isnan(found[2]).any()
 
 
 @settings(deadline=None, max_examples=60)

@@ -88,25 +88,28 @@ def test_the_order_of_the_file_does_not_matter_even_for_equal_models(tmp_path):
     assert found[0] == found[1]
 
 
-def test_a_metric_that_is_no_number_is_null_and_an_empty_field(tmp_path):
-    def spoil(split, cached):
-        if split == "test":
-            cached[:, 0] = np.nan
-        return cached
-
-    path = select(tmp_path, "2x", write_library(tmp_path, probabilities=spoil))
-    assert read_json(path)["test"] == dict.fromkeys(METRICS)
-    assert read_csv(collect(tmp_path, [path])[0]).test_error.isna().all()
+def test_a_metric_that_needs_more_than_is_cached_is_null_and_an_empty_field(tmp_path):
+    files = write_library(tmp_path)
+    with h5py.File(files[0], "r+") as file:
+        for split in ("valid", "test"):
+            del file[split]["probabilities"]
+    path = select(tmp_path, "2x", files)
+    for split in ("valid", "test"):
+        metrics = read_json(path)[split]
+        assert metrics.pop("cross_entropy") > 0
+        assert set(metrics.values()) == {None}
+    table = read_csv(collect(tmp_path, [path])[0])
+    assert table.test_error.isna().all() and (table.test_cross_entropy > 0).all()
 
 
 def test_the_best_single_model_is_smobf_s_row_where_no_weight_beats_it(tmp_path):
     def two(split, cached):
-        cached = np.full_like(cached, 0.1)
+        cached = np.full_like(cached, 0.25)
         labels = np.random.default_rng(0).integers(0, N_CLASSES, 50)
         if split == "valid":
-            cached[0, np.arange(50), labels] = 0.7
-            cached[1, np.arange(50), labels] = 0.695
-        cached[:, 0, 1] += 0.002
+            for each, right in zip(cached, (0.7, 0.695), strict=True):
+                each[:] = (1 - right) / (N_CLASSES - 1)
+                each[np.arange(50), labels] = right
         return cached
 
     files = write_library(tmp_path, MODELS[:2], probabilities=two, costs=[9.0, 4.0])
@@ -231,22 +234,47 @@ def test_local_search_goes_on_from_smobf_within_the_budget_and_is_traced(tmp_pat
     assert moves[-1]["stop_reason"] == "no move within the budget lowers the loss, or the cost at the same loss"
 
 
-def test_the_trace_says_why_each_model_is_no_member(tmp_path):
+@pytest.mark.parametrize("local_search", [False, True])
+@pytest.mark.parametrize(("budget", "weights"), [("3x", CONFIG.weights), ("2.4", [1.0]), ("1.45x", [0.9])])
+def test_the_trace_says_why_each_model_is_no_member(tmp_path, budget, weights, local_search):
     def spoil(split, cached):
         cached[0, 0] = np.nan
         return cached
 
     files = write_library(tmp_path / "library", probabilities=spoil)
-    chosen = read_json(select(tmp_path, "3x", files))
+    config = SelectionConfig(weights=weights, local_search=local_search)
+    chosen = read_json(select(tmp_path, budget, files, config))
     runs = {}
     for step in chosen["trace"]:
         runs.setdefault((step["method"], step["weight"]), []).append(step)
+    assert (("local_search", None) in runs) == local_search
+    assert (("smobf", None) in runs) == (weights != CONFIG.weights)
     for steps in runs.values():
-        members = [step["model"] for step in steps if step["model"]]
+        local = steps[0]["method"] == "local_search"
+        members = chosen["members"] if local else [step["model"] for step in steps if step["model"]]
         last = steps[-1]
         told = [last[reason].split() for reason in ("over_budget", "no_gain", "dropped")]
         assert sorted([*members, *(model for models in told for model in models)]) == sorted(MODELS)
         assert told[2] == [MODELS[0]]
+        runners_up = [model.split(":")[0] for model in last["runners_up"].split()]
+        assert set(runners_up) <= set(told[1]) and len(runners_up) == min(3, len(told[1]))
+
+
+def test_a_model_is_over_budget_after_a_local_search_where_every_move_that_brings_it_in_is(tmp_path, files):
+    costs = read_csv(files[1]).set_index("model").cost_seconds
+    for budget in ("1.2x", "2x", "3x"):
+        path = select(tmp_path, budget, files, SelectionConfig(local_search=True))
+        chosen = read_json(path)
+        told = [step for step in chosen["trace"] if step["method"] == "local_search"][-1]
+        left = [set(chosen["members"]) - {removed} for removed in (None, *chosen["members"])]
+        fits = {
+            model: any(costs[[*rest, model]].sum() <= chosen["budget_seconds"] for rest in left)
+            for model in set(MODELS) - set(chosen["members"])
+        }
+        assert sorted(model for model in fits if not fits[model]) == told["over_budget"].split()
+        assert sorted(model for model in fits if fits[model]) == told["no_gain"].split()
+        losses = [float(each.split(":")[1]) for each in told["runners_up"].split()]
+        assert losses == sorted(losses) and min(losses) >= chosen["valid"]["cross_entropy"] - 1e-9
 
 
 def test_the_front_has_the_ensembles_on_smobf_s_way(tmp_path, files):

@@ -4,14 +4,20 @@ At the root `models` (ids in rank order); in each of the groups `valid` and `tes
 classes), which may be left out, `true_class_probability` (models, samples) and `labels` int64 (samples,). For
 segmentation a sample is a pixel. Root attributes study, dataset_checksum, dtype, class_names and weights_sha256.
 
+Where every probability was checked as it was written, each group has `first_not_finite` int64 (models,) as well: the
+first sample with a value that is no number, or -1. Who reads a cache without it has to look at all values.
+
 The arrays lie in the file as they are in memory, so that every process of a machine maps the same pages of the
-system's cache.
+system's cache. Chunked or compressed arrays, which other tools write, are read from the open file instead.
 """
 
 from __future__ import annotations
 
+import io
+import weakref
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +30,23 @@ import numpy.typing as npt
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import map_array, open_hdf5
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "SPLITS", "FileSource", "Predictions", "open_predictions"]
+__all__ = [
+    "FIRST_NOT_FINITE",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "SPLITS",
+    "FileSource",
+    "Predictions",
+    "first_wrong_label",
+    "open_predictions",
+]
 
 SCHEMA, SCHEMA_VERSION = "predictions", 1
 SPLITS = ("valid", "test")
+FIRST_NOT_FINITE = "first_not_finite"
+
+# A segmentation's labels, a pixel each, are too many to be looked at all at once.
+_LABELS_AT_ONCE = 2**20
 
 
 class Predictions:
@@ -41,6 +60,9 @@ class Predictions:
         dataset_checksum: of the dataset that was predicted.
         n_classes: classes.
         has_every_class: whether all class probabilities are cached, or the true class's only.
+
+    Raises:
+        ArtefactError: the arrays' shapes do not belong together, or a model is there twice.
     """
 
     def __init__(self, file: h5py.File) -> None:
@@ -52,15 +74,48 @@ class Predictions:
         self.dataset_checksum = str(file.attrs["dataset_checksum"])
         self.n_classes = len(self.class_names)
         self.has_every_class = all("probabilities" in file[split] for split in SPLITS)
+        self._check_models()
+        for split in SPLITS:
+            self._check_shapes(split)
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
-        """The true classes of `valid` or `test`, int64 (samples,)."""
+        """The true classes of `valid` or `test`, int64 (samples,).
+
+        Raises:
+            ArtefactError: a label is not a class.
+        """
+        self.check_labels(split)
         return np.asarray(self._file[split]["labels"][...], dtype=np.int64)
 
     def mapped_labels(self, split: str) -> npt.NDArray[Any]:
-        """The same, integers as they are stored: mapped where they lie as in memory, read where they are used."""
+        """The same, unchecked and as they are stored: mapped where they lie as in memory, else read."""
         mapped = map_array(self._file[split]["labels"])
-        return mapped if isinstance(mapped, np.memmap) else self.labels(split)
+        return mapped if isinstance(mapped, np.memmap) else mapped[...]
+
+    def check_labels(self, split: str) -> None:
+        """Look at the labels of a split, some at a time.
+
+        Raises:
+            ArtefactError: one is not a class.
+        """
+        labels = self._file[split]["labels"]
+        for start in range(0, len(labels), _LABELS_AT_ONCE):
+            part = labels[start : start + _LABELS_AT_ONCE]
+            if (wrong := first_wrong_label(part, self.n_classes)) is not None:
+                raise ArtefactError(
+                    "a label is not a class",
+                    where=f"{self.path}: {split}, sample {start + wrong}",
+                    found=part[wrong],
+                    expected=f"integers in 0 … {self.n_classes - 1}",
+                )
+
+    def first_not_finite(self, split: str) -> npt.NDArray[np.int64] | None:
+        """Each model's first sample with a probability that is no number, or -1: int64 (models,).
+
+        None where the values were not checked as they were written.
+        """
+        stored = self._file[split].get(FIRST_NOT_FINITE)
+        return None if stored is None else np.asarray(stored[...], dtype=np.int64)
 
     def probabilities(self, split: str) -> npt.NDArray[Any]:
         """All class probabilities, float32 or float16 (models, samples, classes): mapped, read where they are used.
@@ -81,6 +136,42 @@ class Predictions:
         """The true class's probabilities (models, samples), mapped: all that the cross-entropy needs."""
         return map_array(self._file[split]["true_class_probability"])
 
+    def _check_models(self) -> None:
+        if twice := [model for model, count in Counter(self.models).items() if count > 1]:
+            raise ArtefactError(
+                "a predictions cache has a model twice",
+                where=self.path,
+                found=", ".join(twice),
+                expected="one row each",
+            )
+
+    def _check_shapes(self, split: str) -> None:
+        group, n_models = self._file[split], len(self.models)
+        n_samples = len(group["labels"])
+        expected = {
+            "true_class_probability": (n_models, n_samples),
+            "probabilities": (n_models, n_samples, self.n_classes),
+            "labels": (n_samples,),
+            FIRST_NOT_FINITE: (n_models,),
+        }
+        for name, shape in expected.items():
+            if name in ("probabilities", FIRST_NOT_FINITE) and name not in group:
+                continue
+            if group[name].shape != shape:
+                raise ArtefactError(
+                    "the arrays of a predictions cache do not belong together",
+                    where=f"{self.path}: {split}/{name}",
+                    found=group[name].shape,
+                    expected=f"{shape}: {n_models} models, {n_samples} labels, {self.n_classes} class names",
+                )
+            if name.endswith(("probability", "probabilities")) and group[name].dtype.kind != "f":
+                raise ArtefactError(
+                    "the probabilities of a predictions cache are of another type",
+                    where=f"{self.path}: {split}/{name}",
+                    found=group[name].dtype,
+                    expected="float16, float32 or float64",
+                )
+
 
 @dataclass(frozen=True)
 class FileSource:
@@ -98,8 +189,12 @@ class FileSource:
 
     @cached_property
     def _arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int]:
-        with open_predictions(self.path) as predictions:
+        with ExitStack() as opened:
+            predictions = opened.enter_context(open_predictions(self.path))
             values = (predictions.probabilities if self.every_class else predictions.true_class_probability)(self.split)
+            if not isinstance(values, np.memmap):
+                # What cannot be mapped is read from the open file, as long as this source is.
+                weakref.finalize(self, opened.pop_all().close)
             return values, predictions.mapped_labels(self.split), predictions.n_classes
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,7 +235,7 @@ def _columns_of(values: npt.NDArray[Any], start: int, stop: int) -> npt.NDArray[
         return np.array(values[:, start:stop])
     columns = np.empty((len(values), stop - start, *values.shape[2:]), values.dtype)
     # Not copied from the map, whose pages would count as this process's memory.
-    with open(values.filename, "rb") as file:
+    with io.BufferedReader(io.FileIO(str(values.filename))) as file:
         for column, mapped in zip(columns, values[:, start:stop], strict=True):
             file.seek(values.offset + mapped.ctypes.data - values.ctypes.data)
             if file.readinto(column) != column.nbytes:
@@ -158,6 +253,21 @@ def open_predictions(path: str | Path) -> Iterator[Predictions]:
     with open_hdf5(path, SCHEMA, SCHEMA_VERSION) as file:
         try:
             predictions = Predictions(file)
-        except (KeyError, AttributeError) as error:
+        except (KeyError, AttributeError, TypeError) as error:
             raise ArtefactError("a predictions cache is incomplete", where=path, found=error) from None
         yield predictions
+
+
+def first_wrong_label(labels: npt.NDArray[Any], n_classes: int) -> int | None:
+    """The place of the first label that is no integer in 0 … classes - 1, if there is one.
+
+    Args:
+        labels: of any type (samples,).
+        n_classes: classes.
+    """
+    if labels.dtype.kind not in "biuf":
+        return 0 if len(labels) else None
+    wrong = (labels < 0) | (labels >= n_classes)
+    if labels.dtype.kind == "f":
+        wrong |= labels != np.floor(labels)
+    return int(wrong.argmax()) if wrong.any() else None

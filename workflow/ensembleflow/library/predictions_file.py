@@ -13,14 +13,11 @@ import numpy.typing as npt
 
 from ensembleflow.errors import LibraryError
 from ensembleflow.io import create_hdf5
-from ensembleflow.library.predictions import SCHEMA, SCHEMA_VERSION, SPLITS
+from ensembleflow.library.predictions import FIRST_NOT_FINITE, SCHEMA, SCHEMA_VERSION, SPLITS, first_wrong_label
+from ensembleflow.models.tolerances import OUTSIDE_BY, sum_off_by
 
 __all__ = ["PredictionsWriter", "create_predictions"]
 
-# Beyond the rounding of a softmax, in the precision in which the probabilities come.
-_OUTSIDE_BY = 1e-3
-_SUM_OFF_BY = {np.dtype(np.float16): 2e-2}
-_SUM_USUALLY_OFF_BY = 2e-3
 _LABELS_A_READ = 2**20
 
 
@@ -55,6 +52,8 @@ class PredictionsWriter:
         self._n_written = {split: [0] * len(self._models) for split in SPLITS}
         self._every_class: dict[str, h5py.Dataset] = {}
         self._true_class: dict[str, h5py.Dataset] = {}
+        self._first_not_finite = {split: np.full(len(self._models), -1, dtype=np.int64) for split in SPLITS}
+        self._first_not_finite_stored: dict[str, h5py.Dataset] = {}
         for split in SPLITS:
             group, shape = file.create_group(split), (len(self._models), len(labels[split]))
             if every_class:
@@ -65,6 +64,9 @@ class PredictionsWriter:
                 part = np.asarray(labels[split][start : start + _LABELS_A_READ])
                 self._check_labels(split, start, part)
                 stored[start : start + len(part)] = part
+            self._first_not_finite_stored[split] = _contiguous(
+                group, FIRST_NOT_FINITE, shape[:1], self._first_not_finite[split].dtype
+            )
 
     def write(
         self, split: str, model_index: int, first_sample: int, probabilities: npt.NDArray[np.floating[Any]]
@@ -86,6 +88,9 @@ class PredictionsWriter:
         model, stop = self._models[model_index], first_sample + len(probabilities)
         self._check_place(split, model_index, first_sample, stop, probabilities.shape)
         self._check_values(f"model {model}, {split}", first_sample, probabilities)
+        not_finite = ~np.isfinite(probabilities).all(axis=1)
+        if not_finite.any() and self._first_not_finite[split][model_index] < 0:
+            self._first_not_finite[split][model_index] = first_sample + not_finite.argmax()
         stored = probabilities.astype(self._dtype)
         if stored.itemsize < probabilities.itemsize:
             stored[(stored == 0) & (probabilities > 0)] = np.finfo(self._dtype).smallest_subnormal
@@ -95,8 +100,8 @@ class PredictionsWriter:
         self._true_class[split][model_index, first_sample:stop] = stored[np.arange(len(truth)), truth]
         self._n_written[split][model_index] = stop
 
-    def check_complete(self) -> None:
-        """Refuse a cache that lacks samples.
+    def finish(self) -> None:
+        """Say in the file that every value was checked; a cache that lacks samples is refused.
 
         Raises:
             LibraryError: a model's samples were not all written.
@@ -109,6 +114,7 @@ class PredictionsWriter:
                     raise LibraryError(
                         "a cache lacks predictions", where=where, found=f"{n_written} samples", expected=expected
                     )
+            self._first_not_finite_stored[split][...] = self._first_not_finite[split]
 
     def _check_labels(self, split: str, start: int, labels: npt.NDArray[Any]) -> None:
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -118,12 +124,11 @@ class PredictionsWriter:
                 found=f"{labels.dtype}, {labels.ndim} axes",
                 expected="integers (samples,)",
             )
-        wrong = np.flatnonzero((labels < 0) | (labels >= self._n_classes))
-        if len(wrong):
+        if (wrong := first_wrong_label(labels, self._n_classes)) is not None:
             raise LibraryError(
                 "a label is not a class",
-                where=f"{self._path}: {split}, sample {start + wrong[0]}",
-                found=labels[wrong[0]],
+                where=f"{self._path}: {split}, sample {start + wrong}",
+                found=labels[wrong],
                 expected=f"integers in 0 … {self._n_classes - 1}",
             )
 
@@ -147,7 +152,7 @@ class PredictionsWriter:
 
     def _check_values(self, whose: str, start: int, probabilities: npt.NDArray[np.floating[Any]]) -> None:
         # A comparison with what is not a number is false, and lets it pass.
-        outside = ((probabilities < -_OUTSIDE_BY) | (probabilities > 1 + _OUTSIDE_BY)).any(axis=1)
+        outside = ((probabilities < -OUTSIDE_BY) | (probabilities > 1 + OUTSIDE_BY)).any(axis=1)
         if outside.any():
             row = int(outside.argmax())
             raise LibraryError(
@@ -158,7 +163,7 @@ class PredictionsWriter:
                 hint="a model must end in a softmax: store its probabilities, not its logits",
             )
         sums = probabilities.sum(axis=1, dtype=np.float64)
-        off = np.abs(sums - 1) > _SUM_OFF_BY.get(probabilities.dtype, _SUM_USUALLY_OFF_BY)
+        off = np.abs(sums - 1) > sum_off_by(probabilities.dtype)
         if off.any():
             row = int(off.argmax())
             raise LibraryError(
@@ -227,7 +232,7 @@ def create_predictions(
         file.create_dataset("models", data=list(models), dtype=text)
         writer = PredictionsWriter(file, Path(path), class_names, models, labels, dtype, every_class)
         yield writer
-        writer.check_complete()
+        writer.finish()
 
 
 def _contiguous(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:

@@ -1,13 +1,14 @@
 """Metrics of class probabilities, as sums over samples so that any split into chunks can be added up.
 
-Every metric is a loss: lower is better. `classification_metrics` and the ensemble selection use the same
-sums over the same chunks of samples, so that a table and a selection's loss agree to the last bit.
+Every metric is a loss: lower is better. The tables use these sums, the ensemble selection compiled ones that add in
+another order: a table's value and a selection's loss agree to rounding. Of two classes that are equally probable but
+for rounding, one may predict the first and the other the second.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -22,8 +23,9 @@ __all__ = [
     "add_in_order",
     "calibration_error",
     "classification_metrics",
-    "metrics_of_chunks",
+    "metrics_of_sums",
     "sample_chunks",
+    "sums_of_chunk",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -43,13 +45,14 @@ class Metric(ABC):
     needs_all_classes: ClassVar[bool] = True
 
     @abstractmethod
-    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+    def sums(self, probabilities: FloatArray, labels: IntArray, predicted: IntArray | None = None) -> FloatArray:
         """Sums over one chunk of samples.
 
         Args:
             probabilities: float64 (..., samples, classes), or the true class's (..., samples) when
-                `needs_all_classes` is false. Overwritten where that saves memory.
+                `needs_all_classes` is false.
             labels: int64 (samples,).
+            predicted: the most probable classes (..., samples), the lowest of equal ones, where they are known.
 
         Returns:
             float64 (..., terms).
@@ -66,10 +69,10 @@ class CrossEntropy(Metric):
     name = "cross_entropy"
     needs_all_classes = False
 
-    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
-        np.maximum(probabilities, SMALLEST_PROBABILITY, out=probabilities)
-        np.log(probabilities, out=probabilities)
-        return 0.0 - probabilities.sum(axis=-1)[..., None]
+    def sums(self, probabilities: FloatArray, labels: IntArray, predicted: IntArray | None = None) -> FloatArray:
+        logarithms = np.maximum(probabilities, SMALLEST_PROBABILITY)
+        np.log(logarithms, out=logarithms)
+        return 0.0 - logarithms.sum(axis=-1)[..., None]
 
     def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
         return totals[..., 0] / n_samples
@@ -80,8 +83,8 @@ class ErrorRate(Metric):
 
     name = "error"
 
-    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
-        wrong = probabilities.argmax(axis=-1) != labels
+    def sums(self, probabilities: FloatArray, labels: IntArray, predicted: IntArray | None = None) -> FloatArray:
+        wrong = _predicted(probabilities, predicted) != labels
         return np.count_nonzero(wrong, axis=-1)[..., None].astype(np.float64)
 
     def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
@@ -93,14 +96,15 @@ class MacroF1Error(Metric):
 
     name = "macro_f1_error"
 
-    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+    def sums(self, probabilities: FloatArray, labels: IntArray, predicted: IntArray | None = None) -> FloatArray:
         *leading, n_samples, n_classes = probabilities.shape
-        predicted = probabilities.argmax(axis=-1).reshape(-1, n_samples)
-        n_rows = len(predicted)
-        cells = predicted + n_classes * np.arange(n_rows)[:, None]
+        classes = _predicted(probabilities, predicted).reshape(-1, n_samples)
+        n_rows = len(classes)
+        cells = 2 * (classes + n_classes * np.arange(n_rows)[:, None]) + (classes == labels)
+        missed_and_hit = np.bincount(cells.ravel(), minlength=2 * n_rows * n_classes).reshape(n_rows, n_classes, 2)
         counts = np.empty((n_rows, 3, n_classes))
-        counts[:, 0] = np.bincount(cells[predicted == labels], minlength=n_rows * n_classes).reshape(n_rows, -1)
-        counts[:, 1] = np.bincount(cells.ravel(), minlength=n_rows * n_classes).reshape(n_rows, -1)
+        counts[:, 0] = missed_and_hit[..., 1]
+        counts[:, 1] = missed_and_hit.sum(axis=-1)
         counts[:, 2] = np.bincount(labels, minlength=n_classes)
         return counts.reshape(*leading, 3 * n_classes)
 
@@ -116,10 +120,11 @@ class Brier(Metric):
 
     name = "brier"
 
-    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
-        probabilities[..., np.arange(len(labels)), labels] -= 1.0
-        np.square(probabilities, out=probabilities)
-        return probabilities.sum(axis=-1).sum(axis=-1)[..., None]
+    def sums(self, probabilities: FloatArray, labels: IntArray, predicted: IntArray | None = None) -> FloatArray:
+        distances = probabilities.copy()
+        distances[..., np.arange(len(labels)), labels] -= 1.0
+        np.square(distances, out=distances)
+        return distances.reshape(*distances.shape[:-2], -1).sum(axis=-1)[..., None]
 
     def value(self, totals: FloatArray, n_samples: int) -> FloatArray:
         return totals[..., 0] / n_samples
@@ -136,10 +141,11 @@ class CalibrationError(Metric):
     name = "calibration_error"
     n_bins: ClassVar[int] = 15
 
-    def sums(self, probabilities: FloatArray, labels: IntArray) -> FloatArray:
+    def sums(self, probabilities: FloatArray, labels: IntArray, predicted: IntArray | None = None) -> FloatArray:
         *leading, n_samples, _ = probabilities.shape
-        confidences = probabilities.max(axis=-1).reshape(-1, n_samples)
-        hits = (probabilities.argmax(axis=-1) == labels).reshape(-1, n_samples)
+        classes = _predicted(probabilities, predicted)
+        confidences = np.take_along_axis(probabilities, classes[..., None], axis=-1).reshape(-1, n_samples)
+        hits = (classes == labels).reshape(-1, n_samples)
         # A confidence on an edge belongs to the bin below it.
         bins = np.searchsorted(np.arange(1, self.n_bins) / self.n_bins, confidences, side="left")
         n_rows = len(bins)
@@ -189,39 +195,51 @@ def _metrics_of_matrix(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, metrics: Mapping[str, Metric]
 ) -> dict[str, float]:
     matrix, truth = np.asarray(probabilities), np.asarray(labels, dtype=np.int64)
-    return metrics_of_chunks((matrix[chunk] for chunk in sample_chunks(len(truth))), truth, metrics)
+    parts = [
+        sums_of_chunk(matrix[chunk].astype(np.float64), truth[chunk], metrics) for chunk in sample_chunks(len(truth))
+    ]
+    totals = {name: add_in_order([part[name] for part in parts]) for name in metrics} if parts and all(parts) else {}
+    return metrics_of_sums(totals, len(truth), metrics)
 
 
-def metrics_of_chunks(
-    chunks: Iterable[npt.NDArray[np.floating]], labels: IntArray, metrics: Mapping[str, Metric]
-) -> dict[str, float]:
-    """Metrics of class probabilities that come a chunk of samples at a time, so that they are never held whole.
+def sums_of_chunk(probabilities: FloatArray, labels: IntArray, metrics: Mapping[str, Metric]) -> dict[str, FloatArray]:
+    """The sums of several metrics over one chunk of samples.
 
     Args:
-        chunks: (samples, classes) each, those of `sample_chunks` in order; or the true class's (samples,), of which
-            metrics that need all classes are NaN.
-        labels: of all samples (samples,).
+        probabilities: float64 (samples, classes), or the true class's (samples,), which metrics that need all classes
+            are left out of.
+        labels: int64 (samples,).
         metrics: by name.
 
     Returns:
-        The values by name. All are NaN without samples, or where a probability is not finite.
+        The metrics' sums (terms,) by name; none at all where a probability is not finite.
     """
-    sums: dict[str, list[FloatArray]] = {name: [] for name in metrics}
-    for chunk, part in zip(chunks, sample_chunks(len(labels)), strict=True):
-        if not np.isfinite(chunk).all():
-            sums = {}
-            break
-        truth = labels[part]
-        for name, metric in metrics.items():
-            if chunk.ndim == 2 or not metric.needs_all_classes:
-                rows = chunk.astype(np.float64)
-                if rows.ndim == 2 and not metric.needs_all_classes:
-                    rows = rows[np.arange(len(rows)), truth]
-                sums[name].append(metric.sums(rows, truth))
+    if not np.isfinite(probabilities).all():
+        return {}
+    if probabilities.ndim == 1:
+        return {
+            name: metric.sums(probabilities, labels) for name, metric in metrics.items() if not metric.needs_all_classes
+        }
+    true_class = probabilities[np.arange(len(labels)), labels]
+    predicted = probabilities.argmax(axis=-1)
     return {
-        name: float(metric.value(add_in_order(sums[name]), len(labels))) if sums.get(name) else float("nan")
+        name: metric.sums(probabilities if metric.needs_all_classes else true_class, labels, predicted)
         for name, metric in metrics.items()
     }
+
+
+def metrics_of_sums(
+    totals: Mapping[str, FloatArray], n_samples: int, metrics: Mapping[str, Metric]
+) -> dict[str, float]:
+    """The metrics' values by name, from the added sums of all chunks; NaN for a metric without sums."""
+    return {
+        name: float(metric.value(totals[name], n_samples)) if name in totals else float("nan")
+        for name, metric in metrics.items()
+    }
+
+
+def _predicted(probabilities: FloatArray, known: IntArray | None) -> IntArray:
+    return probabilities.argmax(axis=-1) if known is None else known
 
 
 def sample_chunks(n_samples: int, chunk_samples: int = CHUNK_SAMPLES) -> Iterator[slice]:

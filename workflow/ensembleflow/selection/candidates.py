@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,17 @@ import numpy.typing as npt
 from ensembleflow.config import PRIMARY_COST
 from ensembleflow.errors import SelectionError
 from ensembleflow.library import FileSource, Predictions
-from ensembleflow.models.metrics import METRICS, Metric
-from ensembleflow.selection.checks import Ranges, diverged_models, joined_ranges, ranges_of
+from ensembleflow.library.predictions import SPLITS, first_wrong_label
+from ensembleflow.models.metrics import METRICS, Metric, sample_chunks
+from ensembleflow.selection.cache_checks import model_places, models_diverged_in_cache
+from ensembleflow.selection.checks import (
+    Ranges,
+    joined_ranges,
+    not_finite_reasons,
+    ranges_of,
+    refuse_bad_sums,
+    refuse_outside,
+)
 from ensembleflow.selection.evaluation import Evaluator, ThreadWorkers, Workers
 from ensembleflow.selection.partition import MemorySource, Source, partitions_of
 
@@ -24,8 +33,8 @@ IntArray = npt.NDArray[np.int64]
 
 CostsLike = npt.ArrayLike | Mapping[str, npt.ArrayLike] | None
 
-# A segmentation's labels, a pixel each, are too many to be looked at all at once.
-_LABELS_AT_ONCE = 2**20
+# A segmentation's samples, a pixel each, are too many to be looked at all at once.
+_SAMPLES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +83,9 @@ def read_candidates(
 ) -> Candidates:
     """Check the inputs of a selection and drop the models that have diverged.
 
-    Of a cache, losses that need only the true class read (model, sample), and a hundredth of the data.
+    Of a cache, losses that need only the true class read (model, sample), and a hundredth of the data, unless nobody
+    has checked the others (see `models_diverged_in_cache`). A model is also dropped for what it predicts on the test
+    split of a cache: its test metrics, and what a server would answer, would be no numbers.
 
     Args:
         probabilities: (models, samples, classes), or an opened cache, whose validation split is used. Candidates that
@@ -86,6 +97,7 @@ def read_candidates(
 
     Raises:
         SelectionError: an array's shape or values are wrong, or no model is usable.
+        ArtefactError: a cached label is not a class.
     """
     if loss not in METRICS:
         raise SelectionError("unknown loss", found=loss, expected=", ".join(METRICS))
@@ -94,10 +106,12 @@ def read_candidates(
             raise SelectionError("these candidates were read for another loss", found=probabilities.metric.name)
         return probabilities
     metric = METRICS[loss]
+    cache = None
     if isinstance(probabilities, Predictions):
-        names = list(probabilities.models)
+        cache = probabilities
+        names, truth = list(cache.models), cache.mapped_labels("valid")
         tie_ranks = np.argsort(np.argsort(names, kind="stable"))
-        source: Source = _cached_source(probabilities, labels, metric)
+        source: Source = _cached_source(cache, truth, labels, metric)
     else:
         full = _float_array(probabilities)
         truth = _check_labels(labels, full.shape[1], full.shape[2])
@@ -107,12 +121,17 @@ def read_candidates(
     if len(names) == 0:
         raise _no_model({}, names)
     columns = _check_costs(costs, names)
+    dropped = {} if cache is None else models_diverged_in_cache(cache)
     workers = make_workers(source, loss)
     ranges = joined_ranges(workers.ranges())
-    # Of an array, unlike of a cache, nobody has checked the other classes yet.
-    every_class = ranges if isinstance(probabilities, Predictions) else ranges_of(full, truth, full.shape[2], 0)
-    dropped = diverged_models(every_class, names)
-    dropped |= _constant_models(every_class, dropped, source, probabilities)
+    if cache is None:
+        # The workers may have looked at the true class alone.
+        ranges = ranges_of(full, truth, full.shape[2], 0)
+    dropped = {**not_finite_reasons(ranges.first_not_finite), **dropped}
+    refuse_outside(ranges, names if cache is None else model_places(cache, "valid"), dropped)
+    if cache is None:
+        refuse_bad_sums(ranges, names, dropped)
+    dropped |= _constant_models(ranges, dropped, cache, truth)
     usable = np.array([index for index in range(len(names)) if index not in dropped], dtype=np.intp)
     if len(usable) == 0:
         raise _no_model(dropped, names)
@@ -128,8 +147,9 @@ def _no_model(dropped: Mapping[int, str], names: Sequence[str]) -> SelectionErro
     )
 
 
-def _cached_source(predictions: Predictions, labels: npt.ArrayLike | None, metric: Metric) -> FileSource:
-    truth = predictions.mapped_labels("valid")
+def _cached_source(
+    predictions: Predictions, truth: npt.NDArray[Any], labels: npt.ArrayLike | None, metric: Metric
+) -> FileSource:
     if labels is not None and not np.array_equal(np.asarray(labels), truth):
         raise SelectionError(
             "the labels are not those of the cached validation split",
@@ -143,9 +163,10 @@ def _cached_source(predictions: Predictions, labels: npt.ArrayLike | None, metri
             expected="cross_entropy",
             hint="cache every class, or select by cross-entropy",
         )
-    for start in range(0, len(truth), _LABELS_AT_ONCE):
-        part = truth[start : start + _LABELS_AT_ONCE]
-        _check_labels(part, len(part), predictions.n_classes, start, f"{predictions.path}: valid, ")
+    if len(truth) == 0:
+        raise SelectionError("the cached validation split has no samples", where=predictions.path)
+    for split in SPLITS:
+        predictions.check_labels(split)
     return FileSource(predictions.path, "valid", metric.needs_all_classes)
 
 
@@ -158,23 +179,21 @@ def _float_array(probabilities: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
     return np.ascontiguousarray(array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64))
 
 
-def _check_labels(
-    labels: npt.ArrayLike | None, n_samples: int, n_classes: int, first_sample: int = 0, where: str = ""
-) -> IntArray:
+def _check_labels(labels: npt.ArrayLike | None, n_samples: int, n_classes: int) -> IntArray:
     given = np.asarray([] if labels is None else labels)
     if given.shape != (n_samples,):
         raise SelectionError("the labels do not match the probabilities", found=given.shape, expected=(n_samples,))
-    with np.errstate(invalid="ignore"):
-        truth = given.astype(np.int64)
-    wrong = np.flatnonzero((truth != given) | (truth < 0) | (truth >= n_classes))
-    if len(wrong):
+    if given.dtype == object:
+        # A table's column: integers all the same, perhaps.
+        given = np.array(given.tolist())
+    if (wrong := first_wrong_label(given, n_classes)) is not None:
         raise SelectionError(
             "a label is not a class",
-            where=f"{where}sample {first_sample + wrong[0]}",
-            found=given[wrong[0]],
+            where=f"sample {wrong}",
+            found=given[wrong],
             expected=f"integers in 0 … {n_classes - 1}",
         )
-    return truth
+    return given.astype(np.int64)
 
 
 def _check_costs(costs: CostsLike, names: Sequence[str]) -> dict[str, FloatArray]:
@@ -203,24 +222,30 @@ def _check_costs(costs: CostsLike, names: Sequence[str]) -> dict[str, FloatArray
 
 
 def _constant_models(
-    ranges: Ranges, dropped: Mapping[int, str], source: Source, probabilities: ProbabilitiesLike
+    ranges: Ranges, diverged: Container[int], cache: Predictions | None, labels: npt.NDArray[Any]
 ) -> dict[int, str]:
-    """Index to reason of models that give every sample the same, unless nothing else is left or has one label."""
-    n_models = len(ranges.first_not_finite)
-    suspects = [index for index in range(n_models) if index not in dropped and ranges.constant(index)]
-    # True classes' probabilities are constant for each label too; only where they are is every class read.
-    if suspects and isinstance(probabilities, Predictions) and probabilities.has_every_class:
-        every_class, no_labels = probabilities.probabilities("valid"), np.empty(0, dtype=np.int64)
-        suspects = [
-            index
-            for index in suspects
-            if ranges_of(every_class[index : index + 1], no_labels, source.n_classes, 0).constant(0)
-        ]
-    if len(suspects) == n_models - len(dropped) or _one_label(source):
+    """Index to reason of models that give every sample the same, unless nothing else is left or all have one label."""
+    # The true class alone does not tell them from a model that is always right.
+    if cache is not None and not cache.has_every_class:
+        return {}
+    left = [index for index in range(len(ranges.first_not_finite)) if index not in diverged]
+    suspects = [index for index in left if ranges.constant(index)]
+    if suspects and cache is not None:
+        suspects = [index for index in suspects if _every_class_ranges(cache, index).constant(0)]
+    if len(suspects) == len(left) or _one_label(labels):
         return {}
     return dict.fromkeys(suspects, "the same probabilities for every sample")
 
 
-def _one_label(source: Source) -> bool:
-    _, labels = source.read(0, min(source.n_samples, 2**16))
-    return bool(len(labels) == source.n_samples and labels.min() == labels.max())
+def _every_class_ranges(cache: Predictions, model: int) -> Ranges:
+    """One model's ranges of all classes' probabilities of validation."""
+    stored, no_labels = cache.probabilities("valid"), np.empty(0, dtype=np.int64)
+    return joined_ranges(
+        ranges_of(stored[model : model + 1, chunk], no_labels, cache.n_classes, chunk.start)
+        for chunk in sample_chunks(stored.shape[1], _SAMPLES_AT_ONCE)
+    )
+
+
+def _one_label(labels: npt.NDArray[Any]) -> bool:
+    chunks = (labels[chunk] for chunk in sample_chunks(len(labels), _SAMPLES_AT_ONCE))
+    return all(bool((chunk == labels[0]).all()) for chunk in chunks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,16 @@ import numpy.typing as npt
 from numba import njit
 
 from ensembleflow.errors import SelectionError
+from ensembleflow.models.tolerances import OUTSIDE_BY, sum_off_by
 from ensembleflow.selection.kernels import stored_for_kernels, widen
-from ensembleflow.selection.losses import OUTSIDE_BY
 
-__all__ = ["Ranges", "diverged_models", "joined_ranges", "ranges_of"]
+__all__ = ["Ranges", "joined_ranges", "not_finite_reasons", "ranges_of", "refuse_bad_sums", "refuse_outside"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # A model whose probabilities vary less than this over all samples ignores its input: it has diverged.
 _CONSTANT_WITHIN = 1e-6
-# Beyond the rounding of a softmax, in the storage's precision.
-_SUM_OFF_BY = {np.dtype(np.float16): 2e-2}
-_SUM_USUALLY_OFF_BY = 2e-3
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,7 @@ def ranges_of(values: npt.NDArray[Any], labels: IntArray, n_classes: int, first_
     stored = stored_for_kernels(values)
     found = (ranges.lowest, ranges.highest, ranges.first_not_finite, ranges.first_outside)
     if values.ndim == 3:
-        allowed = _SUM_OFF_BY.get(values.dtype, _SUM_USUALLY_OFF_BY)
-        _class_ranges(stored, first_sample, OUTSIDE_BY, allowed, *found, ranges.first_bad_sum)
+        _class_ranges(stored, first_sample, OUTSIDE_BY, sum_off_by(values.dtype), *found, ranges.first_bad_sum)
     else:
         _true_class_ranges(stored, labels, first_sample, OUTSIDE_BY, *found)
     return ranges
@@ -90,35 +86,63 @@ def joined_ranges(parts: Iterable[Ranges]) -> Ranges:
     return whole
 
 
-def diverged_models(ranges: Ranges, names: list[str]) -> dict[int, str]:
-    """Index to reason of the models with values that are not finite; other broken values are refused.
+def not_finite_reasons(first_not_finite: IntArray, split: str = "valid") -> dict[int, str]:
+    """Index to reason of the models with values that are not finite.
+
+    Args:
+        first_not_finite: the first sample with such a value, or -1: int64 (models,).
+        split: named in the reason where it is not validation.
+    """
+    whose = "" if split == "valid" else f"{split} "
+    return {
+        int(model): f"{whose}probabilities that are not finite, first at sample {first_not_finite[model]}"
+        for model in np.flatnonzero(first_not_finite >= 0)
+    }
+
+
+def refuse_outside(ranges: Ranges, places: Sequence[str], diverged: Container[int]) -> None:
+    """Refuse values that are negative or above 1.
+
+    Args:
+        ranges: of all samples.
+        places: what a message calls each model's values.
+        diverged: models that are left out anyway.
 
     Raises:
-        SelectionError: probabilities are negative, above 1, or do not add up to 1.
+        SelectionError: such a value is there.
     """
-    diverged = {
-        int(model): f"probabilities that are not finite, first at sample {ranges.first_not_finite[model]}"
-        for model in np.flatnonzero(ranges.first_not_finite >= 0)
-    }
-    for model, name in enumerate(names):
-        if model in diverged:
-            continue
-        if (sample := int(ranges.first_outside[model])) >= 0:
-            raise SelectionError(
-                "a probability is outside 0 … 1",
-                where=f"{name}, sample {sample}",
-                found=f"this model's values lie in {ranges.lowest[model].min():g} … {ranges.highest[model].max():g}",
-                expected="class probabilities",
-                hint="cache a softmax's probabilities, not its logits",
-            )
-        if (sample := int(ranges.first_bad_sum[model])) >= 0:
-            raise SelectionError(
-                "the probabilities of a sample do not add up to 1",
-                where=f"{name}, sample {sample}",
-                expected="1, within the storage's rounding",
-                hint="cache a softmax's probabilities; one sigmoid a class is no distribution",
-            )
-    return diverged
+    for model, sample in _found(ranges.first_outside, diverged):
+        raise SelectionError(
+            "a probability is outside 0 … 1",
+            where=f"{places[model]}, sample {sample}",
+            found=f"this model's values lie in {ranges.lowest[model].min():g} … {ranges.highest[model].max():g}",
+            expected="class probabilities",
+            hint="cache a softmax's probabilities, not its logits",
+        )
+
+
+def refuse_bad_sums(ranges: Ranges, places: Sequence[str], diverged: Container[int]) -> None:
+    """Refuse samples whose probabilities do not add up to 1.
+
+    Args:
+        ranges: of all samples.
+        places: what a message calls each model's values.
+        diverged: models that are left out anyway.
+
+    Raises:
+        SelectionError: such a sample is there.
+    """
+    for model, sample in _found(ranges.first_bad_sum, diverged):
+        raise SelectionError(
+            "the probabilities of a sample do not add up to 1",
+            where=f"{places[model]}, sample {sample}",
+            expected="1, within the storage's rounding",
+            hint="cache a softmax's probabilities; one sigmoid a class is no distribution",
+        )
+
+
+def _found(first_samples: IntArray, diverged: Container[int]) -> Iterable[tuple[int, int]]:
+    return ((model, int(sample)) for model, sample in enumerate(first_samples) if sample >= 0 and model not in diverged)
 
 
 @njit(cache=True, nogil=True)

@@ -1,52 +1,45 @@
-"""Ways to make one prediction of the members', a chunk of samples at a time: no matrix of all samples is ever held.
-
-Each gives chunks of class probabilities, float64 (samples, classes), in the order of `sample_chunks`, for
-`metrics_of_chunks` to take.
-"""
+"""Ways to make one prediction of the members', a chunk of samples at a time: no matrix of all samples is ever held."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.models.metrics import sample_chunks
 from ensembleflow.selection.candidates import Candidates
 from ensembleflow.selection.methods import greedy_with_replacement
 
-__all__ = ["average", "majority_vote", "multiplicities", "weighted_average"]
+__all__ = ["COMBINERS", "MajorityVote", "WeightedAverage", "multiplicities"]
 
 FloatArray = npt.NDArray[np.float64]
 
 
-def average(probabilities: npt.NDArray[Any], members: Sequence[int]) -> Iterator[FloatArray]:
-    """The mean of the members' probabilities: what an ensemble is everywhere else.
-
-    Args:
-        probabilities: (models, samples, classes), or the true class's (models, samples); may be a map of a file.
-        members: indices of models, each once.
-    """
-    return weighted_average(probabilities, dict.fromkeys(members, 1))
-
-
-def weighted_average(probabilities: npt.NDArray[Any], weights: Mapping[int, int]) -> Iterator[FloatArray]:
+class WeightedAverage:
     """The mean of the members' probabilities, each counted as often as it was added.
 
+    With every member added once it is what an ensemble is everywhere else.
+
     Args:
-        probabilities: (models, samples, classes), or the true class's (models, samples); may be a map of a file.
-        weights: how often each member counts, by index; added in this order.
+        shape: of one member's probabilities: (samples, classes), or (samples,) for the true class's.
     """
-    for chunk in sample_chunks(probabilities.shape[1]):
-        total = np.zeros(probabilities[0, chunk].shape)
-        for member, weight in weights.items():
-            total += weight * probabilities[member, chunk].astype(np.float64)
-        yield total / sum(weights.values())
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._total = np.zeros(shape)
+        self._n_added = 0
+
+    def add(self, values: FloatArray, times: int = 1) -> None:
+        """Add a member's probabilities, float64."""
+        self._total += values if times == 1 else times * values
+        self._n_added += times
+
+    def probabilities(self) -> FloatArray:
+        """The prediction of all members that were added so far, in an array of its own."""
+        return self._total / self._n_added
 
 
-def majority_vote(probabilities: npt.NDArray[Any], members: Sequence[int]) -> Iterator[FloatArray]:
+class MajorityVote(WeightedAverage):
     """The shares of the members' votes; a member votes for its most probable class, the lowest of equal ones.
 
     Of classes with equally many votes the one of the higher mean probability wins, then the lower class. The winner's
@@ -54,22 +47,31 @@ def majority_vote(probabilities: npt.NDArray[Any], members: Sequence[int]) -> It
     probabilities: a true class without a vote costs the cross-entropy what a probability of 0 does.
 
     Args:
-        probabilities: (models, samples, classes); may be a map of a file.
-        members: indices of models, each once.
+        shape: (samples, classes).
     """
-    for chunk in sample_chunks(probabilities.shape[1]):
-        total = np.zeros(probabilities[0, chunk].shape)
-        votes = np.zeros(total.shape)
-        samples = np.arange(len(total))
-        for member in members:
-            values = probabilities[member, chunk].astype(np.float64)
-            total += values
-            votes[samples, values.argmax(axis=1)] += 1
-        winners = np.where(votes == votes.max(axis=1, keepdims=True), total, -np.inf).argmax(axis=1)
-        shares = votes / len(members)
-        shares[samples, winners] = np.nextafter(shares[samples, winners], np.inf)
-        shares[~np.isfinite(total).all(axis=1)] = np.nan
-        yield shares
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self._votes = np.zeros(shape)
+        self._samples = np.arange(shape[0])
+
+    def add(self, values: FloatArray, times: int = 1) -> None:
+        """Add a member's probabilities and its votes."""
+        super().add(values, times)
+        self._votes[self._samples, values.argmax(axis=1)] += times
+
+    def probabilities(self) -> FloatArray:
+        """The shares (samples, classes); NaN where a member's probability is not finite."""
+        most = self._votes == self._votes.max(axis=1, keepdims=True)
+        winners = np.where(most, self._total, -np.inf).argmax(axis=1)
+        shares = self._votes / self._n_added
+        shares[self._samples, winners] = np.nextafter(shares[self._samples, winners], np.inf)
+        shares[~np.isfinite(self._total).all(axis=1)] = np.nan
+        return shares
+
+
+COMBINERS = {"average": WeightedAverage, "weighted_average": WeightedAverage, "majority_vote": MajorityVote}
+"""By name; an average is one whose members all count once."""
 
 
 def multiplicities(candidates: Candidates, members: Sequence[int], n_steps: int = 100) -> dict[int, int]:

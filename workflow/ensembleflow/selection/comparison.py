@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
 from ensembleflow.errors import ArtefactError, SelectionError
 from ensembleflow.io import read_json, write_csv
 from ensembleflow.library import Predictions, open_predictions
-from ensembleflow.models.metrics import ALL_METRICS, metrics_of_chunks
+from ensembleflow.models.metrics import ALL_METRICS
 from ensembleflow.selection.budget import budget_limits, named_budget
 from ensembleflow.selection.candidates import Candidates, read_candidates
 from ensembleflow.selection.certificate import Certificate, certify
 from ensembleflow.selection.cluster import MakeWorkers
-from ensembleflow.selection.combiners import average, majority_vote, multiplicities, weighted_average
+from ensembleflow.selection.combiners import COMBINERS, multiplicities
 from ensembleflow.selection.costs import read_costs
+from ensembleflow.selection.ensemble_metrics import Ensemble, ensemble_metrics
 from ensembleflow.selection.greedy import Run
 from ensembleflow.selection.methods import best_single, greedy_with_replacement, lowest_within, top_k, weight_sweep
 from ensembleflow.selection.pareto import pareto_front
@@ -37,11 +36,6 @@ _METRIC_COLUMNS = [f"{split}_{metric}" for split in SPLITS for metric in ALL_MET
 _ENSEMBLE_COLUMNS = ["method", "combiner", "weight", "n_members", "members", "cost_seconds", *_METRIC_COLUMNS]
 _COMPARISON_COLUMNS = ["budget", "budget_seconds", *_ENSEMBLE_COLUMNS, "optimum_loss", "loss_gap", "certified"]
 _JSON_KEYS = ["study", "budget", "loss", "weight", "members", "valid", "candidates", "ensembles", "prefixes"]
-_COMBINERS: dict[str, Callable[[npt.NDArray[Any], Weights], Iterator[npt.NDArray[np.float64]]]] = {
-    "average": lambda probabilities, weights: average(probabilities, list(weights)),
-    "weighted_average": weighted_average,
-    "majority_vote": lambda probabilities, weights: majority_vote(probabilities, list(weights)),
-}
 # Their members' multiplicities are the weights.
 _WEIGHTING_METHODS = ("greedy_with_replacement", "weight_sweep")
 _SAME_LOSS_WITHIN = 1e-6
@@ -55,6 +49,7 @@ def compare_methods(
     output_csv: str | Path,
     fronts_csv: str | Path,
     make_workers: MakeWorkers | None = None,
+    n_threads: int = 1,
 ) -> None:
     """Write `selection/comparison.csv` and `selection/fronts.csv`.
 
@@ -81,6 +76,7 @@ def compare_methods(
         output_csv: `comparison.csv`.
         fronts_csv: `fronts.csv`.
         make_workers: who sums over the samples, see `selection_workers`; one thread if not given.
+        n_threads: threads of this process for the ensembles' metrics.
 
     Raises:
         ArtefactError: a file is missing or broken, or they are not about the same models.
@@ -98,36 +94,54 @@ def compare_methods(
         found = [_MethodsOfBudget(candidates, predictions, each, config.certificate_nodes) for each in documents]
         found.sort(key=lambda these: (these.budget_seconds or math.inf, these.budget))
         sweep = weight_sweep(candidates)
-        table = _Table(candidates, predictions)
-        comparison = [row for these in found for row in these.rows(table, sweep)]
-        fronts = _front_rows(table, candidates, found, sweep)
+        picks = [these.picks(sweep) for these in found]
+        fronts = _fronts(found, sweep)
+        table = _Table(candidates, predictions, [run for runs in picks for run in runs], fronts, n_threads)
+    comparison = [row for these, runs in zip(found, picks, strict=True) for row in these.rows(table, runs)]
     write_csv(output_csv, pd.DataFrame(comparison, columns=_COMPARISON_COLUMNS))
-    write_csv(fronts_csv, pd.DataFrame(fronts, columns=_ENSEMBLE_COLUMNS))
+    write_csv(fronts_csv, pd.DataFrame([table.own_row(run) for run in fronts], columns=_ENSEMBLE_COLUMNS))
 
 
 class _Table:
-    """Rows of ensembles; metrics are computed once for each way to combine the same members."""
+    """Rows of ensembles that are all known beforehand.
 
-    def __init__(self, candidates: Candidates, predictions: Predictions) -> None:
+    Args:
+        candidates: what they were chosen from.
+        predictions: the cache they come from.
+        picks: the runs that get a row a combiner.
+        fronts: those that get the row of their method's own combiner, whose loss the run has.
+        n_threads: for the metrics.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        predictions: Predictions,
+        picks: Sequence[Run],
+        fronts: Sequence[Run],
+        n_threads: int,
+    ) -> None:
         self._candidates, self._models = candidates, predictions.models
-        self._every_class = predictions.has_every_class
-        stored = predictions.probabilities if self._every_class else predictions.true_class_probability
-        self._values = {split: stored(split) for split in SPLITS}
-        self._labels = {split: predictions.labels(split) for split in SPLITS}
-        self._known: dict[tuple[str, tuple[tuple[int, int], ...]], dict[str, float]] = {}
+        self._combiners = [name for name in COMBINERS if predictions.has_every_class or name != "majority_vote"]
         self._fitted: dict[tuple[int, ...], Weights] = {}
+        combined = [(run, name) for run in picks for name in self._combiners]
+        combined += [(run, _own_combiner(run)) for run in fronts]
+        ensembles = {_ensemble(name, self._weights(run, name)) for run, name in combined}
+        self._metrics = {
+            split: ensemble_metrics(predictions, split, ensembles, ALL_METRICS, n_threads) for split in SPLITS
+        }
 
     def rows(self, run: Run) -> list[dict[str, Any]]:
         """One row a combiner."""
-        combiners = [name for name in _COMBINERS if self._every_class or name != "majority_vote"]
-        return [self._row(run, name, self._weights(run, name)) for name in combiners]
+        return [self._row(run, name) for name in self._combiners]
 
     def own_row(self, run: Run) -> dict[str, Any]:
         """The row of the method's own combiner, whose loss the run has."""
-        combiner = "weighted_average" if run.method in _WEIGHTING_METHODS else "average"
-        return self._row(run, combiner, self._weights(run, combiner))
+        return self._row(run, _own_combiner(run))
 
-    def _row(self, run: Run, combiner: str, weights: Weights) -> dict[str, Any]:
+    def _row(self, run: Run, combiner: str) -> dict[str, Any]:
+        weights = self._weights(run, combiner)
+        ensemble = _ensemble(combiner, weights)
         return {
             "method": run.method,
             "combiner": combiner,
@@ -137,7 +151,7 @@ class _Table:
                 self._models[member] + (f"*{weight}" if weight > 1 else "") for member, weight in weights.items()
             ),
             "cost_seconds": math.fsum(self._candidates.costs[list(weights)]),
-            **self._metrics(combiner, weights),
+            **{f"{split}_{name}": value for split in SPLITS for name, value in self._metrics[split][ensemble].items()},
         }
 
     def _weights(self, run: Run, combiner: str) -> Weights:
@@ -150,17 +164,13 @@ class _Table:
             self._fitted[members] = multiplicities(self._candidates, members)
         return self._fitted[members]
 
-    def _metrics(self, combiner: str, weights: Weights) -> dict[str, float]:
-        key = (combiner, tuple(weights.items()))
-        if key not in self._known:
-            self._known[key] = {
-                f"{split}_{name}": value
-                for split in SPLITS
-                for name, value in metrics_of_chunks(
-                    _COMBINERS[combiner](self._values[split], weights), self._labels[split], ALL_METRICS
-                ).items()
-            }
-        return self._known[key]
+
+def _own_combiner(run: Run) -> str:
+    return "weighted_average" if run.method in _WEIGHTING_METHODS else "average"
+
+
+def _ensemble(combiner: str, weights: Weights) -> Ensemble:
+    return Ensemble(tuple(weights.items()), COMBINERS[combiner])
 
 
 class _MethodsOfBudget:
@@ -198,10 +208,13 @@ class _MethodsOfBudget:
             "exact": self._exact,
         }
 
-    def rows(self, table: _Table, sweep: Sequence[Run]) -> list[dict[str, Any]]:
-        """One row a method and combiner."""
+    def picks(self, sweep: Sequence[Run]) -> list[Run]:
+        """The ensemble of each method."""
         swept = lowest_within(self._candidates, sweep, self.budget)
-        picks = [*self._picks, *([] if swept is None else [swept]), self._smobf, *self._exact]
+        return [*self._picks, *([] if swept is None else [swept]), self._smobf, *self._exact]
+
+    def rows(self, table: _Table, picks: Sequence[Run]) -> list[dict[str, Any]]:
+        """One row a method and combiner."""
         named = {"budget": self.budget, "budget_seconds": self.budget_seconds}
         rows = [{**named, **row} for run in picks for row in table.rows(run)]
         if self._certificate is not None:
@@ -257,20 +270,18 @@ def _check_same_library(
     )
 
 
-def _front_rows(
-    table: _Table, candidates: Candidates, found: Sequence[_MethodsOfBudget], sweep: Sequence[Run]
-) -> list[dict[str, Any]]:
+def _fronts(found: Sequence[_MethodsOfBudget], sweep: Sequence[Run]) -> list[Run]:
     """The front of each method; of ensembles that are equal in members and weights the first stands."""
     paths = {method: [run for these in found for run in these.paths[method]] for method in found[0].paths}
-    rows = []
+    fronts = []
     for runs in [*paths.values(), sweep]:
         distinct: dict[tuple[tuple[int, int], ...], Run] = {}
         for run in runs:
             distinct.setdefault(tuple(sorted(_multiplicities_of(run).items())), run)
         ensembles = list(distinct.values())
         front = pareto_front([run.cost for run in ensembles], [run.loss for run in ensembles])
-        rows += [table.own_row(ensembles[place]) for place in front]
-    return rows
+        fronts += [ensembles[place] for place in front]
+    return fronts
 
 
 def _multiplicities_of(run: Run) -> Weights:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ensembleflow.selection.budget import Spending
 from ensembleflow.selection.candidates import Candidates
 
-__all__ = ["TIED_WITHIN", "GreedyRun", "Run", "Step", "best_place", "grow"]
+__all__ = ["N_RUNNERS_UP", "TIED_WITHIN", "GreedyRun", "Run", "Step", "best_place", "grow"]
 
 FloatArray = npt.NDArray[np.float64]
 PlaceArray = npt.NDArray[np.intp]
@@ -20,7 +20,8 @@ PlaceArray = npt.NDArray[np.intp]
 TIED_WITHIN = 1e-12
 """Losses and scores closer than this are equal: less is rounding, such as that of averaging equal models."""
 
-_N_RUNNERS_UP = 3
+N_RUNNERS_UP = 3
+"""Of the models that were not taken, how many are told with what they would have given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +56,8 @@ class Step:
     def runners_up(self) -> tuple[tuple[int, float], ...]:
         """The next three models and their scores; on the last row the three best that were refused."""
         order = np.lexsort((self.tie_ranks, self.scores))
-        others = [place for place in order[: _N_RUNNERS_UP + 1] if self.tried[place] != self.model]
-        return tuple((int(self.tried[place]), float(self.scores[place])) for place in others[:_N_RUNNERS_UP])
+        others = [place for place in order[: N_RUNNERS_UP + 1] if self.tried[place] != self.model]
+        return tuple((int(self.tried[place]), float(self.scores[place])) for place in others[:N_RUNNERS_UP])
 
     @property
     def no_gain(self) -> PlaceArray:

@@ -16,13 +16,12 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, register_jitable
 
 __all__ = [
-    "N_HIGHEST",
-    "count_predictions",
+    "CHUNK_SAMPLES",
+    "chunk_of_classes",
     "cross_entropy_sums",
-    "highest_classes",
     "squared_distance_sums",
     "stored_for_kernels",
     "widen",
@@ -31,12 +30,11 @@ __all__ = [
 # Products of so many probabilities stay within float64: 16 factors of at least 1e-15 are at least 1e-240.
 _FACTORS = 16
 _LANES = 64
-_CHUNK_SAMPLES = _FACTORS * _LANES
+CHUNK_SAMPLES = _FACTORS * _LANES
+"""Samples whose true class's probabilities are summed at a time."""
+
 # Class probabilities take more room: an ensemble's sums over a chunk stay within a core's cache.
 _CHUNK_VALUES = 2**14
-
-N_HIGHEST = 5
-"""How many of a sample's highest probabilities are kept at hand."""
 
 _CACHE_LINE_BYTES = 64
 
@@ -44,6 +42,12 @@ _MANTISSA_BITS = 52
 _MANTISSA = 2**_MANTISSA_BITS - 1
 _EXPONENT_BIAS = 1023
 _LN_2 = math.log(2.0)
+
+
+@register_jitable
+def chunk_of_classes(n_classes: int) -> int:
+    """Samples whose probabilities of every class are summed at a time."""
+    return max(1, _CHUNK_VALUES // n_classes)
 
 
 def stored_for_kernels(probabilities: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -86,17 +90,17 @@ def _widen_compiled(value: Any) -> Any:
 
 @intrinsic
 def _prefetch(_typing_context: Any, array: Any, row: Any, column: Any) -> Any:
-    # Into all caches, to be read soon: nothing else happens, whatever the address.
+    # To be read soon, into the second cache: the first would be overrun. Nothing else happens, whatever the address.
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(array)(context, builder, arguments[0])
         address = cgutils.get_item_pointer(context, builder, array, view, list(arguments[1:]))
         address = builder.bitcast(address, ir.IntType(8).as_pointer())
-        read, keep, data = (ir.IntType(32)(value) for value in (0, 3, 1))
-        kinds = [address.type, read.type, keep.type, data.type]
+        read, level, data = (ir.IntType(32)(value) for value in (0, 2, 1))
+        kinds = [address.type, read.type, level.type, data.type]
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0i8"
         )
-        builder.call(function, [address, read, keep, data])
+        builder.call(function, [address, read, level, data])
         return context.get_dummy_value()
 
     return types.none(array, row, column), generate
@@ -128,20 +132,26 @@ def cross_entropy_sums(
     """
     n_samples = stored.shape[1]
     n_prefixes = len(offsets) - 1
-    totals = np.empty((n_prefixes, _CHUNK_SAMPLES))
+    totals = np.empty((n_prefixes, CHUNK_SAMPLES))
+    values = np.empty(CHUNK_SAMPLES)
     lanes = np.empty(_LANES)
     bits = lanes.view(np.int64)
-    for start in range(0, n_samples, _CHUNK_SAMPLES):
-        length = min(_CHUNK_SAMPLES, n_samples - start)
+    for start in range(0, n_samples, CHUNK_SAMPLES):
+        length = min(CHUNK_SAMPLES, n_samples - start)
         for prefix in range(n_prefixes):
             _sum_rows(stored, members[offsets[prefix] : offsets[prefix + 1]], start, length, totals[prefix])
+        # Factors of 1 where there is no sample.
+        totals[:, length:] = 1.0
+        values[length:] = 0.0
         for place in range(len(candidates)):
             if place + 1 < len(candidates):
                 _prefetch_row(stored, candidates[place + 1], start, start + length)
             row = stored[candidates[place], start : start + length]
+            for i in range(length):
+                values[i] = widen(row[i])
             for prefix in range(n_prefixes):
                 size = offsets[prefix + 1] - offsets[prefix] + 1
-                logarithm = _log_of_product(totals[prefix], row, smallest * size, lanes, bits)
+                logarithm = _log_of_product(totals[prefix], values, smallest * size, lanes, bits)
                 sums[prefix, place] += length * math.log(size) - logarithm
 
 
@@ -158,16 +168,13 @@ def _sum_rows(stored: Any, members: Any, start: int, length: int, total: Any) ->
 
 
 @njit(cache=True, nogil=True)
-def _log_of_product(total: Any, row: Any, smallest: float, lanes: Any, bits: Any) -> float:  # pragma: no cover
+def _log_of_product(total: Any, values: Any, smallest: float, lanes: Any, bits: Any) -> float:  # pragma: no cover
     # Independent lanes, for the compiler may not reorder a product of floats itself.
-    whole = len(row) // _LANES * _LANES
     for lane in range(_LANES):
-        lanes[lane] = 1.0
-    for first in range(0, whole, _LANES):
-        for lane in range(_LANES):
-            lanes[lane] *= max(total[first + lane] + widen(row[first + lane]), smallest)
-    for i in range(whole, len(row)):
-        lanes[i - whole] *= max(total[i] + widen(row[i]), smallest)
+        product = 1.0
+        for first in range(0, CHUNK_SAMPLES, _LANES):
+            product *= max(total[first + lane] + values[first + lane], smallest)
+        lanes[lane] = product
     exponent = 0
     for lane in range(_LANES):
         exponent += (bits[lane] >> _MANTISSA_BITS) - _EXPONENT_BIAS
@@ -178,181 +185,6 @@ def _log_of_product(total: Any, row: Any, smallest: float, lanes: Any, bits: Any
             lanes[lane] *= lanes[lane + width]
         width //= 2
     return exponent * _LN_2 + math.log(lanes[0])
-
-
-@njit(cache=True, nogil=True)
-def _insert(value: Any, k: Any, values: Any, classes: Any) -> None:  # pragma: no cover - compiled
-    # Into a descending list; of equal values the one that came first, the lower class, stays in front.
-    if value <= values[-1]:
-        return
-    place = len(values) - 1
-    while place > 0 and value > values[place - 1]:
-        values[place], classes[place] = values[place - 1], classes[place - 1]
-        place -= 1
-    values[place], classes[place] = value, k
-
-
-@njit(cache=True, nogil=True)
-def highest_classes(stored: Any, values: Any, classes: Any) -> None:  # pragma: no cover - compiled
-    """Find each sample's `N_HIGHEST` highest probabilities, in descending order, and their classes.
-
-    Args:
-        stored: probabilities (models, samples, classes).
-        values: float (models, samples, N_HIGHEST), written; -infinity where there are fewer classes.
-        classes: int32 (models, samples, N_HIGHEST), written; -1 likewise.
-    """
-    values[:] = -np.inf
-    classes[:] = -1
-    for model in range(stored.shape[0]):
-        for sample in range(stored.shape[1]):
-            for k in range(stored.shape[2]):
-                _insert(widen(stored[model, sample, k]), k, values[model, sample], classes[model, sample])
-
-
-@njit(cache=True, nogil=True)
-def count_predictions(
-    stored: Any,
-    labels: Any,
-    values: Any,
-    classes: Any,
-    slack: float,
-    offsets: Any,
-    members: Any,
-    candidates: Any,
-    hits: Any,
-    predicted: Any,
-) -> None:  # pragma: no cover - compiled
-    """Count the predicted classes, and the right ones, of each prefix with each candidate.
-
-    The predicted class is that of the highest summed probability, the lowest of equal ones. The highest values of the
-    ensemble and of the candidate decide most samples; only the rest read all classes. That is exact, since rounding
-    is monotonic: no sum of two smaller numbers rounds to more than the sum of two larger ones.
-
-    Args:
-        stored: probabilities (models, samples, classes).
-        labels: int64 (samples,).
-        values: of `highest_classes`.
-        classes: likewise.
-        slack: no probability is below minus this.
-        offsets: as for `cross_entropy_sums`.
-        members: likewise.
-        candidates: likewise.
-        hits: int64 (prefixes, candidates, classes), added to.
-        predicted: int64 (prefixes, candidates, classes), added to.
-    """
-    _, n_samples, n_classes = stored.shape
-    chunk = max(1, _CHUNK_VALUES // n_classes)
-    total = np.empty((chunk, n_classes))
-    total_values, total_classes = np.empty((chunk, N_HIGHEST)), np.empty((chunk, N_HIGHEST), np.int32)
-    for start in range(0, n_samples, chunk):
-        length = min(chunk, n_samples - start)
-        for prefix in range(len(offsets) - 1):
-            total[:] = 0.0
-            for member in members[offsets[prefix] : offsets[prefix + 1]]:
-                for i in range(length):
-                    for k in range(n_classes):
-                        total[i, k] += widen(stored[member, start + i, k])
-            total_values[:] = -np.inf
-            total_classes[:] = -1
-            for i in range(length):
-                for k in range(n_classes):
-                    _insert(total[i, k], k, total_values[i], total_classes[i])
-            for place in range(len(candidates)):
-                model = candidates[place]
-                for i in range(length):
-                    sample = start + i
-                    a, b = np.int64(total_classes[i, 0]), np.int64(classes[model, sample, 0])
-                    high = np.float64(values[model, sample, 0])
-                    low = np.float64(values[model, sample, 1])
-                    winner: Any = np.int64(-1)
-                    if a == b:
-                        if total_values[i, 0] + high > total_values[i, 1] + low:
-                            winner = a
-                    elif total[i, b] + high > total_values[i, 0] + low:
-                        winner = b
-                    elif total_values[i, 0] - slack > max(total_values[i, 1] + high, total[i, b] + high):
-                        winner = a
-                    if winner < 0:
-                        winner = _quick_prediction(
-                            total, total_values, total_classes, i, stored, values, classes, model, sample, slack
-                        )
-                    if winner < 0:
-                        winner = _full_prediction(total, i, stored, model, sample)
-                    predicted[prefix, place, winner] += 1
-                    if winner == labels[sample]:
-                        hits[prefix, place, winner] += 1
-
-
-@njit(cache=True, nogil=True)
-def _quick_prediction(
-    total: Any,
-    total_values: Any,
-    total_classes: Any,
-    i: int,
-    stored: Any,
-    values: Any,
-    classes: Any,
-    model: int,
-    sample: int,
-    slack: float,
-) -> Any:  # pragma: no cover - compiled
-    """The class of the highest sum, or -1 if the highest values of both do not tell."""
-    last = N_HIGHEST - 1
-    others = np.float64(values[model, sample, last])
-    # Exact sums of the candidate's highest classes but the last.
-    best, best_class = -np.inf, np.int64(-1)
-    for j in range(last):
-        k = np.int64(classes[model, sample, j])
-        if k < 0:
-            break
-        value = total[i, k] + np.float64(values[model, sample, j])
-        if value > best or (value == best and k < best_class):
-            best, best_class = value, k
-    # The ensemble's two highest classes that are not among them.
-    first, second = -1, -1
-    for place in range(N_HIGHEST):
-        k = np.int64(total_classes[i, place])
-        known = k < 0
-        for j in range(last):
-            known = known or classes[model, sample, j] == k
-        if not known:
-            if first < 0:
-                first = place
-            else:
-                second = place
-                break
-    if first < 0 or best > total_values[i, first] + others:
-        return best_class
-    if second < 0 and total_classes[i, last] >= 0:
-        return -1
-    limit = total_values[i, second] + others if second >= 0 else -np.inf
-    lowest = total_values[i, first] - slack
-    if lowest > best and lowest > limit:
-        return np.int64(total_classes[i, first])
-    k = np.int64(total_classes[i, first])
-    value = total_values[i, first] + widen(stored[model, sample, k])
-    if value > best or (value == best and k < best_class):
-        best, best_class = value, k
-    return best_class if best > limit else -1
-
-
-@njit(cache=True, nogil=True)
-def _full_prediction(total: Any, i: int, stored: Any, model: int, sample: int) -> Any:  # pragma: no cover - compiled
-    highest = _highest_sum(total, i, stored, model, sample)
-    for k in range(total.shape[1]):
-        if total[i, k] + widen(stored[model, sample, k]) == highest:
-            return k
-    return -1
-
-
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def _highest_sum(total: Any, i: int, stored: Any, model: int, sample: int) -> float:  # pragma: no cover - compiled
-    # Without NaN the order of comparisons does not matter, so the compiler may take several at once.
-    highest = -np.inf
-    for k in range(total.shape[1]):
-        value = total[i, k] + widen(stored[model, sample, k])
-        highest = value if value > highest else highest
-    return highest
 
 
 @njit(cache=True, nogil=True)
@@ -371,7 +203,7 @@ def squared_distance_sums(
     """
     _, n_samples, n_classes = stored.shape
     n_prefixes = len(offsets) - 1
-    chunk = max(1, _CHUNK_VALUES // n_classes)
+    chunk = chunk_of_classes(n_classes)
     total = np.empty(chunk * n_classes)
     lanes = np.empty(_LANES)
     for start in range(0, n_samples, chunk):

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
 from ensembleflow.selection.candidates import Candidates
-from ensembleflow.selection.greedy import TIED_WITHIN, Run
+from ensembleflow.selection.greedy import N_RUNNERS_UP, TIED_WITHIN, Run
 
 __all__ = ["LocalSearchResult", "Move", "check_members", "local_search", "spending_of"]
 
@@ -30,6 +31,10 @@ class Move:
         n_tried: moves within the budget that it was chosen from.
         n_over_budget: moves left out because the ensemble would exceed the budget.
         stop_reason: empty but for the last row.
+        runners_up: on the last row, the three models of lowest loss among those that are no members, each with the
+            lowest loss of the moves within the budget that bring it in.
+        no_gain: on the last row, the models that some move within the budget brings in.
+        over_budget: on the last row, those that every move brings in beyond the budget.
     """
 
     kind: Literal["add", "drop", "swap", "stop"]
@@ -40,6 +45,9 @@ class Move:
     n_tried: int
     n_over_budget: int
     stop_reason: str = ""
+    runners_up: tuple[tuple[int, float], ...] = ()
+    no_gain: tuple[int, ...] = ()
+    over_budget: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,25 @@ class LocalSearchResult(Run):
     """
 
     moves: tuple[Move, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What one move leads to.
+
+    Attributes:
+        neighbours: the ensembles of no higher loss.
+        n_tried: moves within the budget.
+        n_over_budget: moves beyond it.
+        others: the usable models that are no members.
+        losses: for each, the lowest loss of the moves within the budget that bring it in; infinity without any.
+    """
+
+    neighbours: list[_Neighbour]
+    n_tried: int
+    n_over_budget: int
+    others: npt.NDArray[np.intp]
+    losses: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,11 +117,10 @@ def local_search(candidates: Candidates, run: Run, budget: BudgetLike) -> LocalS
     cost = math.fsum(candidates.costs[members])
     moves: list[Move] = []
     while True:
-        neighbours, n_tried, n_over_budget = _neighbours(candidates, limits, members, lowest + TIED_WITHIN)
-        better = [each for each in neighbours if each.loss < lowest - TIED_WITHIN or each.cost < cost]
+        around = _look_around(candidates, limits, members, lowest + TIED_WITHIN)
+        better = [each for each in around.neighbours if each.loss < lowest - TIED_WITHIN or each.cost < cost]
         if not better:
-            stop = "no move within the budget lowers the loss, or the cost at the same loss"
-            moves.append(Move("stop", None, None, loss, cost, n_tried, n_over_budget, stop))
+            moves.append(_stop(candidates, around, loss, cost))
             return LocalSearchResult("local_search", None, members, loss, cost, loss, (), tuple(moves))
         least = min(each.loss for each in better)
         best = min(
@@ -106,13 +132,30 @@ def local_search(candidates: Candidates, run: Run, budget: BudgetLike) -> LocalS
         kind: Literal["add", "drop", "swap"] = (
             "add" if best.removed is None else "drop" if best.added is None else "swap"
         )
-        moves.append(Move(kind, best.removed, best.added, loss, cost, n_tried, n_over_budget))
+        moves.append(Move(kind, best.removed, best.added, loss, cost, around.n_tried, around.n_over_budget))
 
 
-def _neighbours(
+def _stop(candidates: Candidates, around: _Around, loss: float, cost: float) -> Move:
+    fits = np.isfinite(around.losses)
+    order = np.lexsort((candidates.tie_ranks[around.others], around.losses))[: min(N_RUNNERS_UP, int(fits.sum()))]
+    return Move(
+        "stop",
+        None,
+        None,
+        loss,
+        cost,
+        around.n_tried,
+        around.n_over_budget,
+        "no move within the budget lowers the loss, or the cost at the same loss",
+        tuple((int(around.others[place]), float(around.losses[place])) for place in order),
+        tuple(around.others[fits].tolist()),
+        tuple(around.others[~fits].tolist()),
+    )
+
+
+def _look_around(
     candidates: Candidates, limits: Mapping[str, float], members: Sequence[int], highest_loss: float
-) -> tuple[list[_Neighbour], int, int]:
-    """The ensembles of no higher loss that one move leads to, and how many moves stay within the budget and do not."""
+) -> _Around:
     evaluator = candidates.evaluator
     without = {member: [other for other in members if other != member] for member in members}
     # A drop's loss is that of the rest and one more of its members: as `Evaluator.loss` asks for it.
@@ -122,6 +165,7 @@ def _neighbours(
     shorter = [[other for other in without[member] if other != last[member]] for member in last]
     evaluator.evaluate([members, *without.values(), *shorter])
     others = candidates.usable[~np.isin(candidates.usable, members)]
+    losses_of_others = np.full(len(others), np.inf)
     found: list[_Neighbour] = []
     n_tried = n_over_budget = 0
 
@@ -138,9 +182,10 @@ def _neighbours(
             n_tried += 1
             look_at(removed, None, prefix, evaluator.loss(prefix))
         losses = evaluator.losses_with(prefix)
+        losses_of_others[fits] = np.minimum(losses_of_others[fits], losses[others[fits]])
         for added in others[fits & (losses[others] <= highest_loss)].tolist():
             look_at(removed, added, [*prefix, added], float(losses[added]))
-    return found, n_tried, n_over_budget
+    return _Around(found, n_tried, n_over_budget, others, losses_of_others)
 
 
 def _rank(candidates: Candidates, model: int | None) -> int:

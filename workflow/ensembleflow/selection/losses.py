@@ -1,35 +1,38 @@
 """The sums behind a loss, over one block of samples, for many ensembles and candidates at once.
 
 A block is a contiguous run of samples with whatever its kernel needs beside them. Blocks have fixed bounds, so
-that a loss does not depend on who summed which of them: the blocks' sums are added in order, in float64.
+that a loss does not depend on who summed which of them: the blocks' sums are added in order, in float64. A block may
+be summed in pieces, one after the other into the same sums, if each but the last is whole chunks of its kernel's.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.models.metrics import SMALLEST_PROBABILITY
+from ensembleflow.models.tolerances import OUTSIDE_BY
 from ensembleflow.selection.kernels import (
-    N_HIGHEST,
-    count_predictions,
+    CHUNK_SAMPLES,
+    chunk_of_classes,
     cross_entropy_sums,
-    highest_classes,
     squared_distance_sums,
     stored_for_kernels,
 )
+from ensembleflow.selection.prediction_kernels import N_HIGHEST, count_predictions, highest_classes
 
-__all__ = ["GPU_LOSSES", "OUTSIDE_BY", "Block", "Prefixes", "make_block"]
+__all__ = ["GPU_LOSSES", "Block", "Prefixes", "block_type"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-OUTSIDE_BY = 1e-3
-"""A probability this far outside 0 … 1 is still rounding."""
+# What passes a check in float16 may lie below the bound by half a step of that precision.
+_LOWEST_BELOW_ZERO = OUTSIDE_BY * (1 + float(np.finfo(np.float16).eps))
 
 
 class Prefixes:
@@ -49,21 +52,56 @@ class Prefixes:
 
 
 class Block(ABC):
-    """The sums of one metric over one block of samples."""
+    """The sums of one metric over one block of samples, or a piece of one.
+
+    Args:
+        values: probabilities (models, samples, classes), or the true class's (models, samples) where the loss needs
+            no more: float16, float32 or float64, C-contiguous along the last axes.
+        labels: int64 (samples,).
+    """
+
+    sums_are_counts: ClassVar[bool] = False
+    """Whether the sums are whole numbers, so that blocks may be added in any order."""
 
     @abstractmethod
-    def sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
-        """The metric's sums after adding each candidate alone: float64 (prefixes, candidates, terms)."""
+    def __init__(self, values: npt.NDArray[Any], labels: IntArray) -> None: ...
+
+    @abstractmethod
+    def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
+        """Add the metric's sums after adding each candidate alone to float64 (prefixes, candidates, terms)."""
+
+    @staticmethod
+    def n_terms(n_classes: int) -> int:
+        """The sums that the metric is made of."""
+        return 1
+
+    @staticmethod
+    def chunk_samples(n_classes: int) -> int:
+        """How many samples the kernel sums at a time; more of them change the sums' last digits."""
+        return chunk_of_classes(n_classes)
+
+    @staticmethod
+    def bytes_per_sample(values: npt.NDArray[Any]) -> int:
+        """What a block takes in memory for each of its samples.
+
+        Args:
+            values: as above; may be without samples.
+        """
+        return stored_for_kernels(values[:, :0]).itemsize * math.prod((len(values), *values.shape[2:]))
 
 
 class _CrossEntropyBlock(Block):
     def __init__(self, values: npt.NDArray[Any], labels: IntArray) -> None:
         self._stored = stored_for_kernels(values)
 
-    def sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
-        sums = np.zeros((len(prefixes), len(candidates)))
-        cross_entropy_sums(self._stored, prefixes.offsets, prefixes.members, candidates, SMALLEST_PROBABILITY, sums)
-        return sums[..., None]
+    def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
+        cross_entropy_sums(
+            self._stored, prefixes.offsets, prefixes.members, candidates, SMALLEST_PROBABILITY, sums[..., 0]
+        )
+
+    @staticmethod
+    def chunk_samples(n_classes: int) -> int:
+        return CHUNK_SAMPLES
 
 
 class _GpuCrossEntropyBlock(Block):
@@ -72,85 +110,94 @@ class _GpuCrossEntropyBlock(Block):
 
         self._gpu_sums, self._stored = gpu_sums, gpu_sums.resident(values)
 
-    def sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
-        sums = np.zeros((len(prefixes), len(candidates)))
+    def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
         self._gpu_sums.cross_entropy_sums(
-            self._stored, prefixes.offsets, prefixes.members, candidates, SMALLEST_PROBABILITY, sums
+            self._stored, prefixes.offsets, prefixes.members, candidates, SMALLEST_PROBABILITY, sums[..., 0]
         )
-        return sums[..., None]
 
 
-class _BrierBlock(Block):
+class _EveryClassBlock(Block):
     def __init__(self, values: npt.NDArray[Any], labels: IntArray) -> None:
         self._stored, self._labels = stored_for_kernels(values), labels
 
-    def sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
-        sums = np.zeros((len(prefixes), len(candidates)))
-        squared_distance_sums(self._stored, self._labels, prefixes.offsets, prefixes.members, candidates, sums)
-        return sums[..., None]
+    @staticmethod
+    def bytes_per_sample(values: npt.NDArray[Any]) -> int:
+        return Block.bytes_per_sample(values) + np.dtype(np.int64).itemsize
 
 
-class _PredictionBlock(Block):
+class _BrierBlock(_EveryClassBlock):
+    def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
+        squared_distance_sums(self._stored, self._labels, prefixes.offsets, prefixes.members, candidates, sums[..., 0])
+
+
+class _PredictionBlock(_EveryClassBlock):
     """Predicted classes: what the error and the macro-F1 error are made of."""
 
-    def __init__(self, values: npt.NDArray[Any], labels: IntArray) -> None:
-        self._stored, self._labels = stored_for_kernels(values), labels
-        kind = np.float64 if self._stored.dtype == np.float64 else np.float32
-        self._values = np.empty((*values.shape[:2], N_HIGHEST), dtype=kind)
-        self._classes = np.empty((*values.shape[:2], N_HIGHEST), dtype=np.int32)
-        highest_classes(self._stored, self._values, self._classes)
+    sums_are_counts = True
 
-    def _counts(self, prefixes: Prefixes, candidates: IntArray) -> tuple[IntArray, IntArray]:
-        hits = np.zeros((len(prefixes), len(candidates), self._stored.shape[2]), dtype=np.int64)
-        predicted = np.zeros_like(hits)
+    def __init__(self, values: npt.NDArray[Any], labels: IntArray) -> None:
+        super().__init__(values, labels)
+        shape = (*values.shape[:2], _n_highest(values))
+        self._values = np.empty(shape, dtype=self._stored.dtype)
+        self._classes = np.empty(shape, dtype=_class_kind(values))
+        if shape[-1]:
+            highest_classes(self._stored, self._values, self._classes)
+
+    def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
         count_predictions(
             self._stored,
             self._labels,
             self._values,
             self._classes,
-            OUTSIDE_BY,
+            _LOWEST_BELOW_ZERO,
             prefixes.offsets,
             prefixes.members,
             candidates,
-            hits,
-            predicted,
+            sums,
         )
-        return hits, predicted
+
+    @staticmethod
+    def bytes_per_sample(values: npt.NDArray[Any]) -> int:
+        each = stored_for_kernels(values[:, :0]).itemsize + _class_kind(values).itemsize
+        return _EveryClassBlock.bytes_per_sample(values) + len(values) * _n_highest(values) * each
 
 
-class _ErrorBlock(_PredictionBlock):
-    def sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
-        hits, _ = self._counts(prefixes, candidates)
-        return (len(self._labels) - hits.sum(axis=-1, keepdims=True)).astype(np.float64)
+def _n_highest(values: npt.NDArray[Any]) -> int:
+    return N_HIGHEST if values.shape[2] > N_HIGHEST else 0
+
+
+def _class_kind(values: npt.NDArray[Any]) -> np.dtype[Any]:
+    return np.min_scalar_type(values.shape[2] - 1)
 
 
 class _MacroF1Block(_PredictionBlock):
-    def sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
-        hits, predicted = self._counts(prefixes, candidates)
-        labelled = np.bincount(self._labels, minlength=hits.shape[-1])
-        return np.concatenate([hits, predicted, np.broadcast_to(labelled, hits.shape)], axis=-1).astype(np.float64)
+    def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
+        super().add_sums(prefixes, candidates, sums)
+        n_classes = self._stored.shape[2]
+        sums[..., 2 * n_classes :] += np.bincount(self._labels, minlength=n_classes)
+
+    @staticmethod
+    def n_terms(n_classes: int) -> int:
+        return 3 * n_classes
 
 
-_BLOCKS: dict[str, Callable[[npt.NDArray[Any], IntArray], Block]] = {
+_BLOCKS: dict[str, type[Block]] = {
     "cross_entropy": _CrossEntropyBlock,
     "brier": _BrierBlock,
-    "error": _ErrorBlock,
+    "error": _PredictionBlock,
     "macro_f1_error": _MacroF1Block,
 }
-_GPU_BLOCKS: dict[str, Callable[[npt.NDArray[Any], IntArray], Block]] = {"cross_entropy": _GpuCrossEntropyBlock}
+_GPU_BLOCKS: dict[str, type[Block]] = {"cross_entropy": _GpuCrossEntropyBlock}
 
 GPU_LOSSES = tuple(_GPU_BLOCKS)
 """The losses that a GPU can sum."""
 
 
-def make_block(loss: str, values: npt.NDArray[Any], labels: IntArray, use_gpu: bool = False) -> Block:
-    """The block of a loss.
+def block_type(loss: str, use_gpu: bool = False) -> type[Block]:
+    """The kind of block that sums a loss.
 
     Args:
         loss: a name of `METRICS`.
-        values: probabilities (models, samples, classes), or the true class's (models, samples) where the loss needs
-            no more: float16, float32 or float64, C-contiguous along the last axes.
-        labels: int64 (samples,).
         use_gpu: keep the values on TensorFlow's device and sum there; for a loss of `GPU_LOSSES`.
     """
-    return (_GPU_BLOCKS if use_gpu else _BLOCKS)[loss](values, labels)
+    return (_GPU_BLOCKS if use_gpu else _BLOCKS)[loss]

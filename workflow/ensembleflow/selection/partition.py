@@ -1,14 +1,15 @@
 """Where the stored probabilities are, and who holds which part of them.
 
 The samples are cut into blocks of fixed bounds; a partition is a run of blocks that one worker holds for the whole
-selection. A partition travels without its data: whoever evaluates it reads its samples itself.
+selection, or reads a piece at a time for each call. A partition travels without its data: whoever evaluates it reads
+its samples itself.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection.checks import Ranges, joined_ranges, ranges_of
-from ensembleflow.selection.losses import Block, Prefixes, make_block
+from ensembleflow.selection.losses import Block, Prefixes, block_type
 
 __all__ = ["MemorySource", "Partition", "Source", "block_bounds", "partitions_of"]
 
@@ -26,6 +27,8 @@ IntArray = npt.NDArray[np.int64]
 
 # Part of a sum's last digits, hence never derived from memory or cores.
 _BLOCK_VALUES = 2**20
+# Smaller pieces would take more time to find than to read.
+_LEAST_PIECE_BYTES = 2**24
 
 
 class Source(Protocol):
@@ -38,10 +41,6 @@ class Source(Protocol):
     @property
     def n_classes(self) -> int:
         """Classes."""
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """What one sample of all models takes."""
 
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[Any], IntArray]:
         """Stored probabilities (models, samples[, classes]) and labels (samples,) of some samples."""
@@ -70,11 +69,6 @@ class MemorySource:
     def n_samples(self) -> int:
         """Samples."""
         return len(self.labels)
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """What one sample of all models takes."""
-        return self.values.nbytes // max(1, len(self.labels))
 
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[Any], IntArray]:
         """Some samples, contiguous: the whole array as it is, a part of it as a copy."""
@@ -108,6 +102,7 @@ class Partition:
         bounds: the blocks' first and last-plus-one samples, in order.
         hold: keep the samples in memory once read, instead of reading them for each call.
         use_gpu: keep them on a GPU, and sum there; for a loss of `GPU_LOSSES`.
+        piece_bytes: what samples that are not held may take at a time; up to 16 MiB are taken anyway.
     """
 
     def __init__(
@@ -117,8 +112,10 @@ class Partition:
         bounds: Sequence[tuple[int, int]],
         hold: bool = True,
         use_gpu: bool = False,
+        piece_bytes: int = 0,
     ) -> None:
         self.source, self.loss, self.bounds, self.hold, self.use_gpu = source, loss, list(bounds), hold, use_gpu
+        self.piece_bytes = piece_bytes
         self._held: list[Block] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,36 +123,71 @@ class Partition:
 
     @property
     def n_bytes(self) -> int:
-        """What its samples take in memory."""
-        return sum(stop - start for start, stop in self.bounds) * self.source.bytes_per_sample
+        """What its samples take in memory where they are held."""
+        return sum(stop - start for start, stop in self.bounds) * self._bytes_per_sample
 
     def ranges(self) -> Ranges:
         """What the first look at all samples finds; they are held from then on."""
-        found: list[Ranges] = []
-        blocks = self._read(found)
+        held: list[Block] = []
+        ranges = reduce(
+            lambda before, here: joined_ranges([before, here]),
+            (self._look(start, stop, held) for _, start, stop in self._pieces()),
+        )
         if self.hold:
-            self._held = list(blocks)
-        else:
-            deque(blocks, maxlen=0)
-        return joined_ranges(found)
+            self._held = held
+        return ranges
 
     def block_sums(self, prefixes: Prefixes, candidates: IntArray) -> FloatArray:
-        """The sums of each block: float64 (blocks, prefixes, candidates, terms)."""
-        return np.stack([block.sums(prefixes, candidates) for block in self._blocks()])
+        """The sums of each block, or of all blocks together where they are counts.
 
-    def _blocks(self) -> Iterator[Block] | list[Block]:
-        if not self.hold:
-            return self._read()
-        if self._held is None:
-            self._held = list(self._read())
-        return self._held
+        Returns:
+            float64 (blocks or 1, prefixes, candidates, terms).
+        """
+        kind, pieces = self._block_type, self._pieces()
+        if self.hold and self._held is None:
+            self._held = [self._read(start, stop) for _, start, stop in pieces]
+        n_sums = 1 if kind.sums_are_counts else len(self.bounds)
+        sums = np.zeros((n_sums, len(prefixes), len(candidates), kind.n_terms(self.source.n_classes)))
+        for number, (place, start, stop) in enumerate(pieces):
+            into = sums[0 if kind.sums_are_counts else place]
+            if self._held is not None:
+                self._held[number].add_sums(prefixes, candidates, into)
+            else:
+                # Without a name, under which a piece would stay in memory while the next one is read.
+                self._read(start, stop).add_sums(prefixes, candidates, into)
+        return sums
 
-    def _read(self, found: list[Ranges] | None = None) -> Iterator[Block]:
-        for start, stop in self.bounds:
-            values, labels = self.source.read(start, stop)
-            if found is not None:
-                found.append(ranges_of(values, labels, self.source.n_classes, start))
-            yield make_block(self.loss, values, labels, self.use_gpu)
+    @property
+    def _block_type(self) -> type[Block]:
+        return block_type(self.loss, self.use_gpu)
+
+    @property
+    def _bytes_per_sample(self) -> int:
+        start = self.bounds[0][0]
+        no_values, _ = self.source.read(start, start)
+        return self._block_type.bytes_per_sample(no_values)
+
+    def _pieces(self) -> list[tuple[int, int, int]]:
+        """What is read at a time: the block's place among the bounds, its first and last-plus-one samples."""
+        if self.hold:
+            return [(place, start, stop) for place, (start, stop) in enumerate(self.bounds)]
+        n_samples = max(self.piece_bytes, _LEAST_PIECE_BYTES) // self._bytes_per_sample
+        chunk = self._block_type.chunk_samples(self.source.n_classes)
+        length = max(1, n_samples // chunk) * chunk
+        return [
+            (place, first, min(first + length, stop))
+            for place, (start, stop) in enumerate(self.bounds)
+            for first in range(start, stop, length)
+        ]
+
+    def _read(self, start: int, stop: int) -> Block:
+        return self._block_type(*self.source.read(start, stop))
+
+    def _look(self, start: int, stop: int, held: list[Block]) -> Ranges:
+        values, labels = self.source.read(start, stop)
+        if self.hold:
+            held.append(self._block_type(values, labels))
+        return ranges_of(values, labels, self.source.n_classes, start)
 
 
 def partitions_of(
@@ -172,7 +204,8 @@ def partitions_of(
         source: where the probabilities are.
         loss: a name of `METRICS`.
         n_partitions: how many workers there are.
-        memory_bytes: what all partitions together may hold; each beyond its share reads its samples for each call.
+        memory_bytes: what all partitions together may hold; one that takes more than its share reads its samples for
+            each call, in pieces of that size.
         block_samples: another length of blocks, for tests.
         use_gpu: hold all samples on a GPU instead, and sum there; for a loss of `GPU_LOSSES`.
     """
@@ -182,5 +215,6 @@ def partitions_of(
     parts = [Partition(source, loss, bounds[a:b], use_gpu=use_gpu) for a, b in pairwise(edges)]
     if memory_bytes is not None and not use_gpu:
         for part in parts:
-            part.hold = part.n_bytes <= memory_bytes / n
+            part.piece_bytes = memory_bytes // n
+            part.hold = part.n_bytes <= part.piece_bytes
     return parts

@@ -160,7 +160,17 @@ def _pick(candidates: Candidates, limits: dict[str, float], runs: list[Run]) -> 
 
 
 def _ended(run: Run, stop: str) -> Step:
-    return replace(run.trace[1], stop_reason=stop)
+    """The last row of a run of one step, with what that step tells of the models that it did not take."""
+    first, last = run.trace
+    others = first.tried != first.model
+    return replace(
+        last,
+        tried=first.tried[others],
+        scores=first.scores[others],
+        tie_ranks=first.tie_ranks[others],
+        over_budget=first.over_budget,
+        stop_reason=stop,
+    )
 
 
 def forward_greedy(

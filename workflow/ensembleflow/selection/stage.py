@@ -14,12 +14,12 @@ import numpy.typing as npt
 from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
 from ensembleflow.io import provenance, write_json
 from ensembleflow.library import Predictions, open_predictions
-from ensembleflow.models.metrics import METRICS, metrics_of_chunks
+from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection.budget import named_budget
 from ensembleflow.selection.candidates import Candidates, read_candidates
 from ensembleflow.selection.cluster import MakeWorkers
-from ensembleflow.selection.combiners import average
 from ensembleflow.selection.costs import read_costs
+from ensembleflow.selection.ensemble_metrics import Ensemble, ensemble_metrics
 from ensembleflow.selection.greedy import Run
 from ensembleflow.selection.local_search import LocalSearchResult, local_search
 from ensembleflow.selection.smobf import SmobfResult, forward_greedy, smobf
@@ -38,6 +38,7 @@ def select_ensemble(
     budget: str,
     output_path: str | Path,
     make_workers: MakeWorkers | None = None,
+    n_threads: int = 1,
 ) -> None:
     """Write `selection/budget-{budget}.json`: the ensemble chosen for one budget, its rivals and every step.
 
@@ -48,6 +49,7 @@ def select_ensemble(
         budget: `4x`, `320`, or of other columns of `costs.csv` (`4x,parameter_bytes=2x`).
         output_path: the JSON to write.
         make_workers: who sums over the samples, see `selection_workers`; one thread if not given.
+        n_threads: threads of this process for the ensembles' metrics.
 
     Raises:
         ArtefactError: a file is missing or broken, or the two are not about the same models.
@@ -57,7 +59,7 @@ def select_ensemble(
     with open_predictions(predictions_path) as predictions:
         needed = [column for column, _ in budget_parts(name)]
         costs = read_costs(costs_path, predictions.models, predictions_path, needed)
-        chosen = select_for_budget(predictions, costs, name, config, make_workers)
+        chosen = select_for_budget(predictions, costs, name, config, make_workers, n_threads)
     if chosen["dropped"]:
         told = "; ".join(f"{model['model']}: {model['reason']}" for model in chosen["dropped"])
         logger.warning(
@@ -72,6 +74,7 @@ def select_for_budget(
     budget: str,
     config: SelectionConfig,
     make_workers: MakeWorkers | None = None,
+    n_threads: int = 1,
 ) -> dict[str, Any]:
     """Everything in `budget-{budget}.json` but its provenance.
 
@@ -84,6 +87,7 @@ def select_for_budget(
         budget: as for `select_ensemble`.
         config: likewise.
         make_workers: likewise.
+        n_threads: likewise.
 
     Raises:
         SelectionError: no model fits the budget, none is usable, or an argument is wrong.
@@ -94,11 +98,13 @@ def select_for_budget(
     forward = forward_greedy(candidates, budget=name, loss=loss)
     anywhere = replace(forward_greedy(candidates, max_members=1, loss=loss).path[0], method="best_single")
     chosen: Run = local_search(candidates, picked, name) if config.local_search else picked
-    rows = _Rows(predictions, candidates, name, picked.limits)
 
     # Without a weight the pick is the best single model: SMOBF's row of its own, beside those of the weights.
     smobf_runs = [*picked.runs, *([picked] if picked.weight is None else [])]
     place = [run.weight for run in smobf_runs].index(picked.weight)
+    prefixes = list(_prefixes(picked))
+    every_run = [picked.best_single, anywhere, *smobf_runs, chosen, *forward.path, *prefixes]
+    rows = _Rows(predictions, name, picked.limits.get(PRIMARY_COST), every_run, n_threads)
     ensembles = [rows.row(picked.best_single), *(rows.row(run) for run in smobf_runs)]
     ensembles += [rows.row(chosen)] if config.local_search else []
     ensembles[-1 if config.local_search else 1 + place]["chosen"] = True
@@ -108,7 +114,7 @@ def select_for_budget(
     return {
         "study": predictions.study,
         "budget": name,
-        "budget_seconds": rows.budget_seconds,
+        "budget_seconds": picked.limits.get(PRIMARY_COST),
         "limits": picked.limits,
         "loss": loss,
         "method": chosen.method,
@@ -124,7 +130,7 @@ def select_for_budget(
         "dropped": [{"model": models[index], "reason": reason} for index, reason in picked.dropped.items()],
         "best_single": {**rows.row(anywhere), "budget": None, "budget_seconds": None},
         "ensembles": ensembles,
-        "prefixes": [rows.row(run) for run in _prefixes(picked)],
+        "prefixes": [rows.row(run) for run in prefixes],
         "trace": [row for run in traced for row in _trace_rows(run, name, candidates)],
     }
 
@@ -141,25 +147,26 @@ def _prefixes(picked: SmobfResult) -> Iterator[Run]:
 
 
 class _Rows:
-    """Rows of `ensembles.csv`."""
+    """Rows of `ensembles.csv`, of runs that are all known beforehand."""
 
     def __init__(
-        self, predictions: Predictions, candidates: Candidates, budget: str, limits: Mapping[str, float]
+        self,
+        predictions: Predictions,
+        budget: str,
+        budget_seconds: float | None,
+        runs: Iterable[Run],
+        n_threads: int,
     ) -> None:
-        every_class = predictions.has_every_class
-        stored = predictions.probabilities if every_class else predictions.true_class_probability
-        self._values = {split: stored(split) for split in SPLITS}
-        self._labels = {split: predictions.labels(split) for split in SPLITS}
-        self._models, self._budget = predictions.models, budget
-        self._known: dict[tuple[str, tuple[int, ...]], dict[str, float | None]] = {}
-        self.budget_seconds = limits.get(PRIMARY_COST)
+        self._models, self._budget, self._budget_seconds = predictions.models, budget, budget_seconds
+        ensembles = {Ensemble.average(run.members) for run in runs}
+        self._metrics = {split: ensemble_metrics(predictions, split, ensembles, METRICS, n_threads) for split in SPLITS}
 
     def row(self, run: Run) -> dict[str, Any]:
         """A row that is not marked as chosen."""
         return {
             "method": run.method,
             "budget": self._budget,
-            "budget_seconds": self.budget_seconds,
+            "budget_seconds": self._budget_seconds,
             "weight": run.weight,
             "n_members": len(run.members),
             "members": " ".join(self._models[member] for member in run.members),
@@ -170,12 +177,9 @@ class _Rows:
 
     def metrics(self, split: str, members: Sequence[int]) -> dict[str, float | None]:
         """The metrics of an ensemble; None where one is no number or needs classes that are not cached."""
-        key = (split, tuple(members))
-        if key not in self._known:
-            values = metrics_of_chunks(average(self._values[split], members), self._labels[split], METRICS)
-            # JSON has no NaN.
-            self._known[key] = {name: None if math.isnan(value) else value for name, value in values.items()}
-        return self._known[key]
+        values = self._metrics[split][Ensemble.average(members)]
+        # JSON has no NaN.
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _trace_rows(run: Run, budget: str, candidates: Candidates) -> list[dict[str, Any]]:
@@ -193,7 +197,11 @@ def _trace_rows(run: Run, budget: str, candidates: Candidates) -> list[dict[str,
                 "loss": move.loss,
                 "cost_seconds": move.cost,
                 "score": move.loss,
+                "runners_up": _runners_up(names, move.runners_up),
                 "n_over_budget": move.n_over_budget,
+                "over_budget": _ids(names, move.over_budget),
+                "no_gain": _ids(names, move.no_gain),
+                "dropped": _ids(names, candidates.dropped) if move.stop_reason else "",
                 "stop_reason": move.stop_reason,
             }
             for place, move in enumerate(run.moves, start=1)
@@ -208,7 +216,7 @@ def _trace_rows(run: Run, budget: str, candidates: Candidates) -> list[dict[str,
             "loss": step.loss,
             "cost_seconds": step.cost,
             "score": step.score,
-            "runners_up": " ".join(f"{names[model]}:{score:.9g}" for model, score in step.runners_up),
+            "runners_up": _runners_up(names, step.runners_up),
             "n_over_budget": step.n_over_budget,
             "over_budget": _ids(names, step.over_budget),
             "no_gain": _ids(names, step.no_gain) if step.stop_reason else "",
@@ -217,6 +225,10 @@ def _trace_rows(run: Run, budget: str, candidates: Candidates) -> list[dict[str,
         }
         for step in run.trace
     ]
+
+
+def _runners_up(names: Sequence[str], models: Iterable[tuple[int, float]]) -> str:
+    return " ".join(f"{names[model]}:{score:.9g}" for model, score in models)
 
 
 def _ids(names: Sequence[str], models: Iterable[int]) -> str:

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "requirements-gpu.lock", "requirements-test.lock")
+LOCKS = ("requirements.lock", "requirements-gpu.lock", "requirements-engines.lock", "requirements-test.lock")
 LOCK_OF_ENVIRONMENT = {
     "analysis.yaml": "requirements.lock",
     "training.yaml": "requirements.lock",

@@ -1,4 +1,4 @@
-"""Devices: named sets of CPU cores of this machine, with a memory size."""
+"""Devices: a GPU or a set of CPU cores of this machine, with a memory size."""
 
 from __future__ import annotations
 
@@ -16,17 +16,26 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Device:
-    """A set of CPU cores that members can be placed on.
+    """What members can be placed on: a set of CPU cores, or a GPU with the cores that feed it.
 
     Attributes:
         name: its name in the allocation's tables.
         core_ids: the cores' numbers on this machine, each once.
-        memory_mb: memory for members in MB.
+        memory_mb: memory for members in MB; a GPU's own.
+        gpu: the GPU's UUID or number for `CUDA_VISIBLE_DEVICES`; None for a set of cores.
+        gpu_name: what the GPU is, such as `NVIDIA H100`; empty for a set of cores.
     """
 
     name: str
     core_ids: tuple[int, ...]
     memory_mb: int
+    gpu: str | None = None
+    gpu_name: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What members run equally fast on: the number of cores (`cpu-2`), or the GPU's name."""
+        return f"cpu-{len(self.core_ids)}" if self.gpu is None else self.gpu_name
 
 
 def assign_cores(configs: Sequence[DeviceConfig], available: Sequence[int] | None = None) -> list[Device]:

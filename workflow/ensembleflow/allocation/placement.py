@@ -7,31 +7,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ensembleflow.allocation.devices import Device
+from ensembleflow.models.engines import DEFAULT_ENGINE
 
 __all__ = ["Allocation", "Placement", "allocation_text", "find_neighbours"]
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one member runs.
+    """Where one replica of a member runs.
 
     Attributes:
         model: the member's model id.
         device: its device's name.
         batch_size: images a call.
+        engine: what computes it, a name of `ensembleflow.models.engines.ENGINES`.
     """
 
     model: str
     device: str
     batch_size: int
+    engine: str = DEFAULT_ENGINE
 
 
-Allocation = tuple[Placement, ...]  # one placement a member, in the ensemble's order
+Allocation = tuple[Placement, ...]
+"""At least one placement a member, in the ensemble's order; replicas of a member follow each other."""
 
 
 def allocation_text(allocation: Iterable[Placement]) -> str:
-    """One line, such as `trial-00003@cpu0/32 trial-00007@cpu1/128`."""
-    return " ".join(f"{each.model}@{each.device}/{each.batch_size}" for each in allocation)
+    """One line, such as `trial-00003@cpu0/32 trial-00007@cpu1/128:openvino`."""
+    return " ".join(
+        f"{each.model}@{each.device}/{each.batch_size}" + ("" if each.engine == DEFAULT_ENGINE else f":{each.engine}")
+        for each in allocation
+    )
 
 
 def find_neighbours(

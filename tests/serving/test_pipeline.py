@@ -15,6 +15,7 @@ import pytest
 
 from ensembleflow.allocation import (
     Device,
+    Limits,
     Member,
     MemberError,
     Pipeline,
@@ -52,7 +53,12 @@ def start(exported):
 def running(exported, start):
     members = [Member(model, exported.folder / model) for model in exported.models]
     with Pipeline(
-        members, make_devices(), start, image_shape=IMAGE_SHAPE, n_classes=10, capacity_images=CAPACITY_IMAGES
+        members,
+        make_devices(),
+        start,
+        image_shape=IMAGE_SHAPE,
+        n_classes=10,
+        limits=Limits(max_batch_images=CAPACITY_IMAGES),
     ) as pipeline:
         yield pipeline
 
@@ -65,7 +71,7 @@ def pipeline(running, start):
 
 
 def pids(pipeline: Pipeline) -> list[int]:
-    return [worker.pid for worker in pipeline.workers]
+    return [worker.pid for worker in pipeline.status()]
 
 
 def cores_of_threads(pid: int) -> set[frozenset[int]]:
@@ -116,7 +122,7 @@ def test_an_allocation_of_other_members_or_devices_is_refused(pipeline, start):
 
 def test_each_member_is_bound_to_its_device_and_knows_its_memory(pipeline):
     cores = {device.name: set(device.core_ids) for device in make_devices()}
-    for worker, placement in zip(pipeline.workers, pipeline.allocation, strict=True):
+    for worker, placement in zip(pipeline.status(), pipeline.allocation, strict=True):
         assert cores_of_threads(worker.pid) == {frozenset(cores[placement.device])}
         assert 100 < worker.peak_memory_mb < 2000
 
@@ -148,8 +154,9 @@ def test_a_member_killed_at_work_fails_that_request_and_harms_no_other(pipeline,
     os.kill(before[1], signal.SIGSTOP)  # so that it surely has not answered yet
     with ThreadPoolExecutor(1) as threads:
         request = threads.submit(pipeline.predict, images)
-        while pipeline.workers[1].idle and not request.done():
-            time.sleep(0.001)  # until it has its order
+        while not request.running():
+            time.sleep(0.001)
+        time.sleep(1)  # until it has its order
         os.kill(before[1], signal.SIGKILL)
         with pytest.raises(MemberError) as caught:
             request.result(timeout=60)
@@ -215,7 +222,7 @@ pipeline = Pipeline([Member(model, folder)], [Device("cpu0", (%d,), 1000)], (Pla
                     image_shape=(8, 8, 1), n_classes=10)
 with pipeline:
     assert "tensorflow" not in sys.modules
-    print("ready", *(worker.pid for worker in pipeline.workers), flush=True)
+    print("ready", *(worker.pid for worker in pipeline.status()), flush=True)
     sys.stdin.read()
 """
 

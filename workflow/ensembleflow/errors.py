@@ -12,6 +12,7 @@ __all__ = [
     "LibraryError",
     "SearchError",
     "SelectionError",
+    "ServingError",
     "StorageError",
 ]
 
@@ -86,3 +87,7 @@ class AllocationError(EnsembleflowError):
 
 class BundleError(EnsembleflowError):
     """A bundle is incomplete, or answers differently from the cached predictions."""
+
+
+class ServingError(EnsembleflowError):
+    """A running ensemble cannot answer a request now; the same request may succeed later."""

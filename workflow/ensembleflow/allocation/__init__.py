@@ -3,22 +3,33 @@
 from ensembleflow.allocation.allocate import allocate_ensemble
 from ensembleflow.allocation.bench import bench_allocation
 from ensembleflow.allocation.devices import Device, assign_cores
+from ensembleflow.allocation.dispatcher import Dispatcher
+from ensembleflow.allocation.listener import Listener
 from ensembleflow.allocation.pipeline import Pipeline
 from ensembleflow.allocation.placement import Allocation, Placement, allocation_text, find_neighbours
 from ensembleflow.allocation.refine import Bench, Refinement, Score, refine
-from ensembleflow.allocation.worker import Member, MemberError
+from ensembleflow.allocation.request import Answer, DeadlineError, Limits, MemberUnavailableError, QueueFullError
+from ensembleflow.allocation.worker import Member, MemberError, WorkerStatus
 from ensembleflow.allocation.worst_fit import worst_fit
 
 __all__ = [
     "Allocation",
+    "Answer",
     "Bench",
+    "DeadlineError",
     "Device",
+    "Dispatcher",
+    "Limits",
+    "Listener",
     "Member",
     "MemberError",
+    "MemberUnavailableError",
     "Pipeline",
     "Placement",
+    "QueueFullError",
     "Refinement",
     "Score",
+    "WorkerStatus",
     "allocate_ensemble",
     "allocation_text",
     "assign_cores",

@@ -85,7 +85,7 @@ def allocate_ensemble(
     with _hint_at_batch_size(first_batch_size), pipeline:
         # The members wait now: whatever keeps their cores busy will falsify the benches.
         warn_of_other_work(core for device in devices for core in device.core_ids)
-        memory_mb = {worker.member.model: worker.peak_memory_mb for worker in pipeline.workers}
+        memory_mb = {each.model: each.peak_memory_mb for each in pipeline.status()}
         placed = worst_fit(memory_mb, devices)
         start = tuple(Placement(model, placed[model], first_batch_size) for model in models)
         found = refine(

@@ -1,21 +1,19 @@
-"""The process of one member: pinned to its device's cores, it answers with its own share of the probabilities.
+"""The process of one replica of a member: pinned to its device's cores, it answers with its own probabilities.
 
 Run as a file by `worker.Worker`, not as a module of its package: importing the package's other modules
 would only delay each start. Messages are tuples. Orders: `("start", settings)`, `("configure", core_ids,
-batch_size)`, `("predict", n_images)`. Answers: `("ready", peak_memory_mb)`, `("done",)`, `("failed", reason)`.
-The process ends when its parent does, or after a failure: then its memory is given back for sure.
+batch_size)`, `("predict", slot, start, stop)`. Answers: `("ready", peak_memory_mb)`, `("done", seconds)`,
+`("failed", reason)`. The process ends when its parent does, or after a failure: then its memory is given back for
+sure.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import signal
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,11 +39,14 @@ def main() -> int:
 
 
 def _obey(control: Connection, settings: dict[str, Any]) -> None:
+    from ensembleflow.io.process import peak_memory_mb, pin_to_cores
+
     batch_size: int = settings["batch_size"]
+    n_slots, n_images, *image_shape = settings["images_shape"]
+    n_classes: int = settings["n_classes"]
     model = _load(settings["exported"], settings["core_ids"])
-    image_shape, n_classes, capacity = settings["image_shape"], settings["n_classes"], settings["capacity_images"]
-    images = _attach(settings["images_fd"], (capacity, *image_shape), np.uint8)
-    probabilities = _attach(settings["probabilities_fd"], (capacity, n_classes), np.float32)
+    images = _attach(settings["images_fd"], (n_slots, n_images, *image_shape), np.uint8)
+    probabilities = _attach(settings["probabilities_fd"], (n_slots, n_images, n_classes), np.float32)
 
     def warm_up() -> None:
         # Tracing and the choice of kernels for this batch size must not fall into the first request.
@@ -66,9 +67,10 @@ def _obey(control: Connection, settings: dict[str, Any]) -> None:
                 warm.add(batch_size)
             control.send(("ready", peak_memory_mb()))
         elif order == "predict":
-            (n_images,) = values
-            probabilities[:n_images] = model.predict(images[:n_images], batch_size)
-            control.send(("done",))
+            slot, start, stop = values
+            started_at = time.perf_counter()
+            probabilities[slot, start:stop] = model.predict(images[slot, start:stop], batch_size)
+            control.send(("done", time.perf_counter() - started_at))
 
 
 def _load(exported: str, core_ids: tuple[int, ...]) -> Any:
@@ -77,6 +79,7 @@ def _load(exported: str, core_ids: tuple[int, ...]) -> Any:
     sys.modules["keras"] = None  # type: ignore[assignment]
     import tensorflow  # noqa: F401
 
+    from ensembleflow.io.process import pin_to_cores
     from ensembleflow.models import configure_tensorflow, load_exported
 
     # Between the import, which is long and may use any core (the members of one device would wait for each
@@ -88,32 +91,6 @@ def _load(exported: str, core_ids: tuple[int, ...]) -> Any:
 
 def _attach(fd: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     return np.ndarray(shape, dtype, buffer=mmap.mmap(fd, 0))
-
-
-def pin_to_cores(core_ids: Iterable[int]) -> None:
-    """Bind every thread of this process, TensorFlow's included, to `core_ids`; no-op where the system cannot."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    cores = set(core_ids)
-    done: set[int] = set()
-    while threads := {int(entry.name) for entry in Path("/proc/self/task").iterdir()} - done:
-        for thread in threads:
-            with suppress(ProcessLookupError):  # it ended meanwhile
-                os.sched_setaffinity(thread, cores)
-        done |= threads  # a thread born meanwhile is found in the next round, or was born bound
-
-
-def peak_memory_mb() -> float:
-    """The most resident memory that this process has had, in MB."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as status:
-            # Not getrusage's: that one survives exec, so it starts at the parent's peak.
-            return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,18 @@
+"""What an ensemble at work tells whoever counts."""
+
+from __future__ import annotations
+
+__all__ = ["Listener"]
+
+
+class Listener:
+    """Told what happens in a dispatcher, in its event loop; does nothing by itself."""
+
+    def batch_finished(self, n_images: int, n_requests: int, seconds: float) -> None:
+        """Every member has answered a batch, or failed."""
+
+    def member_answered(self, model: str, n_images: int, seconds: float) -> None:
+        """A member has predicted images of a batch."""
+
+    def member_failed(self, model: str, reason: str) -> None:
+        """A member's process has ended by itself."""

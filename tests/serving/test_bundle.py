@@ -62,8 +62,8 @@ def refusal(bundle: Path) -> str:
 
 def test_the_manifest_tells_what_the_ensemble_is(bundle):
     manifest = open_bundle(bundle).manifest
-    assert (manifest.schema_version, manifest.study, manifest.budget) == (1, "digits-random-s0", "4x")
-    assert [member.model for member in manifest.members] == list(MEMBERS)
+    assert (manifest.schema_version, manifest.study, manifest.budget) == (2, "digits-random-s0", "4x")
+    assert manifest.members == [placement.model for placement in manifest.allocation] == list(MEMBERS)
     assert manifest.image_shape == (8, 8, 1)
     assert manifest.class_names == [str(digit) for digit in range(10)]
     assert (manifest.combiner, manifest.cost_seconds, manifest.images_per_second) == ("average", 0.3, 1000.0)
@@ -162,10 +162,10 @@ def test_missing_foreign_and_linked_files_are_named(bundle):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"schema_version": 2}, "another version"),
+        ({"schema_version": 3}, "another version"),
         ({"members": []}, "members"),
-        ({"members": [{"model": "../../outside", "device": "cpu0", "batch_size": 1}]}, "members.0.model"),
-        ({"members": [{"model": "trial-00001", "device": "gpu0", "batch_size": 1}]}, "device gpu0"),
+        ({"members": ["../../outside"]}, "members.0"),
+        ({"allocation": [{"model": "trial-00001", "device": "gpu0", "batch_size": 1}]}, "device gpu0"),
         ({"image_shape": [8, 8, 10**9]}, "image_shape"),
         ({"surprise": 1}, "surprise"),
     ],
@@ -198,7 +198,7 @@ def open_bundle_unchecked(bundle: Path):
 
 
 def test_devices_with_more_cores_than_the_machine_share_them_with_a_warning(bundle, caplog):
-    devices = [{"name": "cpu0", "core_ids": list(range(3000)), "memory_mb": 4096}]
+    devices = [{"name": "cpu0", "cores": 3000, "memory_mb": 4096}]
     edit_manifest(bundle, devices=devices)
     with caplog.at_level(logging.WARNING):
         pipeline = open_bundle(bundle).pipeline()

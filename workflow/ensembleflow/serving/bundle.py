@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ensembleflow.allocation import Allocation, Member, Pipeline, Placement, assign_cores
+from ensembleflow.allocation import (
+    Allocation,
+    Device,
+    Dispatcher,
+    Limits,
+    Listener,
+    Member,
+    Pipeline,
+    Placement,
+    assign_cores,
+)
 from ensembleflow.config.models import DeviceConfig
 from ensembleflow.errors import BundleError
 
@@ -31,7 +41,7 @@ __all__ = [
 ]
 
 MANIFEST = "bundle.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Batch sizes, thread counts and processors change the order of float32 sums, hence answers by about 1e-6;
 # a wrong model or wrong pixels change them by 1e-2 and more.
@@ -51,37 +61,57 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class BundledMember(_Part):
-    """A member and its place."""
+class BundledPlacement(_Part):
+    """Where one replica of a member runs."""
 
     model: _ModelId
     device: str
     batch_size: int = Field(ge=1, le=65536)
+    engine: Literal["tensorflow", "onnxruntime", "openvino"] = "tensorflow"
 
 
 class BundledDevice(_Part):
-    """A device of the machine that the allocation was measured on."""
+    """A device as the allocation was measured on; `gpu` is a GPU's place among the machine's."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    core_ids: list[int] = Field(min_length=1, max_length=4096)
+    cores: int = Field(ge=1, le=4096)
     memory_mb: int = Field(ge=1)
+    gpu: int | None = Field(None, ge=0, le=1023)
+
+
+class Proof(_Part):
+    """How near the running server's answers came to the cached predictions, before the bundle was called servable.
+
+    Attributes:
+        n_images: validation images that it was asked for, over HTTP.
+        largest_difference: of a probability.
+        tolerance: the largest difference allowed.
+    """
+
+    n_images: int = Field(ge=1)
+    largest_difference: float = Field(ge=0)
+    tolerance: float = Field(gt=0)
 
 
 class Manifest(_Part):
     """What `bundle.json` holds.
 
     Attributes:
+        members: the ensemble's model ids.
+        allocation: where their replicas run.
         image_shape: (height, width, channels).
         valid: the ensemble's metrics on the validation images; `test` likewise.
         cost_seconds: the members' summed cost.
         images_per_second: measured with this allocation on the machine that made the bundle.
+        servable: the proof that a server gives the right answers; without it none may be started.
         files: SHA-256 of every other file, by its path within the bundle.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     study: str
     budget: str
-    members: list[BundledMember] = Field(min_length=1, max_length=1000)
+    members: list[_ModelId] = Field(min_length=1, max_length=1000)
+    allocation: list[BundledPlacement] = Field(min_length=1, max_length=10_000)
     devices: list[BundledDevice] = Field(min_length=1, max_length=1000)
     class_names: list[str] = Field(min_length=1, max_length=1_000_000)
     image_shape: tuple[_Pixels, _Pixels, Literal[1, 3]]
@@ -91,6 +121,7 @@ class Manifest(_Part):
     cost_seconds: float
     images_per_second: float
     dataset_checksum: str
+    servable: Proof | None = None
     files: dict[str, _Sha256]
     provenance: dict[str, Any]
 
@@ -112,26 +143,65 @@ class Bundle:
         """Name of class i at place i."""
         return self.manifest.class_names
 
-    def pipeline(self) -> Pipeline:
-        """The ensemble under the bundle's allocation, to be used in a `with` block.
+    @property
+    def members(self) -> list[Member]:
+        """The ensemble, with its exported functions."""
+        return [Member(model, self.path / "members" / model) for model in self.manifest.members]
+
+    @property
+    def allocation(self) -> Allocation:
+        """Where the members run."""
+        return tuple(
+            Placement(each.model, each.device, each.batch_size, each.engine) for each in self.manifest.allocation
+        )
+
+    def devices(self) -> list[Device]:
+        """The allocation's devices, on this machine.
 
         Cores are assigned anew: a machine with fewer of them has its devices share cores, with a warning.
+
+        Raises:
+            AllocationError: this machine lacks a GPU.
         """
-        manifest = self.manifest
-        devices = assign_cores(
-            [
-                DeviceConfig(name=each.name, cores=len(each.core_ids), memory_mb=each.memory_mb)
-                for each in manifest.devices
-            ]
-        )
-        members = [Member(each.model, self.path / "members" / each.model) for each in manifest.members]
-        allocation: Allocation = tuple(Placement(each.model, each.device, each.batch_size) for each in manifest.members)
+        return assign_cores([DeviceConfig(**each.model_dump(exclude_none=True)) for each in self.manifest.devices])
+
+    def pipeline(self) -> Pipeline:
+        """The ensemble under the bundle's allocation, to be used in a `with` block."""
         return Pipeline(
-            members,
-            devices,
-            allocation,
-            image_shape=manifest.image_shape,
-            n_classes=len(manifest.class_names),
+            self.members,
+            self.devices(),
+            self.allocation,
+            image_shape=self.manifest.image_shape,
+            n_classes=len(self.class_names),
+        )
+
+    def dispatcher(
+        self,
+        *,
+        allocation: Allocation | None = None,
+        devices: Sequence[Device] | None = None,
+        limits: Limits | None = None,
+        listener: Listener | None = None,
+    ) -> Dispatcher:
+        """The ensemble for a server: its processes are started anew when they end.
+
+        Args:
+            allocation: another than the bundle's.
+            devices: those that it names.
+            limits: of what it takes on.
+            listener: told what happens.
+
+        Raises:
+            AllocationError: the allocation names other members or unknown devices, or this machine lacks a GPU.
+        """
+        return Dispatcher(
+            self.members,
+            self.devices() if devices is None else devices,
+            self.allocation if allocation is None else allocation,
+            image_shape=self.manifest.image_shape,
+            n_classes=len(self.class_names),
+            limits=limits,
+            listener=listener,
         )
 
     def check_images(self) -> npt.NDArray[np.uint8]:
@@ -180,12 +250,12 @@ def open_bundle(path: str | Path) -> Bundle:
     manifest = _read_manifest(path / MANIFEST)
     _check_files(path, manifest.files)
     devices = {each.name for each in manifest.devices}
-    for member in manifest.members:
-        if member.device not in devices:
+    for placement in manifest.allocation:
+        if placement.device not in devices:
             raise BundleError(
                 "a bundle is damaged",
-                where=f"{path / MANIFEST}: members: {member.model}",
-                found=f"device {member.device}",
+                where=f"{path / MANIFEST}: allocation: {placement.model}",
+                found=f"device {placement.device}",
                 expected=f"one of {', '.join(sorted(devices))}",
                 hint=_REMAKE_HINT,
             )

@@ -20,7 +20,7 @@ from ensembleflow.serving.bundle import (
     MANIFEST,
     Bundle,
     BundledDevice,
-    BundledMember,
+    BundledPlacement,
     Manifest,
     file_checksums,
     open_bundle,
@@ -67,7 +67,8 @@ def make_bundle(
     for key in ("study", "budget"):
         _same(selection_json, allocation_json, key, selection[key], allocation[key])
     models: list[str] = selection["members"]
-    _same(selection_json, allocation_json, "members", models, [each["model"] for each in allocation["members"]])
+    placed = list(dict.fromkeys(each["model"] for each in allocation["members"]))  # replicas follow each other
+    _same(selection_json, allocation_json, "members", models, placed)
 
     with atomic_directory(output_dir) as folder:
         for model in models:
@@ -76,11 +77,12 @@ def make_bundle(
         manifest = Manifest(
             study=selection["study"],
             budget=selection["budget"],
-            members=[
-                BundledMember(model=each["model"], device=each["device"], batch_size=each["batch_size"])
+            members=models,
+            allocation=[
+                BundledPlacement(**{key: each[key] for key in BundledPlacement.model_fields if key in each})
                 for each in allocation["members"]
             ],
-            devices=[BundledDevice(**each) for each in allocation["devices"]],
+            devices=_devices(allocation["devices"]),
             valid=_known(selection["valid"]),
             test=_known(selection["test"]),
             cost_seconds=selection["cost_seconds"],
@@ -155,6 +157,19 @@ def _read_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list
             "image_shape": dataset.image_shape,
             "dataset_checksum": dataset.checksum,
         }
+
+
+def _devices(measured: list[dict[str, Any]]) -> list[BundledDevice]:
+    gpus = [each["name"] for each in measured if each.get("gpu") is not None]
+    return [
+        BundledDevice(
+            name=each["name"],
+            cores=len(each["core_ids"]),
+            memory_mb=each["memory_mb"],
+            gpu=gpus.index(each["name"]) if each["name"] in gpus else None,
+        )
+        for each in measured
+    ]
 
 
 def _known(metrics: dict[str, float | None]) -> dict[str, float]:

@@ -3,8 +3,10 @@
 from ensembleflow.allocation.allocate import allocate_ensemble
 from ensembleflow.allocation.bench import bench_allocation
 from ensembleflow.allocation.devices import Device, assign_cores
+from ensembleflow.allocation.machine import detect_devices
 from ensembleflow.allocation.pipeline import Pipeline
 from ensembleflow.allocation.placement import Allocation, Placement, allocation_text, find_neighbours
+from ensembleflow.allocation.profile import Profile, profile_members, profiles_from_table, profiles_table
 from ensembleflow.allocation.refine import Bench, Refinement, Score, refine
 from ensembleflow.allocation.worker import Member, MemberError
 from ensembleflow.allocation.worst_fit import worst_fit
@@ -17,13 +19,18 @@ __all__ = [
     "MemberError",
     "Pipeline",
     "Placement",
+    "Profile",
     "Refinement",
     "Score",
     "allocate_ensemble",
     "allocation_text",
     "assign_cores",
     "bench_allocation",
+    "detect_devices",
     "find_neighbours",
+    "profile_members",
+    "profiles_from_table",
+    "profiles_table",
     "refine",
     "worst_fit",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
-from ensembleflow.io import atomic_directory, link_or_copy, provenance, read_json, write_json
+from ensembleflow.io import atomic_directory, link_or_copy_folder, provenance, read_json, write_json
 from ensembleflow.library import open_predictions
 from ensembleflow.serving.bundle import (
     ANSWER_TOLERANCE,
@@ -172,12 +171,7 @@ def _copy_folder(source: Path, target: Path) -> None:
         raise BundleError(
             "a member's exported function is missing", where=source, hint="snakemake library makes it again"
         )
-    for parent, _, files in os.walk(source):
-        for name in files:
-            file = Path(parent, name)
-            copy = target / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(file, copy)
+    link_or_copy_folder(source, target)
 
 
 def _same(first: str | Path, second: str | Path, key: str, expected: object, found: object) -> None:

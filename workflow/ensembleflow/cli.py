@@ -16,6 +16,7 @@ _COMMANDS = (
     "ensembleflow.search.accounting_command",
     "ensembleflow.search.plan_command",
     "ensembleflow.selection.command",
+    "ensembleflow.allocation.command",
     "ensembleflow.serving.command",
     "ensembleflow.report.command",
 )

@@ -8,6 +8,7 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "DatasetError",
+    "EngineError",
     "EnsembleflowError",
     "LibraryError",
     "SearchError",
@@ -79,6 +80,10 @@ class LibraryError(EnsembleflowError):
 
 class SelectionError(EnsembleflowError):
     """No ensemble satisfies the request."""
+
+
+class EngineError(EnsembleflowError):
+    """An engine is not installed, cannot run a model, or answers otherwise than the exported function."""
 
 
 class AllocationError(EnsembleflowError):

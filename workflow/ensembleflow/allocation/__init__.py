@@ -5,8 +5,10 @@ from ensembleflow.allocation.bench import bench_allocation
 from ensembleflow.allocation.devices import Device, assign_cores
 from ensembleflow.allocation.dispatcher import Dispatcher
 from ensembleflow.allocation.listener import Listener
+from ensembleflow.allocation.machine import detect_devices
 from ensembleflow.allocation.pipeline import Pipeline
 from ensembleflow.allocation.placement import Allocation, Placement, allocation_text, find_neighbours
+from ensembleflow.allocation.profile import Profile, profile_members, profiles_from_table, profiles_table
 from ensembleflow.allocation.refine import Bench, Refinement, Score, refine
 from ensembleflow.allocation.request import Answer, DeadlineError, Limits, MemberUnavailableError, QueueFullError
 from ensembleflow.allocation.worker import Member, MemberError, WorkerStatus
@@ -26,6 +28,7 @@ __all__ = [
     "MemberUnavailableError",
     "Pipeline",
     "Placement",
+    "Profile",
     "QueueFullError",
     "Refinement",
     "Score",
@@ -34,7 +37,11 @@ __all__ = [
     "allocation_text",
     "assign_cores",
     "bench_allocation",
+    "detect_devices",
     "find_neighbours",
+    "profile_members",
+    "profiles_from_table",
+    "profiles_table",
     "refine",
     "worst_fit",
 ]

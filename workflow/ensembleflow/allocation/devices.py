@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ensembleflow.allocation.machine import physical_cores, usable_cores
 from ensembleflow.config.models import DeviceConfig
+from ensembleflow.errors import AllocationError
+from ensembleflow.models.gpu import Gpu, visible_gpus
 
 __all__ = ["Device", "assign_cores"]
 
@@ -39,16 +41,24 @@ class Device:
 
 
 def assign_cores(configs: Sequence[DeviceConfig], available: Sequence[int] | None = None) -> list[Device]:
-    """Give each device its own cores, in order, out of those that this process may use.
+    """Give each device its own cores, in order, out of those that this process may use, and find its GPU.
 
-    Where there are fewer cores than asked for, the devices share them from the first one again, with a
-    warning; a device never gets a core twice, so it may then have fewer than it asked for.
+    Where there are fewer cores than asked for, the devices
+    share them from the first one again, with a warning; a device never gets a core twice, so it may then have fewer
+    than it asked for.
 
     Args:
         configs: the devices wanted.
-        available: core numbers; by default those that the scheduler (taskset, Slurm's cgroup) allows.
+        available: core numbers, taken in ascending order; by default those that the scheduler (taskset, Slurm's
+            cgroup) allows, the hardware threads of a physical core one after the other.
+
+    Raises:
+        AllocationError: this machine lacks a GPU, or two devices are the same one.
     """
-    cores = sorted(_schedulable_cores() if available is None else available)
+    if available is None:
+        cores = [core for threads in physical_cores(usable_cores()) for core in threads]
+    else:
+        cores = sorted(available)
     wanted = sum(config.cores for config in configs)
     if wanted > len(cores):
         _LOG.warning(
@@ -56,19 +66,42 @@ def assign_cores(configs: Sequence[DeviceConfig], available: Sequence[int] | Non
             "so their speed depends on each other",
             wanted,
             len(cores),
-            ", ".join(map(str, cores)),
+            ", ".join(map(str, sorted(cores))),
         )
+    gpus = _find_gpus(configs)
     devices = []
     first = 0
     for config in configs:
         places = range(first, first + config.cores)
-        core_ids = dict.fromkeys(cores[place % len(cores)] for place in places)
-        devices.append(Device(config.name, tuple(core_ids), config.memory_mb))
+        core_ids = tuple(dict.fromkeys(cores[place % len(cores)] for place in places))
+        device = Device(config.name, core_ids, config.memory_mb)
+        if config.gpu is not None:
+            device = replace(device, gpu=gpus[config.gpu].uuid, gpu_name=gpus[config.gpu].name)
+        devices.append(device)
         first += config.cores
     return devices
 
 
-def _schedulable_cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))  # macOS cannot pin; the numbers then only say how many
+def _find_gpus(configs: Sequence[DeviceConfig]) -> list[Gpu]:
+    """The GPUs of this machine, if any device is one."""
+    numbers = [config.gpu for config in configs if config.gpu is not None]
+    if not numbers:
+        return []
+    if len(set(numbers)) != len(numbers):
+        raise AllocationError(
+            "two devices are the same GPU",
+            where="allocation.devices",
+            found=", ".join(f"{config.name}: gpu {config.gpu}" for config in configs if config.gpu is not None),
+            expected="one device a GPU; several members may share it",
+        )
+    gpus = visible_gpus()
+    missing = [config for config in configs if config.gpu is not None and config.gpu >= len(gpus)]
+    if missing:
+        raise AllocationError(
+            "a GPU of the devices does not exist here",
+            where=", ".join(f"allocation.devices: {config.name}: gpu {config.gpu}" for config in missing),
+            found=", ".join(f"{number}: {gpu.name}" for number, gpu in enumerate(gpus)) or "no GPU",
+            expected=f"{max(numbers) + 1} GPUs that this process may use",
+            hint="ensembleflow devices shows what there is; in a Slurm job, ask for the GPUs",
+        )
+    return gpus

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,13 +16,11 @@ import numpy.typing as npt
 from ensembleflow.allocation import worker_process
 from ensembleflow.allocation.devices import Device
 from ensembleflow.allocation.placement import Placement
+from ensembleflow.allocation.process import reason_of_death, spawn_process
 from ensembleflow.allocation.shared_array import SharedArray
 from ensembleflow.errors import AllocationError
-from ensembleflow.io.process import spawn_process
 
 __all__ = ["Member", "MemberError", "Worker", "WorkerStatus"]
-
-_SECONDS_TO_END = 5.0
 
 
 @dataclass(frozen=True)
@@ -117,9 +113,9 @@ class Worker:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._control, theirs = Pipe()
         try:
-            passed = (theirs.fileno(), images.fd, self._probabilities.fd)
+            passed = (images.fd, self._probabilities.fd)
             self._process = spawn_process(
-                worker_process.__file__, [str(theirs.fileno())], passed, self._output, gpu=device.gpu
+                worker_process.__file__, theirs.fileno(), passed, self._output, gpu=device.gpu
             )
         except BaseException:
             self._close_files()
@@ -194,16 +190,7 @@ class Worker:
 
     def reason_of_death(self) -> str:
         """Why the process ended by itself, from its exit status and its last words."""
-        try:
-            status = self._process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            return "its process closed its connection and hung"
-        if status < 0:
-            hint = " (out of memory?)" if status == -signal.SIGKILL else ""
-            return f"its process was killed by {signal.Signals(-status).name}{hint}"
-        self._output.seek(0)
-        lines = self._output.read().decode("utf-8", "replace").strip().splitlines()
-        return f"its process ended with exit status {status}: {' / '.join(lines[-3:])[-500:] or 'no message'}"
+        return reason_of_death(self._process, self._output)
 
     def _close_files(self) -> None:
         self.ready = False

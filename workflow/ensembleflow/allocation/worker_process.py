@@ -1,7 +1,7 @@
 """The process of one replica of a member: pinned to its device's cores, it answers with its own probabilities.
 
-Run as a file by `worker.Worker`, not as a module of its package: importing the package's other modules
-would only delay each start. Messages are tuples. Orders: `("start", settings)`, `("configure", core_ids,
+Run as a file by `worker.Worker`, not as a module of its package: importing the package's other modules would only
+delay each start. Messages are tuples. Orders: `("start", settings)`, `("configure", core_ids,
 batch_size)`, `("predict", slot, start, stop)`. Answers: `("ready", peak_memory_mb)`, `("done", seconds)`,
 `("failed", reason)`. The process ends when its parent does, or after a failure: then its memory is given back for
 sure.
@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.models.engines.process import error_text, load_pinned, peak_memory_mb, pin_to_cores
+
 
 def main() -> int:
     """Obey the orders that come over the file descriptor given as the only argument."""
@@ -31,7 +33,7 @@ def main() -> int:
             return 0  # the parent is gone
         except Exception as error:  # whatever it is, the parent reports it as this member's failure
             try:
-                control.send(("failed", _reason(error)))
+                control.send(("failed", error_text(error)))
             except OSError:
                 return 0
             return 1
@@ -39,12 +41,10 @@ def main() -> int:
 
 
 def _obey(control: Connection, settings: dict[str, Any]) -> None:
-    from ensembleflow.io.process import peak_memory_mb, pin_to_cores
-
     batch_size: int = settings["batch_size"]
     n_slots, n_images, *image_shape = settings["images_shape"]
     n_classes: int = settings["n_classes"]
-    model = _load(settings["exported"], settings["core_ids"])
+    model = load_pinned(settings["engine"], settings["exported"], settings["core_ids"], gpu=settings["gpu"])
     images = _attach(settings["images_fd"], (n_slots, n_images, *image_shape), np.uint8)
     probabilities = _attach(settings["probabilities_fd"], (n_slots, n_images, n_classes), np.float32)
 
@@ -69,34 +69,12 @@ def _obey(control: Connection, settings: dict[str, Any]) -> None:
         elif order == "predict":
             slot, start, stop = values
             started_at = time.perf_counter()
-            probabilities[slot, start:stop] = model.predict(images[slot, start:stop], batch_size)
+            model.predict(images[slot, start:stop], batch_size, probabilities[slot, start:stop])
             control.send(("done", time.perf_counter() - started_at))
-
-
-def _load(exported: str, core_ids: tuple[int, ...]) -> Any:
-    # An exported function needs TensorFlow alone, which imports Keras only if it is there: half the
-    # start-up time and a fifth of the memory are Keras and what it imports.
-    sys.modules["keras"] = None  # type: ignore[assignment]
-    import tensorflow  # noqa: F401
-
-    from ensembleflow.io.process import pin_to_cores
-    from ensembleflow.models import configure_tensorflow, load_exported
-
-    # Between the import, which is long and may use any core (the members of one device would wait for each
-    # other), and the first use, when TensorFlow counts the cores that it has and makes its threads.
-    pin_to_cores(core_ids)
-    configure_tensorflow(len(core_ids))
-    return load_exported(exported)
 
 
 def _attach(fd: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     return np.ndarray(shape, dtype, buffer=mmap.mmap(fd, 0))
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    named = text if type(error).__module__ == "ensembleflow.errors" else f"{type(error).__name__}: {text}"
-    return named if len(named) <= 500 else f"{named[:500]} …"
 
 
 if __name__ == "__main__":

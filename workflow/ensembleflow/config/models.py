@@ -112,8 +112,14 @@ class DeviceConfig(Block):
     name: str = Field(
         pattern=r"^[A-Za-z0-9_-]+$", description="Name in the allocation's tables (letters, digits, `_`, `-`)."
     )
-    cores: int = Field(1, ge=1, description="CPU cores of the device.")
-    memory_mb: int = Field(2048, ge=1, description="Memory for members in MB.")
+    cores: int = Field(1, ge=1, description="CPU cores of the device; of a GPU, those that feed it.")
+    memory_mb: int = Field(2048, ge=1, description="Memory for members in MB; of a GPU, its own.")
+    gpu: int | None = Field(
+        None,
+        ge=0,
+        description="Number of the GPU among those that the job may use, in nvidia-smi's order (the first is 0); null "
+        "is a set of CPU cores.",
+    )
 
 
 def _default_devices() -> list[DeviceConfig]:

@@ -1,6 +1,14 @@
 """Reading and writing: files appear whole or not at all, and broken ones are named."""
 
-from ensembleflow.io.atomic import atomic_directory, atomic_path, link_or_copy, write_csv, write_json
+from ensembleflow.io.atomic import (
+    atomic_directory,
+    atomic_path,
+    link_or_copy,
+    link_or_copy_folder,
+    write_csv,
+    write_json,
+)
+from ensembleflow.io.child import child_environment
 from ensembleflow.io.hdf5 import create_hdf5, map_array, open_hdf5
 from ensembleflow.io.idle import warn_of_other_work
 from ensembleflow.io.provenance import provenance, record_run
@@ -10,8 +18,10 @@ from ensembleflow.io.rule import rule_log
 __all__ = [
     "atomic_directory",
     "atomic_path",
+    "child_environment",
     "create_hdf5",
     "link_or_copy",
+    "link_or_copy_folder",
     "map_array",
     "open_hdf5",
     "provenance",

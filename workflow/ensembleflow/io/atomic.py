@@ -17,7 +17,15 @@ from ensembleflow.errors import EnsembleflowError, StorageError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["atomic_directory", "atomic_path", "disk_fault", "link_or_copy", "write_csv", "write_json"]
+__all__ = [
+    "atomic_directory",
+    "atomic_path",
+    "disk_fault",
+    "link_or_copy",
+    "link_or_copy_folder",
+    "write_csv",
+    "write_json",
+]
 
 
 @contextmanager
@@ -102,6 +110,16 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def link_or_copy_folder(source: str | Path, target: str | Path) -> None:
+    """Fill a folder with all files of another one, by `link_or_copy`; folders are made as needed."""
+    for parent, _, names in os.walk(source):
+        for name in names:
+            file = Path(parent, name)
+            copy = Path(target) / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(file, copy)
 
 
 def write_json(path: str | Path, value: Any) -> None:

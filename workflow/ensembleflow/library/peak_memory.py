@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-import ensembleflow
 from ensembleflow.errors import LibraryError
+from ensembleflow.io import child_environment
 from ensembleflow.library import peak_memory_process
 
 __all__ = ["measure_peak_memory"]
@@ -45,13 +45,9 @@ def measure_peak_memory(
     Raises:
         LibraryError: a model cannot be loaded or cannot predict the batch.
     """
-    path = [str(Path(ensembleflow.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
-        "OPENBLAS_NUM_THREADS": "1",  # NumPy's: a process with threads must not be forked
-    }
+    variables = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+    # NumPy's threads: a process with threads must not be forked.
+    environment = child_environment(**variables, OPENBLAS_NUM_THREADS="1")
     measured: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         settings = {"exported": [str(Path(each).resolve()) for each in exported]}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.errors import ArtefactError
+from ensembleflow.models.engines.loaded import LoadedEngine
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +57,7 @@ def _traced(model: keras.Model) -> Any:
     )
 
 
-class ExportedModel:
+class ExportedModel(LoadedEngine):
     """An exported function, loaded.
 
     Attributes:
@@ -68,10 +69,9 @@ class ExportedModel:
         self._owner = owner  # keeps the SavedModel's variables alive
         self.parameter_bytes = parameter_bytes
 
-    def predict(self, images: npt.NDArray[np.uint8], batch_size: int) -> npt.NDArray[np.float32]:
-        """Class probabilities of shape (images, classes), float32."""
-        starts = range(0, len(images), batch_size)
-        return np.concatenate([np.asarray(self._function(images[i : i + batch_size])) for i in starts])
+    def answer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Class probabilities of one batch."""
+        return np.asarray(self._function(images))
 
 
 def load_exported(path: str | Path) -> ExportedModel:

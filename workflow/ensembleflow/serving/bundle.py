@@ -27,6 +27,7 @@ from ensembleflow.allocation import (
 )
 from ensembleflow.config.models import DeviceConfig
 from ensembleflow.errors import BundleError
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE
 
 __all__ = [
     "ANSWER_TOLERANCE",
@@ -42,10 +43,6 @@ __all__ = [
 
 MANIFEST = "bundle.json"
 SCHEMA_VERSION = 2
-
-# Batch sizes, thread counts and processors change the order of float32 sums, hence answers by about 1e-6;
-# a wrong model or wrong pixels change them by 1e-2 and more.
-ANSWER_TOLERANCE = 1e-4
 
 _MAX_MANIFEST_BYTES = 16 * 2**20
 _SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # an empty file that Snakemake puts into each folder it tracks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import numpy.typing as npt
 
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
-from ensembleflow.io import atomic_directory, link_or_copy, provenance, read_json, write_json
+from ensembleflow.io import atomic_directory, provenance, read_json, write_json
 from ensembleflow.library import open_predictions
+from ensembleflow.models.engines import DEFAULT_ENGINE, prepare_members
 from ensembleflow.serving.bundle import (
     ANSWER_TOLERANCE,
     MANIFEST,
@@ -71,8 +71,8 @@ def make_bundle(
     _same(selection_json, allocation_json, "members", models, placed)
 
     with atomic_directory(output_dir) as folder:
-        for model in models:
-            _copy_folder(Path(exported_dir) / model, folder / "members" / model)
+        engines = {each.get("engine", DEFAULT_ENGINE) for each in allocation["members"]}
+        prepare_members([Path(exported_dir) / model for model in models], folder / "members", engines)
         check, dataset = _read_check(dataset_h5, predictions_h5, models)
         manifest = Manifest(
             study=selection["study"],
@@ -180,19 +180,6 @@ def _known(metrics: dict[str, float | None]) -> dict[str, float]:
 def _spread(n_images: int, image_bytes: int) -> npt.NDArray[np.intp]:
     n_checked = max(1, min(n_images, _MAX_CHECK_IMAGES, _MAX_CHECK_BYTES // image_bytes))
     return np.linspace(0, n_images - 1, n_checked).astype(np.intp)
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        raise BundleError(
-            "a member's exported function is missing", where=source, hint="snakemake library makes it again"
-        )
-    for parent, _, files in os.walk(source):
-        for name in files:
-            file = Path(parent, name)
-            copy = target / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(file, copy)
 
 
 def _same(first: str | Path, second: str | Path, key: str, expected: object, found: object) -> None:

@@ -1,6 +1,25 @@
 """The engines that compute a member: TensorFlow's exported function, ONNX Runtime, OpenVINO."""
 
-DEFAULT_ENGINE = "tensorflow"
-ENGINES = ("tensorflow", "onnxruntime", "openvino")
+from ensembleflow.models.engines.load import (
+    DEFAULT_ENGINE,
+    ENGINES,
+    check_engine,
+    import_engine,
+    installed_engines,
+    load_engine,
+)
+from ensembleflow.models.engines.loaded import LoadedEngine
+from ensembleflow.models.engines.prepare import ONNX_FILE, convert_to_onnx, prepare_members
 
-__all__ = ["DEFAULT_ENGINE", "ENGINES"]
+__all__ = [
+    "DEFAULT_ENGINE",
+    "ENGINES",
+    "ONNX_FILE",
+    "LoadedEngine",
+    "check_engine",
+    "convert_to_onnx",
+    "import_engine",
+    "installed_engines",
+    "load_engine",
+    "prepare_members",
+]

@@ -1,0 +1,48 @@
+"""The command line's `devices`."""
+
+from __future__ import annotations
+
+import argparse
+
+import yaml
+
+from ensembleflow.allocation.devices import assign_cores
+from ensembleflow.allocation.machine import detect_devices
+
+__all__ = ["add_command"]
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `devices` to the command line."""
+    parser = subparsers.add_parser(
+        "devices",
+        help="print this machine's devices for the config",
+        description="Print the GPUs and cores that this process may use, with their memory, as the config's block "
+        "`allocation`.",
+    )
+    parser.add_argument(
+        "--cores-per-device",
+        type=_at_least_one,
+        default=1,
+        metavar="N",
+        help="physical cores of a device without GPU (default 1)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    configs = detect_devices(arguments.cores_per_device)
+    print("allocation:\n  devices:")
+    for config, device in zip(configs, assign_cores(configs), strict=True):
+        what = device.gpu_name or f"cores {', '.join(map(str, device.core_ids))}"
+        entry = config.model_dump(exclude_none=True)
+        print(f"    - {yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=200).strip()}  # {what}")
+    print(f"  device_counts: [{len(configs)}]")
+    return 0
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

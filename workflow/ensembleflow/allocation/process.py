@@ -1,0 +1,63 @@
+"""Starting the process of one member, and telling why it ended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import IO
+
+from ensembleflow.io import child_environment
+
+__all__ = ["reason_of_death", "spawn_process"]
+
+_SECONDS_TO_END = 5.0
+
+
+def spawn_process(
+    script: str, control_fd: int, passed_fds: Sequence[int], output: IO[bytes], *, gpu: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a Python file of this package as a process of its own, which sees at most one GPU.
+
+    Not multiprocessing's spawn: that runs the parent's main script again in the child, and a Snakemake script would
+    then start its rule a second time.
+
+    Args:
+        script: the file; it is given `control_fd` as its only argument.
+        control_fd: a file descriptor to be controlled by.
+        passed_fds: other file descriptors that it inherits, under their numbers.
+        output: the open file that takes what it prints.
+        gpu: the GPU's UUID or number; None hides all GPUs.
+    """
+    environment = child_environment(
+        CUDA_VISIBLE_DEVICES="-1" if gpu is None else gpu,
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",  # the order of nvidia-smi, NVML and Slurm
+    )
+    # Blocked until the child ignores it: Ctrl-C during its start would print a traceback.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", script, str(control_fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(control_fd, *passed_fds),
+            env=environment,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def reason_of_death(process: subprocess.Popen[bytes], output: IO[bytes]) -> str:
+    """Why a process ended by itself, from its exit status and its last words; waits for its end, but not for ever."""
+    try:
+        status = process.wait(_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        return "its process hung at its end"
+    if status < 0:
+        hint = " (out of memory?)" if status == -signal.SIGKILL else ""
+        return f"its process was killed by {signal.Signals(-status).name}{hint}"
+    output.seek(0)
+    lines = output.read().decode("utf-8", "replace").strip().splitlines()
+    return f"its process ended with exit status {status}: {' / '.join(lines[-3:])[-500:] or 'no message'}"

@@ -1,0 +1,100 @@
+"""Which engines there are, which are installed, and loading a model with one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.errors import EngineError
+from ensembleflow.models.engines.loaded import LoadedEngine
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE
+
+__all__ = ["DEFAULT_ENGINE", "ENGINES", "check_engine", "import_engine", "installed_engines", "load_engine"]
+
+DEFAULT_ENGINE = "tensorflow"
+ENGINES = ("tensorflow", "onnxruntime", "openvino")  # each the name of its package and of a module here
+
+
+def installed_engines() -> tuple[str, ...]:
+    """The engines that this Python has, found without importing them."""
+    return tuple(engine for engine in ENGINES if importlib.util.find_spec(engine) is not None)
+
+
+def import_engine(engine: str) -> ModuleType:
+    """An engine's package, whose import takes from half a second (OpenVINO) to several (TensorFlow).
+
+    Raises:
+        EngineError: there is no such engine, or it is not installed.
+    """
+    if engine not in ENGINES:
+        raise EngineError("there is no such engine", found=engine, expected="one of " + ", ".join(ENGINES))
+    try:
+        return importlib.import_module(engine)
+    except ImportError as error:
+        raise EngineError(
+            f"the engine {engine} is not installed",
+            found=str(error),
+            expected=f"the Python package {engine}",
+            hint=f"pip install -r {'requirements' if engine == DEFAULT_ENGINE else 'requirements-engines'}.lock",
+        ) from error
+
+
+def load_engine(engine: str, exported: Path, threads: int, *, gpu: bool = False) -> LoadedEngine:
+    """Load a member with an engine.
+
+    Args:
+        engine: one of `ENGINES`.
+        exported: the member's folder: its exported function, and with it `model.onnx` for ONNX Runtime.
+        threads: CPU threads. TensorFlow's are those of the whole process, and are set once.
+        gpu: compute on the GPU that this process sees.
+
+    Raises:
+        EngineError: there is no such engine, it is not installed, or it cannot compute on a GPU.
+        ArtefactError: the model is missing or damaged.
+    """
+    package = import_engine(engine)
+    loaded: LoadedEngine = importlib.import_module(f"{__package__}.{engine}").load(
+        package, Path(exported), threads, gpu=gpu
+    )
+    return loaded
+
+
+def check_engine(
+    loaded: LoadedEngine,
+    images: npt.NDArray[np.uint8],
+    expected: npt.NDArray[np.floating],
+    batch_size: int,
+    tolerance: float = ANSWER_TOLERANCE,
+) -> float:
+    """Check that a loaded engine answers as the exported function does.
+
+    Args:
+        loaded: the model, loaded by any engine.
+        images: uint8 (images, height, width, channels).
+        expected: what the exported function answers, or the cache holds, (images, classes).
+        batch_size: images a call.
+        tolerance: by how much a probability may differ.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        EngineError: it is larger than `tolerance`, or the number of classes differs.
+    """
+    answers = loaded.predict(images, batch_size)
+    if answers.shape != expected.shape:
+        raise EngineError("an engine answers with another shape", found=answers.shape, expected=expected.shape)
+    difference = float(np.abs(answers - expected).max())
+    if not difference <= tolerance:  # NaN is no answer either
+        raise EngineError(
+            "an engine answers otherwise than the exported function",
+            found=f"probabilities that differ by up to {difference:.2g}",
+            expected=f"at most {tolerance:.2g}",
+            hint="choose another engine for this member",
+        )
+    return difference

@@ -109,7 +109,7 @@ class OpenJob:
             raise SearchError(
                 f"trial {slot} is finished in Optuna's storage, but its weights are gone",
                 where=store.folder,
-                hint="restore the folder, or delete it and the study in the storage to search anew",
+                hint=store.way_out,
             )
         return record
 

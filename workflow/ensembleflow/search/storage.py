@@ -60,6 +60,7 @@ def open_journal(path: Path) -> BaseStorage:
             where=path,
             found=error.strerror,
             expected="a file, in a folder that can be written",
+            hint="free some space or mend the permissions, then run the same command again",
         ) from None
     except (ValueError, LookupError, TypeError, AssertionError) as error:
         raise SearchError(

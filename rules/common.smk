@@ -18,7 +18,7 @@ from ensembleflow.config import canonical_json, parse_config
 from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
-from ensembleflow.io.folder import require_writable
+from ensembleflow.io.folder import is_utf8, require_writable
 
 try:
     # Snakemake lists the files of the command line first, but they win over the default one.
@@ -59,7 +59,9 @@ def dataset_source():
     if os.path.isdir(source) and os.access(source, os.R_OK | os.X_OK):
         if CONFIG.dataset.source == "arrays":
             return sorted(path for path in source.iterdir() if path.suffix == ".npy" or path.name == "class_names.txt")
-        return [source, *sorted(path for path in source.iterdir() if path.is_dir() and path.name[0] != ".")]
+        # A class whose name is no text is refused by name, once the folder is read.
+        classes = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "." and is_utf8(path)]
+        return [source, *sorted(classes)]
     # A plan needs no images. But what was made from images that are gone must not be deleted to be made again.
     return [source] if os.path.exists(source) or Path(DATASET).exists() else []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -145,17 +146,37 @@ def test_a_trial_whose_process_keeps_dying_is_given_up(digits: Path, tmp_path: P
     assert (tmp_path / "models/job-0/trial-00000.keras").exists()
 
 
-def test_lost_weights_of_a_finished_trial_are_named(digits: Path, tmp_path: Path) -> None:
-    config = search_config(n_trials=1, trials_per_job=1)
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("model.keras", None, "weights are gone"),
+        ("record.json", '{"slot": 1, "state": "COMP', "record is damaged"),
+        ("record.json", '{"slot": 1, "state": "COMPLETE", "epochs": []}', "record is damaged"),
+    ],
+)
+def test_a_damaged_trial_is_named_and_the_hint_costs_no_other_one(
+    file: str, content: str | None, told: str, digits: Path, tmp_path: Path
+) -> None:
+    config = search_config(algorithm="random", n_trials=2, trials_per_job=2, max_epochs=1)
     run(config, 0, digits, tmp_path)
-    (model,) = tmp_path.glob("store/*/trial-00000/model.keras")
-    model.unlink()
+    before = results(tmp_path)
+    (folder,) = tmp_path.glob("store/*/trial-00001")
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
     process = start(config, 0, digits, tmp_path)
     stderr = process.communicate(timeout=300)[1]
     assert process.returncode == 1
-    assert "weights are gone" in stderr
-    assert "model.keras" in stderr
-    assert "Traceback" not in stderr
+    assert told in stderr and "Traceback" not in stderr
+    assert str(folder / file) in stderr
+    assert f"delete {folder} and the study" in stderr
+
+    shutil.rmtree(folder)
+    (tmp_path / "study.journal").unlink()
+    run(config, 0, digits, tmp_path)
+    assert results(tmp_path) == before
+    log = (tmp_path / "job-0.log").read_text()
+    assert (log.count("trial 0 epoch 1"), log.count("trial 1 epoch 1")) == (1, 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -62,6 +62,15 @@ def test_whichever_process_is_killed_the_others_end_and_the_trials_go_on_later(
     assert [len(trial["epochs"]) for trial in results(tmp_path)] == [2] * 4
 
 
+def test_a_job_tells_how_far_the_study_is_when_a_trial_of_its_own_has_ended(digits: Path, tmp_path: Path) -> None:
+    values = config(2).model_dump(mode="json")
+    values["search"]["trials_per_job"] = 2
+    told = [run(parse_config(values), job, digits, tmp_path) for job in (0, 1)]
+    assert "search 2/4 trials" in told[0]
+    assert "search 4/4 trials" in told[1]
+    assert "search 2/4 trials" not in told[1], "these are the other job's"
+
+
 def test_what_does_not_fit_beside_others_is_tried_alone(digits: Path, tmp_path: Path) -> None:
     huge = config(2, stem_filters=[2_000_000, 2_000_000], stage_filters=[2_000_000, 2_000_000])
     stderr = run(huge, 0, digits, tmp_path)

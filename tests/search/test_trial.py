@@ -14,7 +14,7 @@ import tensorflow as tf
 from ensembleflow.config import Config
 from ensembleflow.config.plan import model_id
 from ensembleflow.datasets import Dataset, open_dataset
-from ensembleflow.errors import SearchError
+from ensembleflow.errors import ArtefactError, SearchError
 from ensembleflow.search.device_memory import is_out_of_memory
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.storage import open_storage
@@ -47,7 +47,7 @@ def train(
     return train_trial(ours, claim_slot(ours, slot, folder), store, config.search, 0, data, process)
 
 
-def until(folder: Path, slot: int, reached: Callable[[dict], bool]) -> Callable[[], None]:
+def until(folder: Path, slot: int, reached: Callable[[dict], object]) -> Callable[[], None]:
     """A lease's check that fails from the moment on at which the slot's record has got so far."""
     path = folder / model_id(slot) / "record.json"
 
@@ -100,6 +100,18 @@ def test_who_lost_the_lease_writes_no_weights_either(n_epochs: int, file: str, d
     with pytest.raises(SearchError, match="took over"):
         train(study(tmp_path, config), 0, config, data, tmp_path, lost)
     assert not (tmp_path / model_id(0) / file).exists()
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(data: Dataset, tmp_path: Path) -> None:
+    config = search_config(algorithm="random", n_trials=1, trials_per_job=1, max_epochs=2)
+    with pytest.raises(SearchError):
+        train(study(tmp_path, config), 0, config, data, tmp_path, until(tmp_path, 0, lambda record: record["epochs"]))
+    checkpoint = tmp_path / model_id(0) / "epoch-0001.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(ArtefactError, match="checkpoint cannot be read") as told:
+        train(study(tmp_path, config), 0, config, data, tmp_path)
+    assert told.value.where == str(checkpoint)
+    assert f"delete {checkpoint.parent}" in str(told.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -191,4 +191,6 @@ def test_the_artefact_and_the_command_tell_the_same(tmp_path: Path, capsys: pyte
 
 def test_without_a_search_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["accounting", "--study-dir", str(tmp_path)]) == 1
-    assert "trials.csv" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "there is no finished search to account for" in message
+    assert "no trials.csv, epochs.csv, runs.csv" in message

@@ -109,6 +109,10 @@ COMBINATIONS = [
     ("search: {n_trials: 3, trials_per_job: 4}", "search.n_trials, search.trials_per_job"),
     ("search: {n_trials: 11}", "search.n_trials, search.trials_per_job"),
     ("search: {n_trials: 2, trials_per_job: 1}", "library.keep_fraction, search.n_trials"),
+    (
+        "{search: {trials_per_job: 1}, resources: {search: {concurrent_trials: 4}}}",
+        "resources.search.concurrent_trials, search.trials_per_job",
+    ),
     ("search: {space: {learning_rate: [0, 0.1]}}", "search.space.learning_rate"),
     ("search: {space: {l2: [-0.1, 0.1]}}", "search.space.l2"),
     ("search: {space: {batch_size: [0, 8]}}", "search.space.batch_size"),

@@ -53,6 +53,14 @@ def test_same_folder_gives_the_same_bytes(folder, tmp_path):
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "again.h5").read_bytes()
 
 
+def test_a_class_whose_name_is_no_text_is_refused_by_name(folder, tmp_path):
+    os.rename(folder / "gamma", folder / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(DatasetError, match="not in UTF-8") as error:
+        prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    assert r"b'caf\xe9'" in str(error.value)
+    assert "rename" in error.value.hint
+
+
 @pytest.fixture
 def broken(folder):
     """Three images of three classes that cannot be read: cut off in the middle, no image, empty."""

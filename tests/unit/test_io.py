@@ -221,6 +221,14 @@ def test_a_users_mistake_ends_a_job_with_one_message_and_no_traceback(tmp_path: 
     assert "no model is left" in (tmp_path / "job.log").read_text()
 
 
+def test_a_file_whose_name_is_no_text_is_told_all_the_same(tmp_path: Path) -> None:
+    done = run_job(tmp_path / "job.log", "raise LibraryError('a file is broken', where=os.fsdecode(b'caf\\xe9.png'))")
+    assert done.returncode == 1
+    for told in (done.stderr, (tmp_path / "job.log").read_text()):
+        assert r"caf\udce9.png" in told
+        assert "Traceback" not in told
+
+
 def test_a_full_disk_ends_a_job_with_one_message_and_no_traceback(tmp_path: Path) -> None:
     done = run_job(tmp_path / "job.log", "raise OSError(28, 'No space left on device', 'x.h5')")
     assert done.returncode == 1

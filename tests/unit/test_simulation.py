@@ -369,15 +369,35 @@ def test_every_algorithm_is_planned_before_anything_is_recorded(
 def test_without_a_recording_the_plan_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--study-dir", str(tmp_path / "none")]) == 1
     message = capsys.readouterr().err
-    assert "there is no recorded search to plan from" in message
+    assert "there is no finished search to plan from" in message
     assert "--epoch-seconds" in message
 
 
-@pytest.mark.parametrize("wrong", [["--devices", "0"], ["--epoch-seconds", "-1"], ["--jobs-per-second", "0"]])
-def test_impossible_numbers_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [
+        ("--devices", "0"),
+        ("--devices", "many"),
+        ("--devices", "2.5"),
+        ("--epoch-seconds", "-1"),
+        ("--epoch-seconds", "long"),
+        ("--jobs-per-second", "0"),
+        ("--time-factor", "inf"),
+        ("--spread", "-0.1"),
+        ("--spread", "inf"),
+        ("--spread", "1e200"),
+    ],
+)
+def test_impossible_numbers_are_refused(option: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["plan", *wrong])
-    assert wrong[0] in capsys.readouterr().err
+        main(["plan", f"{option}={number}"])
+    assert f"argument {option}: {number} is no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spread", ["0", "10"])
+def test_the_smallest_and_the_largest_spread_are_planned(spread: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--epoch-seconds", "30", "--spread", spread, "--devices", "3"]) == 0
+    assert f"spread {spread}:" in capsys.readouterr().out
 
 
 def test_fewer_trials_than_generations_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

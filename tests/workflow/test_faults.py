@@ -97,6 +97,17 @@ def test_a_class_absent_from_a_split(leaves: Clone) -> None:
     assert leaves.plan(target) == {"prepare_dataset"}
 
 
+def test_names_that_are_no_text_are_told(leaves: Clone) -> None:
+    target = "results/datasets/leaves.h5"
+    beech = os.fsencode(leaves.folder / "leaves/beech")
+    os.rename(beech, beech + b"\xe9")
+    refuse(leaves, target, says=("names of classes are not in UTF-8", r"b'beech\xe9'"))
+    os.rename(beech + b"\xe9", beech)
+    Path(os.fsdecode(beech + b"/\xe9.png")).touch()
+    add_images(leaves.folder / "leaves/beech", range(2, 10))
+    refuse(leaves, target, says=("an image cannot be read", r"beech/\udce9.png"))
+
+
 def test_images_that_are_gone_do_not_take_their_dataset_with_them(leaves: Clone) -> None:
     target = "results/datasets/leaves.h5"
     add_images(leaves.folder / "leaves/beech", range(2, 10))

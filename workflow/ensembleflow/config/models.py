@@ -197,6 +197,11 @@ class Config(Block):
             raise ValueError("the share `library.keep_fraction` of `search.n_trials` must be at least 1 model, rounded")
         if self.search.precision != "float32" and self.resources.search.gpus == 0:
             raise ValueError("`search.precision` must be float32 where `resources.search.gpus` is 0")
+        if self.resources.search.concurrent_trials > self.search.trials_per_job:
+            raise ValueError(
+                "`resources.search.concurrent_trials` must be at most `search.trials_per_job`: a job has no other "
+                "trials to train side by side"
+            )
         if self.selection.loss != "cross_entropy" and not self.library.predictions.every_class:
             raise ValueError(
                 "`selection.loss` must be cross_entropy where `library.predictions.every_class` is false: the other "

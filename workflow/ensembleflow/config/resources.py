@@ -35,7 +35,7 @@ class SearchResources(GpuResources):
         ge=1,
         le=64,
         description="Trials that a job trains side by side, sharing its GPU, cores and memory: small networks leave "
-        "most of a modern GPU idle.",
+        "most of a modern GPU idle. At most `search.trials_per_job`.",
     )
 
 

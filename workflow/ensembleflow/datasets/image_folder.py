@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ensembleflow.datasets.image_file import is_image_name, read_image
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
 from ensembleflow.errors import DatasetError
+from ensembleflow.io.folder import is_utf8
 
 __all__ = ["read_image_folder"]
 
@@ -33,8 +35,8 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
             resizes without holding Python's lock.
 
     Raises:
-        DatasetError: the folder or a class's folder cannot be listed, there are fewer than two classes, or a class
-            has no image.
+        DatasetError: the folder or a class's folder cannot be listed, there are fewer than two classes, a class's name
+            is not in UTF-8, or a class has no image.
     """
     folder = Path(path)
     image_shape = (image_size, image_size, 3)
@@ -48,6 +50,7 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
                 expected=_EXPECTED,
                 hint=_hint_at_nesting(folder, class_names),
             )
+        _check_names_are_utf8(folder, class_names)
         files_of_classes = [_image_files(folder / name) for name in class_names]
         _check_no_class_is_empty(folder, class_names, files_of_classes)
     except OSError as error:
@@ -92,6 +95,18 @@ def _image_files(folder: Path) -> list[Path]:
         names = ", ".join(f"{entry.name}/" if entry.is_dir() else entry.name for entry in others)
         _LOG.warning("%s: left out, no files named like an image: %s", folder, names)
     return images
+
+
+def _check_names_are_utf8(folder: Path, class_names: Sequence[str]) -> None:
+    wrong = [os.fsencode(name) for name in class_names if not is_utf8(name)]
+    if wrong:
+        raise DatasetError(
+            "names of classes are not in UTF-8",
+            where=f"dataset.path: {folder}",
+            found=", ".join(map(repr, wrong)),
+            expected=_EXPECTED,
+            hint="rename these sub-folders",
+        )
 
 
 def _check_no_class_is_empty(folder: Path, class_names: Sequence[str], files_of_classes: Sequence[list[Path]]) -> None:

@@ -1,4 +1,4 @@
-"""Checking the results folder before any work starts."""
+"""Checking folders before any work starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ensembleflow.errors import StorageError
 
-__all__ = ["require_writable"]
+__all__ = ["is_utf8", "require_writable"]
 
 
 def require_writable(folder: str | Path) -> None:
@@ -27,3 +27,12 @@ def require_writable(folder: str | Path) -> None:
         found=f"{nearest} is not writable" if nearest.is_dir() else f"{nearest} is not a folder",
         hint="set results_dir in the config to a folder of yours, or mend its permissions",
     )
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path can be written down: Linux allows any bytes in it, Snakemake and HDF5 only text."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

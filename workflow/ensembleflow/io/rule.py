@@ -32,11 +32,12 @@ def rule_log(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        log_file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed below
+        # Names of files may hold bytes that are no UTF-8.
+        log_file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115 - closed below
     except OSError as error:
         sys.exit(f"Error: {_storage_error(error)}")
     stdout_copy = os.dup(1)
-    terminal_file = os.fdopen(os.dup(2), "w", encoding="utf-8")
+    terminal_file = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(log_file.fileno(), 1)
     os.dup2(log_file.fileno(), 2)
     file_handler = logging.StreamHandler(log_file)

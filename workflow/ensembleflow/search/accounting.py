@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from ensembleflow.errors import ArtefactError
+from ensembleflow.errors import ArtefactError, SearchError
 from ensembleflow.io import read_csv, write_json
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "merge_intervals",
     "process_spans",
     "read_runs",
+    "require_tables",
     "union_seconds",
     "write_accounting",
 ]
@@ -63,9 +64,32 @@ class Run:
         return self.host, self.process_id, self.process_started_at
 
 
+_TABLES = ("trials.csv", "epochs.csv", "runs.csv")
 _RUN_COLUMNS = [name for name in Run.__dataclass_fields__ if name != "lane"]
 _TRIAL_COLUMNS = ["slot", "state", "bracket", "epochs", *(f"{part}_seconds" for part in PARTS)]
 _EPOCH_COLUMNS = ["slot", "bracket", "epoch", "rung", "started_at", "ended_at"]
+
+
+def require_tables(search_dir: str | Path, purpose: str, hint: str) -> None:
+    """Refuse a folder without a finished search's tables.
+
+    Args:
+        search_dir: `{study}/search`.
+        purpose: what they are wanted for, after "to".
+        hint: what to do where there are none.
+
+    Raises:
+        SearchError: a table is missing.
+    """
+    missing = [name for name in _TABLES if not Path(search_dir, name).exists()]
+    if missing:
+        raise SearchError(
+            f"there is no finished search to {purpose}",
+            where=search_dir,
+            found=f"no {', '.join(missing)}",
+            expected="the tables of a finished search",
+            hint=hint,
+        )
 
 
 def read_runs(runs_csv: str | Path, epochs: pd.DataFrame) -> list[Run]:

@@ -30,11 +30,13 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from ensembleflow.search.accounting import account_study
+    from ensembleflow.search.accounting import account_study, require_tables
 
     default = [path for path in [Path("config/config.yaml")] if path.exists()]
     config = load_config([*default, *arguments.configfile])
     study_dir = arguments.study_dir or Path(config.results_dir) / config.study
+    hint = "let it end (snakemake --cores all search), or name another study's folder with --study-dir"
+    require_tables(study_dir / "search", "account for", hint)
     print_accounting(account_study(study_dir / "search", config.search.max_epochs), Console(highlight=False))
     return 0
 

@@ -109,13 +109,15 @@ class OpenJob:
             raise SearchError(
                 f"trial {slot} is finished in Optuna's storage, but its weights are gone",
                 where=store.folder,
-                hint="restore the folder, or delete it and the study in the storage to search anew",
+                hint=store.way_out,
             )
         return record
 
     def tell_progress(self) -> None:
-        """One line on the terminal: how far the study is, if it got further since the last one."""
-        n_finished = sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        """One line on the terminal: how far the study is, if a trial of this job has ended since the last one."""
+        own = set(self.plan.slots)
+        trials = self.study.get_trials(deepcopy=False)
+        n_finished = sum(trial.number in own and trial.state.is_finished() for trial in trials)
         if n_finished == self._n_finished_told:
             return
         self._n_finished_told = n_finished

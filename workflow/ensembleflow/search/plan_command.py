@@ -21,6 +21,7 @@ _DEVICES = (1, 2, 6, 24, 100, 1000)
 _BUSY = 0.8
 # Of `assume_recording`'s trials, before anything was recorded.
 _ASSUMED_START_SECONDS = 10.0
+_LARGEST_SPREAD = 10
 
 
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,7 +56,11 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     assumed = parser.add_argument_group("before anything is recorded")
     assumed.add_argument("--epoch-seconds", type=_seconds, metavar="S", help="mean time of an epoch, over all trials")
     assumed.add_argument(
-        "--spread", type=float, default=0.5, metavar="V", help="its coefficient of variation from trial to trial (0.5)"
+        "--spread",
+        type=_spread,
+        default=0.5,
+        metavar="V",
+        help="its coefficient of variation from trial to trial (0.5)",
     )
     _add_limits(parser)
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
@@ -76,21 +81,34 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of 1 or more")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    if not 0 <= (seconds := float(text)) < float("inf"):
+    if not 0 <= (seconds := _number(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
     return seconds
 
 
 def _positive(text: str) -> float:
-    if not 0 < (number := float(text)) < float("inf"):
+    if not 0 < (number := _number(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return number
+
+
+def _spread(text: str) -> float:
+    if not 0 <= (spread := _number(text)) <= _LARGEST_SPREAD:
+        raise argparse.ArgumentTypeError(f"{text} is not a share of the mean, from 0 to {_LARGEST_SPREAD}")
+    return spread
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no number") from None
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -153,8 +171,6 @@ def _planned_search(config: Config, arguments: argparse.Namespace) -> SearchConf
 def _assumed(arguments: argparse.Namespace, search: SearchConfig) -> Recording:
     from ensembleflow.search.simulation import assume_recording
 
-    if not arguments.spread >= 0:
-        raise ConfigError("a spread is a share of the mean", where="--spread", found=arguments.spread, expected=">= 0")
     return assume_recording(
         arguments.epoch_seconds, arguments.spread, search.max_epochs, _ASSUMED_START_SECONDS, seed=arguments.seed
     )

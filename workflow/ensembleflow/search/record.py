@@ -176,6 +176,14 @@ class TrialStore:
         self.model_path = folder / "model.keras"
         self._record_path = folder / "record.json"
 
+    @property
+    def way_out(self) -> str:
+        """What to do when one of the trial's files is lost or damaged."""
+        return (
+            f"restore it; or, when no search job runs, delete {self.folder} and the study in its storage (the file "
+            "study.journal, or optuna delete-study): this trial is trained anew, and the study is told all others again"
+        )
+
     def read(self) -> TrialRecord | None:
         """The record, or None before the first attempt; the slot's lease must be held.
 
@@ -191,7 +199,7 @@ class TrialStore:
             raise ArtefactError(
                 "a finished trial's weights are gone" if record.finished else "a trial's checkpoint is gone",
                 where=needed,
-                hint=f"restore it, or delete {self.folder.parent} and the study.journal beside it to search anew",
+                hint=self.way_out,
             )
         return record
 
@@ -203,7 +211,16 @@ class TrialStore:
         """
         if not self._record_path.exists():
             return None
-        return TrialRecord.from_dict(read_json(self._record_path, expected_keys=("slot", "state", "epochs")))
+        try:
+            return TrialRecord.from_dict(read_json(self._record_path))
+        except (ArtefactError, KeyError, TypeError) as error:
+            raise ArtefactError(
+                "a trial's record is damaged",
+                where=self._record_path,
+                found=error.found if isinstance(error, ArtefactError) else f"{type(error).__name__}: {error}",
+                expected="JSON as this version of ensembleflow writes it",
+                hint=self.way_out,
+            ) from None
 
     def write(self, record: TrialRecord) -> None:
         """Replace the record; older checkpoints go once the record no longer needs them."""

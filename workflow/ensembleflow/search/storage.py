@@ -9,6 +9,8 @@ from pathlib import Path
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from ensembleflow.errors import SearchError, StorageError
+
 __all__ = ["journal_path", "open_journal", "open_storage"]
 
 logger = logging.getLogger("ensembleflow.search")
@@ -31,7 +33,9 @@ def open_storage(search_dir: str | Path, url: str | None = None) -> BaseStorage:
         url: `postgresql://…`, `mysql://…` or `grpc://host:port`; None is the journal.
 
     Raises:
-        SearchError: the database or proxy cannot be reached or used as it is. Its message has no password.
+        SearchError: the database or proxy cannot be reached or used as it is, or the journal is damaged. Its message
+            has no password.
+        StorageError: the journal cannot be made or read.
     """
     if url is None:
         return open_journal(journal_path(search_dir))
@@ -41,9 +45,31 @@ def open_storage(search_dir: str | Path, url: str | None = None) -> BaseStorage:
 
 
 def open_journal(path: Path) -> BaseStorage:
-    """The journal file `path`, made with its folder where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_MendingLock(path)))
+    """The journal file `path`, made with its folder where it is missing.
+
+    Raises:
+        SearchError: it holds something else than Optuna's lines.
+        StorageError: it cannot be made or read.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=_MendingLock(path)))
+    except OSError as error:
+        raise StorageError(
+            "the journal cannot be opened",
+            where=path,
+            found=error.strerror,
+            expected="a file, in a folder that can be written",
+            hint="free some space or mend the permissions, then run the same command again",
+        ) from None
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        raise SearchError(
+            "the journal is damaged",
+            where=path,
+            found=f"a line that Optuna cannot read ({getattr(error, 'msg', error)})",
+            hint="move it away when no search job runs: the next job tells a new one all finished trials, and those "
+            "that have begun go on from their checkpoints",
+        ) from None
 
 
 class _MendingLock(JournalFileOpenLock):

@@ -17,7 +17,7 @@ import optuna
 
 from ensembleflow.config import SearchConfig
 from ensembleflow.datasets import Dataset
-from ensembleflow.errors import EnsembleflowError, StorageError
+from ensembleflow.errors import ArtefactError, EnsembleflowError, StorageError
 from ensembleflow.models import (
     EpochResult,
     Hyperparameters,
@@ -283,7 +283,11 @@ class _Training:
         )
         trainer = Trainer(model, self.hyperparameters, self.process.threads)
         if self.record.epochs:
-            restore_checkpoint(model, self.store.checkpoint_path(len(self.record.epochs)))
+            try:
+                restore_checkpoint(model, self.store.checkpoint_path(len(self.record.epochs)))
+            except ArtefactError as error:
+                error.hint = self.store.way_out
+                raise
             logger.info("trial %d goes on after epoch %d", self.record.slot, len(self.record.epochs))
         return trainer
 

@@ -12,9 +12,8 @@ from statistics import fmean, median
 
 import pandas as pd
 
-from ensembleflow.errors import SearchError
 from ensembleflow.io import read_csv
-from ensembleflow.search.accounting import Run, merge_intervals, process_spans, read_runs
+from ensembleflow.search.accounting import Run, merge_intervals, process_spans, read_runs, require_tables
 
 __all__ = ["RecordedTrial", "Recording", "assume_recording", "read_recording"]
 
@@ -75,16 +74,12 @@ def read_recording(search_dir: str | Path, metric: str) -> Recording:
         ArtefactError: a table is damaged.
     """
     folder = Path(search_dir)
-    missing = [name for name in ("trials.csv", "epochs.csv", "runs.csv") if not (folder / name).exists()]
-    if missing:
-        raise SearchError(
-            "there is no recorded search to plan from",
-            where=folder,
-            found=f"no {', '.join(missing)}",
-            expected="the tables of a finished search",
-            hint="run a small one first (snakemake --cores all search), name another study's folder with "
-            "--study-dir, or state how long an epoch takes with --epoch-seconds",
-        )
+    require_tables(
+        folder,
+        "plan from",
+        "run a small one first (snakemake --cores all search), name another study's folder with --study-dir, or state "
+        "how long an epoch takes with --epoch-seconds",
+    )
     trials = read_csv(folder / "trials.csv", ["slot", "state", "bracket"])
     value = f"valid_{metric}"
     epochs = read_csv(folder / "epochs.csv", ["slot", "epoch", "started_at", "ended_at", value])

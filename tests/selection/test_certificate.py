@@ -19,7 +19,7 @@ from ensembleflow.selection.relaxation import (
     CrossEntropyRelaxation,
     bounds_by_size,
 )
-from selection_problems import LABELS, naive_loss, sharp
+from selection_problems import LABELS, naive_loss, reordered, sharp
 
 LOSSES = list(METRICS)
 CONVEX = ["cross_entropy", "brier"]
@@ -143,9 +143,7 @@ def test_the_order_of_the_models_does_not_matter_only_their_ids(library, loss, m
         return
     order = data.draw(st.permutations(range(len(probabilities))))
     shuffled_costs = {column: values[order] for column, values in costs.items()}
-    shuffled = replace(
-        read_candidates(probabilities[order], labels, shuffled_costs, loss), tie_ranks=np.array(order, dtype=np.intp)
-    )
+    shuffled = reordered(probabilities, labels, shuffled_costs, loss, order)
     expected = certify(candidates, budget, sets[0], max_nodes)
     result = certify(shuffled, budget, [order.index(member) for member in sets[0]], max_nodes)
     assert replace(result, members=()) == replace(expected, members=())

@@ -137,7 +137,10 @@ def test_of_equal_moves_the_first_id_is_taken():
 
 @pytest.mark.parametrize(
     ("members", "message"),
-    [([], "not a set"), ([0, 0], "not a set"), ([0, 1], "exceeds the budget"), ([2], "left out")],
+    [
+        *(([], "not a set"), ([0, 0], "not a set"), ([0, 1], "exceeds the budget"), ([2], "left out")),
+        *(([0, 4], "is no model\n.*4\n.*0 … 3"), ([3, -1], "is no model\n.*-1")),
+    ],
 )
 def test_a_start_that_is_no_ensemble_within_the_budget_is_refused(members, message):
     probabilities = np.stack([sharp(LABELS, 2, [0.9, 0.6, 0.8, 0.7]), sharp(LABELS, 2, [0.6, 0.7, 0.8, 0.9])] * 2)

@@ -114,7 +114,8 @@ def test_the_bound_of_each_size_is_below_every_ensemble_of_that_size(library, lo
     for members in feasible_sets(candidates, budget):
         places = np.searchsorted(models, members)
         bound = bounds.constants[len(members) - 1] + bounds.scores[len(members) - 1, places].sum()
-        assert bound <= naive_loss(probabilities, labels, members, loss)
+        # The oracle subtracts from averages that are rounded already.
+        assert bound <= naive_loss(probabilities, labels, members, loss) + 1e-15
 
 
 @pytest.mark.parametrize("loss", CONVEX)

@@ -7,7 +7,10 @@ rule select_ensemble:
     input:
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         costs=f"{RESULTS}/{{study}}/library/costs.csv",
-        code=stage_code("selection", beside=["models/metrics.py", "models/gpu_sums.py", "library/predictions.py"]),
+        code=stage_code(
+            "selection",
+            beside=["models/metrics.py", "models/tolerances.py", "models/gpu_sums.py", "library/predictions.py"],
+        ),
     output:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
     log:
@@ -52,7 +55,10 @@ rule compare_methods:
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         costs=f"{RESULTS}/{{study}}/library/costs.csv",
         ensembles=expand(f"{RESULTS}/{{{{study}}}}/selection/budget-{{budget}}.json", budget=BUDGETS),
-        code=stage_code("selection", beside=["models/metrics.py", "models/gpu_sums.py", "library/predictions.py"]),
+        code=stage_code(
+            "selection",
+            beside=["models/metrics.py", "models/tolerances.py", "models/gpu_sums.py", "library/predictions.py"],
+        ),
     output:
         comparison=f"{RESULTS}/{{study}}/selection/comparison.csv",
         fronts=f"{RESULTS}/{{study}}/selection/fronts.csv",

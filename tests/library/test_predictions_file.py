@@ -192,6 +192,14 @@ def test_a_batch_of_another_shape_or_place_is_refused(tmp_path: Path, place: int
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("wrong", ["trial-00003", "u net", ""])
+def test_ids_that_a_table_could_not_tell_apart_are_refused(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(LibraryError, match="cannot be told apart") as caught:
+        open_writer(tmp_path / "predictions.h5", models=["trial-00003", wrong, "trial-00005"]).__enter__()
+    assert wrong in str(caught.value.found)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("wrong", [[0, 4], [-1, 0], [0.0, 1.0], [[0], [1]]])
 def test_labels_that_are_no_classes_are_refused(tmp_path: Path, wrong: list) -> None:
     given = {**labels(), "test": np.array(wrong)}

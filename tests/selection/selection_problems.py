@@ -3,11 +3,15 @@
 import math
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
 
 from ensembleflow.models.metrics import SMALLEST_PROBABILITY
+from ensembleflow.selection import read_candidates
+from ensembleflow.selection.evaluation import Evaluator, ThreadWorkers
+from ensembleflow.selection.partition import partitions_of
 
 
 @st.composite
@@ -87,6 +91,15 @@ def sharp(labels, n_classes, p_true):
     rows = np.repeat(((1 - p_true) / (n_classes - 1))[:, None], n_classes, axis=1)
     rows[np.arange(len(labels)), labels] = p_true
     return rows
+
+
+def reordered(probabilities, labels, costs, loss, order):
+    """Candidates in another order, that of `order`, whose ids are those they had before."""
+    candidates = read_candidates(probabilities[order], labels, costs, loss)
+    ranks, source = np.array(order, dtype=np.intp), candidates.source
+    workers = ThreadWorkers(partitions_of(source, loss, 1))
+    evaluator = Evaluator(workers, candidates.metric, candidates.usable, ranks, source.n_samples)
+    return replace(candidates, tie_ranks=ranks, evaluator=evaluator)
 
 
 class DeadlySource:

@@ -19,7 +19,7 @@ from ensembleflow.selection.relaxation import (
     CrossEntropyRelaxation,
     bounds_by_size,
 )
-from selection_problems import LABELS, naive_loss, sharp
+from selection_problems import LABELS, naive_loss, reordered, sharp
 
 LOSSES = list(METRICS)
 CONVEX = ["cross_entropy", "brier"]
@@ -114,7 +114,8 @@ def test_the_bound_of_each_size_is_below_every_ensemble_of_that_size(library, lo
     for members in feasible_sets(candidates, budget):
         places = np.searchsorted(models, members)
         bound = bounds.constants[len(members) - 1] + bounds.scores[len(members) - 1, places].sum()
-        assert bound <= naive_loss(probabilities, labels, members, loss)
+        # The oracle subtracts from averages that are rounded already.
+        assert bound <= naive_loss(probabilities, labels, members, loss) + 1e-15
 
 
 @pytest.mark.parametrize("loss", CONVEX)
@@ -143,9 +144,7 @@ def test_the_order_of_the_models_does_not_matter_only_their_ids(library, loss, m
         return
     order = data.draw(st.permutations(range(len(probabilities))))
     shuffled_costs = {column: values[order] for column, values in costs.items()}
-    shuffled = replace(
-        read_candidates(probabilities[order], labels, shuffled_costs, loss), tie_ranks=np.array(order, dtype=np.intp)
-    )
+    shuffled = reordered(probabilities, labels, shuffled_costs, loss, order)
     expected = certify(candidates, budget, sets[0], max_nodes)
     result = certify(shuffled, budget, [order.index(member) for member in sets[0]], max_nodes)
     assert replace(result, members=()) == replace(expected, members=())

@@ -221,6 +221,23 @@ def test_made_again_in_another_order_the_tables_are_the_same(made, tmp_path):
     pd.testing.assert_frame_equal(fronts_again, fronts, check_exact=True)
 
 
+@pytest.mark.parametrize("loss", ["error", "macro_f1_error"])
+def test_networks_that_are_wholly_sure_are_compared_though_rounding_parts_their_classes(tmp_path, loss):
+    # Of sums such as 1 + 1e-16 the order in which they are taken makes one class's or the other's the higher.
+    probabilities = {}
+    for split, n_samples in SPLITS.items():
+        rng = np.random.default_rng([6, n_samples])
+        logits = 80 * (rng.normal(0, 1, (len(MODELS), n_samples, N_CLASSES)) + 0.8 * np.eye(N_CLASSES)[LABELS[split]])
+        shares = np.exp(logits - logits.max(axis=2, keepdims=True))
+        probabilities[split] = (shares / shares.sum(axis=2, keepdims=True)).astype(np.float32)
+    files, config = write_library(tmp_path, probabilities), SelectionConfig(loss=loss, certificate_nodes=0)
+    jsons = select(tmp_path, files, config, budgets=("8x",))
+    table, _ = compare(tmp_path, files, jsons, config)
+    (row,) = table[(table.method == "smobf") & (table.combiner == "average")].itertuples()
+    chosen = read_json(jsons[0])
+    assert row.members.split() == chosen["members"] and getattr(row, f"valid_{loss}") == chosen["valid"][loss]
+
+
 def test_another_loss_compares_by_that_loss(tmp_path):
     files = write_library(tmp_path)
     config = SelectionConfig(loss="brier")

@@ -264,6 +264,8 @@ def test_a_budget_of_several_columns_binds_every_method():
     ("call", "message"),
     [
         (lambda these: greedy_with_replacement(these, None, 0), "n_steps leaves no ensemble"),
+        (lambda these: greedy_with_replacement(these, 9.0, among=[]), "no usable model may be added"),
+        (lambda these: greedy_with_replacement(these, among=[7]), "no usable model may be added"),
         (lambda these: weight_sweep(these, (0.5,), 0), "n_steps leaves no ensemble"),
         (lambda these: weight_sweep(these, (1.5,)), "a weight is out of range"),
         (lambda these: top_k(these, 0.5), "no usable model fits the budget"),

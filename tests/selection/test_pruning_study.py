@@ -39,7 +39,7 @@ def study(splits, costs, budget, **arguments):
     )
 
 
-def write_cache(path, names, splits, every_class=True):
+def write_cache(path, names, splits, every_class=True, **storage):
     """A library's `predictions.h5`."""
     with create_hdf5(path, SCHEMA, SCHEMA_VERSION) as file:
         file.attrs["study"], file.attrs["dataset_checksum"], file.attrs["dtype"] = "digits", "sha", "float32"
@@ -48,7 +48,7 @@ def write_cache(path, names, splits, every_class=True):
         for split, (probabilities, labels) in zip(("valid", "test"), splits, strict=True):
             group = file.create_group(split)
             if every_class:
-                group.create_dataset("probabilities", data=probabilities)
+                group.create_dataset("probabilities", data=probabilities, **storage)
             true_class = probabilities[:, np.arange(len(labels)), labels]
             group.create_dataset("true_class_probability", data=true_class)
             group.create_dataset("labels", data=labels)
@@ -113,6 +113,33 @@ def test_a_diverged_model_is_never_kept():
     table = study(splits, costs, None, keep_fractions=[0.2, 1.0])
     assert table.n_models.tolist() == [1, 5]
     assert all("5" not in members.split() for members in table.members)
+
+
+def test_a_model_that_has_diverged_on_the_test_split_is_kept_but_not_chosen(tmp_path):
+    splits, costs = library(6)
+    splits = [(probabilities.astype(np.float32), labels) for probabilities, labels in splits]
+    splits[1][0][5, 3] = np.nan
+    expected = study([(array[:5], labels) for array, labels in splits], costs[:5], 9.0, keep_fractions=[1.0])
+    write_cache(tmp_path / "predictions.h5", list("012345"), splits)
+    with open_predictions(tmp_path / "predictions.h5") as predictions:
+        cached = pruning_study(predictions, costs, 9.0, keep_fractions=[0.2, 1.0])
+    for table in (study(splits, costs, 9.0, keep_fractions=[0.2, 1.0]), cached):
+        assert table.n_models.tolist() == [1, 6]
+        assert table.n_members.tolist() == [0, expected.n_members[0]]
+        assert table.members.tolist() == ["", expected.members[0]]
+        assert table.test_error[1] == expected.test_error[0]
+
+
+def test_a_chunked_cache_gives_what_a_contiguous_one_does(tmp_path):
+    splits, costs = library(5)
+    names = list("edcba")
+    for path, storage in ((tmp_path / "one.h5", {}), (tmp_path / "other.h5", {"chunks": True, "compression": "gzip"})):
+        write_cache(path, names, splits, **storage)
+    tables = []
+    for path in (tmp_path / "one.h5", tmp_path / "other.h5"):
+        with open_predictions(path) as predictions:
+            tables.append(pruning_study(predictions, costs, "2x", keep_fractions=[0.4, 1.0]))
+    assert tables[0].drop(columns="selection_seconds").equals(tables[1].drop(columns="selection_seconds"))
 
 
 def test_a_cache_gives_what_its_arrays_give_with_the_models_ids(tmp_path):

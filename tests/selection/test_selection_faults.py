@@ -147,7 +147,10 @@ def test_labels_that_are_no_integers_are_told(labels):
         (lambda f: replaced(f["test"], "probabilities", f["test"]["probabilities"][:3]), "test/probabilities", "(3, 4"),
         (lambda f: replaced(f, "models", f["models"][:5]), "valid/true_class_probability", "(6, 50)"),
         (lambda f: f.attrs.__setitem__("class_names", ["a", "b", "c"]), "valid/probabilities", "(6, 50, 4)"),
-        (lambda f: f["models"].__setitem__(1, MODELS[0]), "predictions.h5", MODELS[0]),
+        (lambda f: f["models"].__setitem__(1, MODELS[0]), "predictions.h5", f"twice: {MODELS[0]}"),
+        (lambda f: f["models"].__setitem__(1, "u net"), "predictions.h5", "with blanks: 'u net'"),
+        (lambda f: f["models"].__setitem__(1, ""), "predictions.h5", "blank, or with blanks: ''"),
+        (lambda f: (f.pop("test"), f.create_dataset("test", data=[1, 2])), "predictions.h5", "compound types"),
         (lambda f: replaced(f["test"], "true_class_probability", np.zeros((6, 40), int)), "test/true_class", "int64"),
         (lambda f: f["test"].pop("true_class_probability"), "predictions.h5", "true_class_probability"),
     ],
@@ -166,6 +169,21 @@ def test_a_validation_split_without_samples_is_told(tmp_path, capsys):
 
     assert run(changed(write_library(tmp_path), empty)) == 1
     assert "validation split has no samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("every_class", [True, False])
+def test_a_test_split_without_samples_has_no_metrics(tmp_path, every_class):
+    def empty(file):
+        for name in ("probabilities", "true_class_probability", "labels"):
+            stored = file["test"][name][...]
+            replaced(file["test"], name, stored[:0] if name == "labels" else stored[:, :0])
+        if not every_class:
+            without_every_class(file)
+
+    files = write_library(tmp_path)
+    whole = read_json(select(tmp_path, "3x", files))
+    chosen = read_json(select(tmp_path, "3x", changed(files, empty)))
+    assert chosen["members"] == whole["members"] and set(chosen["test"].values()) == {None}
 
 
 @pytest.mark.parametrize("loss", METRICS)
@@ -205,12 +223,32 @@ def test_costs_of_other_models_are_refused_by_name(tmp_path):
     assert "predictions.h5" in message and "costs.csv" in message
 
 
-@pytest.mark.parametrize("cost", ["", "-1", "0", "fast", "inf"])
-def test_a_cost_that_is_no_time_is_refused_by_name(tmp_path, cost):
+def test_costs_without_an_id_are_refused_beside_those_of_other_models(tmp_path):
+    files = write_library(tmp_path)
+    table = read_csv(files[1])
+    write_csv(files[1], pd.concat([table.assign(model=["", *MODELS[1:]]), table[:1].assign(model="trial-00099")]))
+    with pytest.raises(ArtefactError, match="not about the same models") as caught:
+        select(tmp_path, "2x", files)
+    assert f"without a cost: {MODELS[0]}; not predicted: a row without an id, trial-00099" in str(caught.value)
+
+
+def test_ids_that_look_like_nothing_or_like_numbers_are_ids(tmp_path):
+    files = write_library(tmp_path)
+    before = read_json(select(tmp_path, "3x", files))["members"]
+    names = dict(zip(MODELS, ("NA", "null", "nan", "7", "1e3", "None"), strict=True))
+    renamed = changed(files, lambda file: replaced(file, "models", list(names.values()), dtype=h5py.string_dtype()))
+    write_csv(files[1], read_csv(files[1]).assign(model=list(names.values())))
+    assert sorted(read_json(select(tmp_path, "3x", renamed))["members"]) == sorted(names[model] for model in before)
+
+
+@pytest.mark.parametrize(
+    ("cost", "found"), [("", "nothing"), ("-1", "-1"), ("0", "0"), ("fast", "fast"), ("inf", "inf"), ("NA", "NA")]
+)
+def test_a_cost_that_is_no_time_is_refused_by_name(tmp_path, cost, found):
     files = write_library(tmp_path, costs=[cost, "1", "1", "1", "1", "1"])
     with pytest.raises(ArtefactError, match="a cost is not a time") as caught:
         select(tmp_path, "2x", files)
-    assert MODELS[0] in str(caught.value)
+    assert MODELS[0] in str(caught.value) and str(caught.value.found).startswith(found)
 
 
 def test_budgets_of_different_libraries_are_not_merged(tmp_path, files):

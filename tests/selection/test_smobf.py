@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.metrics import CHUNK_SAMPLES, METRICS, SMALLEST_PROBABILITY, classification_metrics
-from ensembleflow.selection import forward_greedy, pareto_front, smobf
+from ensembleflow.selection import forward_greedy, pareto_front, read_candidates, smobf
 from selection_problems import LABELS, naive_loss, problems, reference_smobf, sharp
 
 LOSSES = list(METRICS)
@@ -320,6 +320,9 @@ def test_a_budget_below_the_cheapest_model_names_both():
         ({"costs": [1.0]}, "the costs do not match the models"),
         ({"costs": [1.0, math.nan]}, "a cost is not above 0"),
         ({"costs": [1.0, -1.0]}, "a cost is not above 0"),
+        ({"costs": [1.0, None]}, "a cost is not above 0"),
+        ({"costs": [1.0, "fast"]}, "a cost is not a number\n.*model 1, cost_seconds\n.*'fast'"),
+        ({"costs": {"cost_seconds": [1.0, 1.0], "energy": [[1.0], 2.0]}}, "a cost is not a number\n.*model 0, energy"),
         ({"labels": [0, 1]}, "the labels do not match the probabilities"),
         ({"labels": None}, "the labels do not match the probabilities"),
         ({"labels": [0, 1, 2, 0]}, "a label is not a class"),
@@ -336,6 +339,21 @@ def test_a_wrong_argument_is_named(arguments, message):
     given_ = {"probabilities": GOOD, "labels": LABELS, "costs": [1.0, 2.0], "budget": 3.0} | arguments
     with pytest.raises(SelectionError, match=message):
         smobf(**given_)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"costs": [2.0, 1.0]}, "candidates have labels and costs of their own"),
+        ({"labels": LABELS}, "candidates have labels and costs of their own"),
+        ({"loss": "error"}, "read for another loss\n.*cross_entropy\n.*error"),
+    ],
+)
+def test_candidates_are_not_given_anew_what_they_were_read_with(arguments, message):
+    candidates = read_candidates(GOOD, LABELS, [1.0, 2.0], "cross_entropy")
+    for select in (smobf, forward_greedy):
+        with pytest.raises(SelectionError, match=message):
+            select(candidates, budget=3.0, **arguments)
 
 
 def test_forward_greedy_refuses_a_budget_without_costs_and_an_empty_ensemble():

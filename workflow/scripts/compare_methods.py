@@ -21,4 +21,5 @@ with (
         output_csv=snakemake.output.comparison,
         fronts_csv=snakemake.output.fronts,
         make_workers=make_workers,
+        n_threads=snakemake.threads,
     )

@@ -25,4 +25,5 @@ with (
         budget=snakemake.wildcards.budget,
         output_path=snakemake.output.ensemble,
         make_workers=make_workers,
+        n_threads=snakemake.threads,
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,11 +32,13 @@ from ensembleflow.io import map_array, open_hdf5
 
 __all__ = [
     "FIRST_NOT_FINITE",
+    "IDS_EXPECTED",
     "SCHEMA",
     "SCHEMA_VERSION",
     "SPLITS",
     "FileSource",
     "Predictions",
+    "fault_of_ids",
     "first_wrong_label",
     "open_predictions",
 ]
@@ -44,6 +46,7 @@ __all__ = [
 SCHEMA, SCHEMA_VERSION = "predictions", 1
 SPLITS = ("valid", "test")
 FIRST_NOT_FINITE = "first_not_finite"
+IDS_EXPECTED = "ids that differ, without blanks"
 
 # A segmentation's labels, a pixel each, are too many to be looked at all at once.
 _LABELS_AT_ONCE = 2**20
@@ -62,7 +65,7 @@ class Predictions:
         has_every_class: whether all class probabilities are cached, or the true class's only.
 
     Raises:
-        ArtefactError: the arrays' shapes do not belong together, or a model is there twice.
+        ArtefactError: the arrays' shapes do not belong together, or a model is there twice or has blanks in its id.
     """
 
     def __init__(self, file: h5py.File) -> None:
@@ -137,12 +140,9 @@ class Predictions:
         return map_array(self._file[split]["true_class_probability"])
 
     def _check_models(self) -> None:
-        if twice := [model for model, count in Counter(self.models).items() if count > 1]:
+        if (fault := fault_of_ids(self.models)) is not None:
             raise ArtefactError(
-                "a predictions cache has a model twice",
-                where=self.path,
-                found=", ".join(twice),
-                expected="one row each",
+                "a predictions cache names its models wrongly", where=self.path, found=fault, expected=IDS_EXPECTED
             )
 
     def _check_shapes(self, split: str) -> None:
@@ -253,9 +253,18 @@ def open_predictions(path: str | Path) -> Iterator[Predictions]:
     with open_hdf5(path, SCHEMA, SCHEMA_VERSION) as file:
         try:
             predictions = Predictions(file)
-        except (KeyError, AttributeError, TypeError) as error:
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise ArtefactError("a predictions cache is incomplete", where=path, found=error) from None
         yield predictions
+
+
+def fault_of_ids(models: Sequence[str]) -> str | None:
+    """What is wrong with models' ids, if anything is: tables name an ensemble's members with blanks between them."""
+    if twice := [model for model, count in Counter(models).items() if count > 1]:
+        return f"twice: {', '.join(twice)}"
+    if blank := [model for model in models if model.split() != [model]]:
+        return f"blank, or with blanks: {', '.join(map(repr, blank))}"
+    return None
 
 
 def first_wrong_label(labels: npt.NDArray[Any], n_classes: int) -> int | None:

@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from ensembleflow.errors import LibraryError
 from ensembleflow.io import create_hdf5
-from ensembleflow.library.predictions import FIRST_NOT_FINITE, SCHEMA, SCHEMA_VERSION, SPLITS, first_wrong_label
+from ensembleflow.library.predictions import (
+    FIRST_NOT_FINITE,
+    IDS_EXPECTED,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SPLITS,
+    fault_of_ids,
+    first_wrong_label,
+)
 from ensembleflow.models.tolerances import OUTSIDE_BY, sum_off_by
 
 __all__ = ["PredictionsWriter", "create_predictions"]
@@ -209,7 +217,7 @@ def create_predictions(
         study: the study's name.
         dataset_checksum: of the dataset that is predicted.
         class_names: the classes' names.
-        models: the models' ids, in rank order.
+        models: the models' ids, in rank order; without blanks.
         weights_sha256: the models' checksums.
         labels: the true classes of `valid` and `test`, integers (samples,) in 0 … classes - 1; mapped arrays will do.
         dtype: `float32` or `float16`.
@@ -219,9 +227,11 @@ def create_predictions(
         The writer.
 
     Raises:
-        LibraryError: a label is no class, or samples are missing at the end.
+        LibraryError: a label is no class, an id is there twice or has blanks, or samples are missing at the end.
         StorageError: the disk is full or the folder cannot be written. `path` is then as it was.
     """
+    if (fault := fault_of_ids(models)) is not None:
+        raise LibraryError("the models' ids cannot be told apart", where=path, found=fault, expected=IDS_EXPECTED)
     text = h5py.string_dtype()
     with create_hdf5(path, SCHEMA, SCHEMA_VERSION) as file:
         file.attrs["study"] = study

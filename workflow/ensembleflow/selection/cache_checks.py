@@ -78,7 +78,8 @@ def _look_through(predictions: Predictions, split: str) -> tuple[Ranges, IntArra
         if predictions.has_every_class:
             other = _differ(values[:, np.arange(len(labels)), labels], true_classes.read(start, stop)[0])
             new = other.any(axis=1) & (first_other < 0)
-            first_other[new] = start + other[new].argmax(axis=1)
+            if new.any():
+                first_other[new] = start + other[new].argmax(axis=1)
     return joined_ranges(parts), first_other
 
 

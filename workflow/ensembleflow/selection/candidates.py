@@ -90,8 +90,9 @@ def read_candidates(
     Args:
         probabilities: (models, samples, classes), or an opened cache, whose validation split is used. Candidates that
             were read before are given back as they are.
-        labels: (samples,); may be None for a cache, which has them.
+        labels: (samples,); may be None for a cache, which has them, and is None for candidates.
         costs: seconds (models,), or columns of costs by name, `cost_seconds` among them; None counts every model as 0.
+            None for candidates.
         loss: a name of `METRICS`.
         make_workers: who sums over the samples, from the source and the loss.
 
@@ -103,7 +104,18 @@ def read_candidates(
         raise SelectionError("unknown loss", found=loss, expected=", ".join(METRICS))
     if isinstance(probabilities, Candidates):
         if probabilities.metric.name != loss:
-            raise SelectionError("these candidates were read for another loss", found=probabilities.metric.name)
+            raise SelectionError(
+                "these candidates were read for another loss",
+                found=probabilities.metric.name,
+                expected=loss,
+                hint=f"name it here as well, or read them anew: read_candidates(..., loss={loss!r})",
+            )
+        if labels is not None or costs is not None:
+            raise SelectionError(
+                "candidates have labels and costs of their own",
+                found="others, given beside them",
+                hint="give them to read_candidates",
+            )
         return probabilities
     metric = METRICS[loss]
     cache = None
@@ -204,7 +216,7 @@ def _check_costs(costs: CostsLike, names: Sequence[str]) -> dict[str, FloatArray
         raise SelectionError("the costs have no column for the time", found=", ".join(columns), expected=PRIMARY_COST)
     checked = {}
     for column, given in columns.items():
-        values = np.array(given, dtype=np.float64)
+        values = _numbers(given, column, names)
         if values.shape != (len(names),):
             raise SelectionError(
                 "the costs do not match the models", where=column, found=values.shape, expected=(len(names),)
@@ -219,6 +231,21 @@ def _check_costs(costs: CostsLike, names: Sequence[str]) -> dict[str, FloatArray
                 )
         checked[column] = values
     return checked
+
+
+def _numbers(given: npt.ArrayLike, column: str, names: Sequence[str]) -> FloatArray:
+    try:
+        return np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        for name, cost in zip(names, np.asarray(given, dtype=object).tolist(), strict=False):
+            try:
+                float(cost)
+            except (TypeError, ValueError):
+                where, found = f"{name}, {column}", repr(cost)
+                break
+        else:
+            where, found = column, str(error)
+        raise SelectionError("a cost is not a number", where=where, found=found, expected="a number above 0") from None
 
 
 def _constant_models(

@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
     ):
         needed = [column for column, _ in budget_parts(budget)]
         costs = read_costs(arguments.costs, predictions.models, arguments.predictions, needed)
-        chosen = select_for_budget(predictions, costs, budget, config, make_workers)
+        chosen = select_for_budget(predictions, costs, budget, config, make_workers, arguments.threads)
         costs_seconds = dict(zip(predictions.models, costs[PRIMARY_COST].tolist(), strict=True))
     if arguments.json:
         print(json.dumps(chosen, indent=1, allow_nan=False))

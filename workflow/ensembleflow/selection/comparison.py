@@ -90,7 +90,7 @@ def compare_methods(
         costs = read_costs(costs_path, predictions.models, predictions_path, needed)
         candidates = read_candidates(predictions, None, costs, config.loss, *([make_workers] if make_workers else []))
         for document, path in zip(documents, budget_json_paths, strict=True):
-            _check_same_library(document, candidates, predictions, path)
+            _check_same_library(document, candidates, predictions, path, n_threads)
         found = [_MethodsOfBudget(candidates, predictions, each, config.certificate_nodes) for each in documents]
         found.sort(key=lambda these: (these.budget_seconds or math.inf, these.budget))
         sweep = weight_sweep(candidates)
@@ -244,7 +244,11 @@ def _smobf_runs(document: Mapping[str, Any], candidates: Candidates, predictions
 
 
 def _check_same_library(
-    document: Mapping[str, Any], candidates: Candidates, predictions: Predictions, json_path: str | Path
+    document: Mapping[str, Any],
+    candidates: Candidates,
+    predictions: Predictions,
+    json_path: str | Path,
+    n_threads: int,
 ) -> None:
     known = dict(zip(predictions.models, candidates.costs.tolist(), strict=True))
     usable = {predictions.models[place] for place in candidates.usable}
@@ -257,8 +261,10 @@ def _check_same_library(
     elif found != known or not set(document["members"]) <= usable:
         fault = "other models or costs"
     else:
-        value = candidates.evaluator.loss([predictions.models.index(model) for model in document["members"]])
-        if abs(document["valid"][loss] - value) <= _SAME_LOSS_WITHIN:
+        # As the document's was made: another order of the members may turn a sample whose classes rounding parts.
+        ensemble = Ensemble.average(predictions.models.index(model) for model in document["members"])
+        metrics = ensemble_metrics(predictions, "valid", [ensemble], {loss: candidates.metric}, n_threads)
+        if abs(document["valid"][loss] - metrics[ensemble][loss]) <= _SAME_LOSS_WITHIN:
             return
         fault = "other predictions of the same models"
     raise ArtefactError(

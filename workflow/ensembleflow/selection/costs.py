@@ -35,12 +35,13 @@ def read_costs(
         ArtefactError: `costs.csv` lacks a model, has one more or one twice, lacks a needed column, or one of its
             values is no number above 0.
     """
-    table = read_csv(costs_path, ["model", PRIMARY_COST], dtype={"model": str})
+    # As they stand there: `NA` and `null` are names like others.
+    table = read_csv(costs_path, ["model", PRIMARY_COST], dtype={"model": str}, keep_default_na=False)
     twice = sorted(set(table.model[table.model.duplicated()]))
     missing = [model for model in models if model not in set(table.model)]
     unknown = sorted(set(table.model) - set(models))
     faults = [
-        f"{what} {', '.join(map(str, ids))}"
+        f"{what} {', '.join(model or 'a row without an id' for model in ids)}"
         for what, ids in (("twice:", twice), ("without a cost:", missing), ("not predicted:", unknown))
         if ids
     ]
@@ -63,7 +64,7 @@ def read_costs(
             raise ArtefactError(
                 "a cost is not a time" if column == PRIMARY_COST else "a cost that the budget names is not a cost",
                 where=f"{costs_path}, model {models[wrong[0]]}, column {column}",
-                found=table[column].iloc[wrong[0]],
+                found="nothing" if table[column].iloc[wrong[0]] == "" else table[column].iloc[wrong[0]],
                 expected="seconds, above 0" if column == PRIMARY_COST else "a number above 0 for each model",
             )
     return columns

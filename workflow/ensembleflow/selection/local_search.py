@@ -204,8 +204,13 @@ def check_members(candidates: Candidates, limits: Mapping[str, float], members: 
     """Check that an ensemble may be improved or certified.
 
     Raises:
-        SelectionError: it is empty, has a member twice or one that is not usable, or exceeds the budget.
+        SelectionError: it is empty, has a member twice or one that is no usable model, or exceeds the budget.
     """
+    n_models = len(candidates.names)
+    if unknown := [member for member in members if not 0 <= member < n_models]:
+        raise SelectionError(
+            "a member is no model", found=", ".join(map(str, unknown)), expected=f"indices in 0 … {n_models - 1}"
+        )
     names = [candidates.names[member] for member in members]
     if len(members) == 0 or len(set(members)) < len(members):
         raise SelectionError(

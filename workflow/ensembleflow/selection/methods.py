@@ -136,7 +136,10 @@ def greedy_with_replacement(
         SelectionError: no model fits the budget, or an argument is wrong.
     """
     if among is not None:
-        candidates = replace(candidates, usable=np.intersect1d(candidates.usable, np.array(among, dtype=np.intp)))
+        usable = np.intersect1d(candidates.usable, np.array(among, dtype=np.intp))
+        if len(usable) == 0:
+            raise SelectionError("no usable model may be added", where="among", found=list(among))
+        candidates = replace(candidates, usable=usable)
     limits = _limits(candidates, budget)
     _check_steps(n_steps)
     run = GreedyRun(

@@ -45,8 +45,9 @@ def pruning_study(
     """SMOBF on the best fraction of a library by a validation metric, for several fractions.
 
     Models are ranked and fractions rounded as the library does it: by the metric, then cross-entropy, then the order
-    given; a model without a metric is never kept. The budget is the same number of seconds for every fraction, that of
-    the whole library: `4x` of another median would be another budget, and the fractions could not be compared.
+    given; a model without a metric is never kept, and one that has diverged is not chosen. The budget is
+    the same number of seconds for every fraction, that of the whole library: `4x` of another median would be another
+    budget, and the fractions could not be compared.
 
     Args:
         probabilities: of all models, not of the kept ones only: validation's (models, samples, classes), or an opened
@@ -79,17 +80,19 @@ def pruning_study(
     limits = budget_limits(budget, whole.cost_columns)
     counts = _counts(keep_fractions, len(valid))
     ranked = _ranked(valid, truth, rank_by)
+    test, _ = splits["test"]
+    choosable = {model for model in whole.usable.tolist() if np.isfinite(test[model]).all()}
     rows: list[dict[str, Any]] = []
     for fraction, count in zip(keep_fractions, counts, strict=True):
         # By id, as ties fall in a selection from all models.
         kept = sorted(ranked[:count], key=lambda model: int(whole.tie_ranks[model]))
-        columns = {column: values[kept] for column, values in whole.cost_columns.items()}
+        usable = [model for model in kept if model in choosable]
+        columns = {column: values[usable] for column, values in whole.cost_columns.items()}
         row: dict[str, Any] = {"keep_fraction": fraction, "n_models": len(kept), "loss": loss}
-        usable = np.flatnonzero(np.isin(kept, whole.usable))
-        if Spending(columns, limits).fits(usable).any():
-            kept_probabilities = np.ascontiguousarray(valid[kept])
+        if len(usable) and Spending(columns, limits).fits(np.arange(len(usable))).any():
+            kept_probabilities = np.stack([valid[model] for model in usable])
             result, seconds = _timed_selection(kept_probabilities, truth, columns, limits, weights, loss)
-            members = [kept[member] for member in result.members]
+            members = [usable[member] for member in result.members]
             row |= {
                 "n_members": len(members),
                 "members": " ".join(names[member] for member in members),

@@ -112,7 +112,7 @@ def ours(which: str, title: str) -> Contender:
         command=lambda given, _, port: [
             *(sys.executable, "-m", "ensembleflow.cli", "serve", str(given.bundles[which]), "--port", str(port))
         ],
-        target=Target(0, "", "v2 binary"),  # its path is asked of the server, which names the model
+        target=Target(0, "", "v2 binary"),  # a bundle is served under its study's name
     )
 
 
@@ -187,7 +187,7 @@ def started(contender: Contender, given: Input, folder: Path) -> Iterator[Target
     with running(contender, given, folder, {"port": port}) as process:
         target = contender.target._replace(port=port)
         if not target.path:
-            target = target._replace(path=f"/v2/models/{_model_name(process, port)}/infer")
+            target = target._replace(path=f"/v2/models/{given.study.name}/infer")
         _wait_until_it_answers(process, target, np.load(given.images)[:1])
         yield target
 
@@ -244,22 +244,6 @@ def _carrying(token: str) -> list[int]:
 def _wait_until_it_answers(process: subprocess.Popen[bytes], target: Target, image: np.ndarray) -> None:
     request = PROTOCOLS[target.protocol].request(image, target)
     _poll(process, lambda: Connection(target.port).exchange(request)[0] == 200)
-
-
-def _model_name(process: subprocess.Popen[bytes], port: int) -> str:
-    request = f"GET /v2/models HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
-    names: list[str] = []
-
-    def ask() -> bool:
-        status, _, body = Connection(port).exchange(request)
-        if status == 200:
-            listed = json.loads(body)
-            listed = listed["models"] if isinstance(listed, dict) else listed
-            names.extend(each if isinstance(each, str) else each["name"] for each in listed)
-        return bool(names)
-
-    _poll(process, ask)
-    return names[0]
 
 
 def _poll(process: subprocess.Popen[bytes], answers: Callable[[], bool]) -> None:

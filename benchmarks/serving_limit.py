@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from serving_ensemble import multiply_adds_of
+
+from ensembleflow.models.engines import LoadedEngine, load_engine, prepare_members
 
 __all__ = ["Limit", "measure_limit"]
 
@@ -37,7 +41,7 @@ class Limit(NamedTuple):
 
 
 def measure_limit(
-    members: list[str], engines: Iterable[str], images: Path, study: Path, seconds: float, folder: Path
+    members: list[str], engines: Collection[str], images: Path, study: Path, seconds: float, folder: Path
 ) -> Limit:
     """Measure each member with each of the engines, on every core that this process may use, at once.
 
@@ -50,23 +54,26 @@ def measure_limit(
         folder: for files between the processes.
     """
     cores = sorted(os.sched_getaffinity(0))
+    prepared = prepare_members([Path(member) for member in members], folder / "prepared", engines)
     seconds_an_image = np.full((len(cores), len(members)), np.inf)
     for engine in engines:
-        given = {"members": members, "engine": engine, "images": str(images), "seconds": seconds, "study": str(study)}
-        found = _on_every_core(given, cores, folder)
-        seconds_an_image = np.minimum(seconds_an_image, [each["seconds_an_image"] for each in found])
-        multiply_adds = found[0]["multiply_adds"]
+        given = {"members": list(map(str, prepared)), "engine": engine, "images": str(images), "seconds": seconds}
+        found = _run([{**given, "core": core} for core in cores], folder)
+        seconds_an_image = np.minimum(seconds_an_image, found)
+    shutil.rmtree(folder / "prepared")
+    (multiply_adds,) = _run([{"study": str(study), "models": [Path(member).name for member in members]}], folder)
     images_per_second = float((1 / seconds_an_image.sum(axis=1)).sum())
     gflop = 2 * sum(multiply_adds) / 1e9
     return Limit(images_per_second, gflop, images_per_second * gflop)
 
 
-def _on_every_core(given: dict[str, Any], cores: list[int], folder: Path) -> list[dict[str, list[float]]]:
+def _run(orders: list[dict[str, Any]], folder: Path) -> list[list[float]]:
+    """This script's answers to orders, a process each, at once."""
     processes = []
     try:
-        for core in cores:
-            file = folder / f"limit-{core}.json"
-            file.write_text(json.dumps({**given, "core": core}))
+        for place, order in enumerate(orders):
+            file = folder / f"limit-{place}.json"
+            file.write_text(json.dumps(order))
             processes.append(subprocess.Popen([sys.executable, __file__, str(file)], stdout=subprocess.PIPE))
         answers = [process.communicate()[0] for process in processes]
     finally:
@@ -77,29 +84,18 @@ def _on_every_core(given: dict[str, Any], cores: list[int], folder: Path) -> lis
     return [json.loads(answer) for answer in answers]
 
 
-def _measure(given: dict[str, Any]) -> dict[str, list[float]]:
-    from serving_ensemble import multiply_adds_of
-
-    os.sched_setaffinity(0, {given["core"]})
-    images = np.load(given["images"])
-    multiply_adds = multiply_adds_of(Path(given["study"]), [Path(member).name for member in given["members"]])
-    return {
-        "multiply_adds": multiply_adds,
-        "seconds_an_image": [
-            _seconds_an_image(_load(member, given["engine"]), images, given["seconds"]) for member in given["members"]
-        ],
-    }
+def _obey(order: dict[str, Any]) -> list[float]:
+    if "study" in order:
+        return list(map(float, multiply_adds_of(Path(order["study"]), order["models"])))
+    os.sched_setaffinity(0, {order["core"]})  # before an engine counts its cores
+    images = np.load(order["images"])
+    return [
+        _seconds_an_image(load_engine(order["engine"], Path(member), 1), images, order["seconds"])
+        for member in order["members"]
+    ]
 
 
-def _load(member: str, engine: str) -> Any:
-    from ensembleflow.models import load_exported
-
-    if engine != "tensorflow":
-        raise SystemExit(f"engine {engine} is not measured")
-    return load_exported(member)
-
-
-def _seconds_an_image(model: Any, images: np.ndarray, seconds: float) -> float:
+def _seconds_an_image(model: LoadedEngine, images: np.ndarray, seconds: float) -> float:
     best = np.inf
     for batch_size in BATCH_SIZES:
         batch = np.resize(images, (batch_size, *images.shape[1:]))
@@ -113,4 +109,4 @@ def _seconds_an_image(model: Any, images: np.ndarray, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure(json.loads(Path(sys.argv[1]).read_text()))))
+    print(json.dumps(_obey(json.loads(Path(sys.argv[1]).read_text()))))

@@ -43,9 +43,8 @@ class Device:
 def assign_cores(configs: Sequence[DeviceConfig], available: Sequence[int] | None = None) -> list[Device]:
     """Give each device its own cores, in order, out of those that this process may use, and find its GPU.
 
-    Where there are fewer cores than asked for, the devices
-    share them from the first one again, with a warning; a device never gets a core twice, so it may then have fewer
-    than it asked for.
+    Where there are fewer cores than asked for, the devices share them from the first one again, with a warning; a
+    device never gets a core twice, so it may then have fewer than it asked for.
 
     Args:
         configs: the devices wanted.

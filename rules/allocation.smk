@@ -1,17 +1,18 @@
-# Requires: {study}/selection/budget-{budget}.json, the exported models and their costs.
-# Makes: {study}/allocation/budget-{budget}/devices-{n}.json and search-{n}.csv.
+# Requires: {study}/selection/budget-{budget}.json, the exported models and their cached predictions.
+# Makes: {study}/allocation/budget-{budget}/devices-{n}.json, search-{n}.csv and profile-{n}.csv.
 
 
 rule allocate_ensemble:
-    """Place one ensemble's members on the first n devices and tune their batch sizes by measuring."""
+    """Profile one ensemble's members on the first n devices, place them there, and refine that by measuring."""
     input:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
         exported=f"{RESULTS}/{{study}}/library/exported",
-        costs=f"{RESULTS}/{{study}}/library/costs.csv",
+        predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         dataset=DATASET,
     output:
         allocation=f"{RESULTS}/{{study}}/allocation/budget-{{budget}}/devices-{{n}}.json",
         search=f"{RESULTS}/{{study}}/allocation/budget-{{budget}}/search-{{n}}.csv",
+        profiles=f"{RESULTS}/{{study}}/allocation/budget-{{budget}}/profile-{{n}}.csv",
     log:
         f"{LOGS}/{{study}}/allocate_ensemble/budget-{{budget}}-devices-{{n}}.log",
     benchmark:

@@ -16,15 +16,15 @@ import pytest
 from ensembleflow.allocation import (
     Device,
     Limits,
+    MeasuredBench,
     Member,
     MemberError,
     Pipeline,
     Placement,
     allocation_text,
     assign_cores,
-    bench_allocation,
 )
-from ensembleflow.config.models import DeviceConfig
+from ensembleflow.config.models import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
 
 IMAGE_SHAPE = (8, 8, 1)
@@ -176,20 +176,22 @@ def test_shared_memory_has_no_name_that_could_be_left_behind(pipeline):
 
 
 def test_a_member_that_fails_scores_zero_with_the_reason_and_the_next_bench_runs(pipeline, exported, images, start):
-    broken = place(exported, ("cpu0", 16), ("cpu1", 16), ("cpu1", 128))
-    score = bench_allocation(pipeline, broken, images, repeats=2)
-    assert (score.images_per_second, score.images_per_second_q75) == (0, 0)
+    bench = MeasuredBench(pipeline, images, AllocationConfig(latency_requests=3, bench_repeats=3))
+    score = bench(place(exported, ("cpu0", 16), ("cpu1", 16), ("cpu1", 128)))
+    assert score.value == 0 and score.values == ()
     assert "trial-00002" in score.failure and "out of pretended memory" in score.failure
-    score = bench_allocation(pipeline, start, images, repeats=3)
+    score = bench(start)
     assert score.failure == ""
-    assert score.repeats == 3
-    assert 0 < score.images_per_second_q25 <= score.images_per_second <= score.images_per_second_q75
+    assert len(score.images_per_second) == len(score.latency_p50_ms) == len(score.latency_p99_ms) == 3
+    assert 0 < score.quantile(0.25) <= score.value <= score.quantile(0.75)
+    assert all(0 < p50 <= p99 for p50, p99 in zip(score.latency_p50_ms, score.latency_p99_ms, strict=True))
 
 
-def test_a_hopeless_allocation_is_benched_once(pipeline, images, start):
-    score = bench_allocation(pipeline, start, images, repeats=3, best_images_per_second=1e12)
-    assert score.repeats == 1
-    assert score.images_per_second > 0
+def test_a_hopeless_allocation_is_benched_once(pipeline, exported, images):
+    bench = MeasuredBench(pipeline, images, AllocationConfig(latency_requests=0, bench_repeats=3))
+    assert len(bench(place(exported, ("cpu0", 64), ("cpu1", 64), ("cpu1", 64))).values) == 3
+    # An image a call takes many times as long.
+    assert len(bench(place(exported, ("cpu0", 1), ("cpu1", 1), ("cpu1", 1))).values) == 1
 
 
 def test_a_member_that_cannot_be_loaded_is_named_and_nothing_is_left(exported, tmp_path):

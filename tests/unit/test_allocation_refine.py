@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensembleflow.allocation import Score, refine
-from ensembleflow.allocation.refine import MAX_BENCHES, NO_GAIN
+from ensembleflow.allocation.refine import CONFIRMATION, MAX_BENCHES, NO_GAIN
 
 State = tuple[int, ...]
 
@@ -25,6 +25,11 @@ def grid_neighbours(sizes: tuple[int, ...]):
     return neighbours
 
 
+def steady(speed: float, spread: float = 0.0) -> Score:
+    """A score whose quartiles are so far from its median."""
+    return Score(images_per_second=(speed - spread, speed - spread, speed, speed + spread, speed + spread))
+
+
 class Table:
     """A bench that looks speeds up and counts."""
 
@@ -35,7 +40,7 @@ class Table:
     def __call__(self, state: State) -> Score:
         self.benched.append(state)
         speed, spread = self.speeds[state]
-        return Score(speed, speed - spread, speed + spread)
+        return steady(speed, spread)
 
 
 def hill_climb(start: State, neighbours, speeds: dict[State, tuple[float, float]]) -> State:
@@ -78,7 +83,7 @@ def test_it_never_ends_slower_than_it_started_nor_benches_too_often_nor_twice(pr
     sizes, speeds, start = problem
     bench = Table(speeds)
     found = refine(start, grid_neighbours(sizes), bench, max_benches)
-    accepted = [each.score.images_per_second for each in found.accepted]
+    accepted = [each.score.value for each in found.accepted]
     assert accepted == sorted(accepted)
     assert accepted[0] == speeds[start][0]
     assert len(bench.benched) == len(found.benches) <= max_benches
@@ -115,6 +120,107 @@ def test_moves_that_gained_before_are_benched_first_in_the_next_round():
 
 def test_a_failing_start_is_left_for_a_neighbour_that_runs():
     def bench(state: State) -> Score:
-        return Score(0, 0, 0, failure="out of memory") if state == (0,) else Score(5, 5, 5)
+        return Score(failure="out of memory") if state == (0,) else steady(5)
 
     assert refine((0,), grid_neighbours((2,)), bench, 5).best.state == (1,)
+
+
+def test_proposals_are_tried_first_and_taken_only_if_they_are_better():
+    speeds = {(a, b): (100.0 + a + b, 0.0) for a in range(4) for b in range(4)}
+    bench = Table(speeds)
+    found = refine((0, 0), grid_neighbours((4, 4)), bench, 3, proposals=[("bold", (2, 3)), ("bolder", (3, 3))])
+    assert bench.benched == [(0, 0), (2, 3), (3, 3)]
+    assert found.best.state == (3, 3)
+    speeds[3, 3] = speeds[2, 3] = (1.0, 0.0)
+    assert refine((0, 0), grid_neighbours((4, 4)), Table(speeds), 3, proposals=[("bold", (3, 3))]).best.state != (3, 3)
+
+
+def test_a_second_chance_leads_out_of_where_no_neighbour_is_better():
+    speeds = {(0, 0): (5.0, 0.0), (0, 1): (1.0, 0.0), (1, 0): (1.0, 0.0), (1, 1): (9.0, 0.0)}
+    neighbours = grid_neighbours((2, 2))
+    assert refine((0, 0), neighbours, Table(speeds), 10).best.state == (0, 0)
+    bench = Table(speeds)
+    found = refine((0, 0), neighbours, bench, 10, second_chances=lambda state: [("both", (1 - state[0], 1 - state[1]))])
+    assert found.best.state == (1, 1)
+    assert bench.benched[-1] == (1, 1) and len(bench.benched) == 4
+
+
+class Drifting:
+    """A bench of equal states on a machine that becomes faster, or slower, with every bench."""
+
+    def __init__(self, factor: float, true_gain: float = 1.0) -> None:
+        self.factor = factor
+        self.true_gain = true_gain
+        self.n_benches = 0
+
+    def __call__(self, state: State) -> Score:
+        self.n_benches += 1
+        return steady(100.0 * self.true_gain ** sum(state) * self.factor**self.n_benches)
+
+
+@given(st.floats(1.0005, 1.05), st.floats(1.005, 1.5))
+def test_a_confirmed_gain_compares_two_benches_in_a_row(drift, true_gain):
+    # Each bench is faster than the last, so that every neighbour seems better than the start.
+    neighbours = grid_neighbours((2, 2, 2))
+    fooled = refine((0, 0, 0), neighbours, Drifting(drift), 100)
+    assert len(fooled.accepted) > 1
+    found = refine((0, 0, 0), neighbours, Drifting(drift, true_gain), 100, confirm=True)
+    places = {id(each): place for place, each in enumerate(found.benches)}
+    for before, accepted in zip(found.accepted, found.accepted[1:], strict=False):
+        place = places[id(accepted)]
+        again = found.benches[place - 1]
+        assert again.state == before.state and accepted.score.improves_on(again.score)
+        assert again.move == CONFIRMATION + before.move.removeprefix(CONFIRMATION)
+        assert accepted.move.startswith(CONFIRMATION)
+
+
+class Lucky:
+    """All states are alike; the first bench of each draws its luck, the later ones do not."""
+
+    def __init__(self, luck: dict[State, float]) -> None:
+        self.luck = luck
+        self.seen: set[State] = set()
+
+    def __call__(self, state: State) -> Score:
+        first, self.seen = state not in self.seen, self.seen | {state}
+        return steady(100.0 + (self.luck[state] if first else 0.0), 1.0)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=8, max_size=8))
+def test_a_lucky_bench_is_not_moved_to_when_it_is_confirmed(luck):
+    states = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    bench = Lucky(dict(zip(states, luck, strict=True)))
+    found = refine((0, 0, 0), grid_neighbours((2, 2, 2)), bench, 100, confirm=True)
+    assert found.best.state == (0, 0, 0)
+
+
+def test_after_an_unlucky_start_one_confirmation_answers_all_claims():
+    states = [(a, b) for a in range(4) for b in range(4)]
+    bench = Lucky(dict.fromkeys(states, 0.0) | {(0, 0): -20.0})
+    found = refine((0, 0), grid_neighbours((4, 4)), bench, 100, confirm=True)
+    assert found.best.state == (0, 0)
+    # The start, its six neighbours, the start and one neighbour once more.
+    assert len(found.benches) == 9
+
+
+@given(problems(), st.integers(1, 30))
+def test_confirmations_count_as_benches_and_change_nothing_where_there_is_no_noise(problem, max_benches):
+    sizes, speeds, start = problem
+    bench = Table(speeds)
+    found = refine(start, grid_neighbours(sizes), bench, max_benches, confirm=True)
+    assert len(bench.benched) == len(found.benches) <= max_benches
+    first_benches = [each.state for each in found.benches if not each.move.startswith(CONFIRMATION)]
+    assert len(set(first_benches)) == len(first_benches)
+    unlimited = refine(start, grid_neighbours(sizes), Table(speeds), 10**6, confirm=True)
+    assert unlimited.best.state == hill_climb(start, grid_neighbours(sizes), speeds)
+
+
+def test_scores_are_compared_by_their_objective():
+    slow_start = {"latency_p50_ms": (10.0,), "latency_p99_ms": (11.0,)}
+    spiky = {"latency_p50_ms": (5.0,), "latency_p99_ms": (50.0,)}
+    assert Score("throughput", (100.0,), **slow_start).improves_on(Score("throughput", (90.0,), **spiky))
+    assert Score("latency_p50", (90.0,), **spiky).improves_on(Score("latency_p50", (100.0,), **slow_start))
+    assert Score("latency_p99", (90.0,), **slow_start).improves_on(Score("latency_p99", (100.0,), **spiky))
+    assert Score("latency_p50", (90.0,), **spiky).value == 200.0
+    assert Score("latency_p50", failure="dead").value == 0.0
+    assert Score("throughput", (1.0, 2.0, 9.0)).median("latency_p50_ms") is None

@@ -52,6 +52,10 @@ WRONG_VALUES = {
     "selection.weights": [[], [-0.1], [1.1], [0.1, 0.10]],
     "selection.loss": ["f1"],
     "allocation.batch_sizes": [[0], [8, 8]],
+    "allocation.engines": [["torch"], [], ["openvino", "openvino"]],
+    "allocation.objective": ["latency"],
+    "allocation.max_replicas": [0],
+    "allocation.bench": ["guessed"],
     "report.dpi": [10],
     "resources.search.mem_mb": [1],
 }
@@ -128,6 +132,11 @@ COMBINATIONS = [
     ),
     ("allocation: {device_counts: [3]}", "allocation.device_counts, allocation.devices"),
     ("allocation: {devices: [{name: a}, {name: a}]}", "allocation.devices"),
+    (
+        "allocation: {objective: latency_p99, latency_requests: 0}",
+        "allocation.latency_requests, allocation.objective",
+    ),
+    ("allocation: {devices: [{name: a, speed: 2}], device_counts: [1]}", "allocation.devices, allocation.bench"),
 ]
 
 

@@ -8,10 +8,11 @@ with rule_log(snakemake.log[0]):
     allocate_ensemble(
         selection_json=snakemake.input.ensemble,
         exported_dir=snakemake.input.exported,
-        costs_csv=snakemake.input.costs,
+        predictions_h5=snakemake.input.predictions,
         dataset_h5=snakemake.input.dataset,
         config=AllocationConfig.model_validate_json(snakemake.params.allocation),
         n_devices=int(snakemake.wildcards.n),
         output_json=snakemake.output.allocation,
         output_csv=snakemake.output.search,
+        profiles_csv=snakemake.output.profiles,
     )

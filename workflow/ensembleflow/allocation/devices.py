@@ -26,6 +26,7 @@ class Device:
         memory_mb: memory for members in MB; a GPU's own.
         gpu: the GPU's UUID or number for `CUDA_VISIBLE_DEVICES`; None for a set of cores.
         gpu_name: what the GPU is, such as `NVIDIA H100`; empty for a set of cores.
+        speed: how many times as fast as its kind's profiles say; other than 1 only where it is simulated.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Device:
     memory_mb: int
     gpu: str | None = None
     gpu_name: str = ""
+    speed: float = 1.0
 
     @property
     def kind(self) -> str:

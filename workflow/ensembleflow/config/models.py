@@ -120,6 +120,13 @@ class DeviceConfig(Block):
         description="Number of the GPU among those that the job may use, in nvidia-smi's order (the first is 0); null "
         "is a set of CPU cores.",
     )
+    speed: float = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        description="How many times as fast as the device that was profiled in its place, for planning with "
+        "`bench: simulated` on hardware that is not at hand.",
+    )
 
 
 def _default_devices() -> list[DeviceConfig]:
@@ -143,7 +150,31 @@ class AllocationConfig(Block):
     batch_sizes: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(distinct)] = Field(
         [8, 32, 128], min_length=1, description="Batch sizes in images that the refinement may choose from."
     )
-    max_benches: int = Field(16, ge=1, description="The refinement stops after this many benches of whole ensembles.")
+    engines: Annotated[
+        list[Literal["tensorflow", "onnxruntime", "openvino"]],
+        AfterValidator(distinct),
+    ] = Field(
+        ["tensorflow"],
+        min_length=1,
+        description="What may compute a member; the refinement chooses for each. The others than `tensorflow` are "
+        "optional packages.",
+    )
+    max_replicas: int = Field(
+        1, ge=1, description="Devices that one member may run on at once, so that they share its images."
+    )
+    objective: Literal["throughput", "latency_p50", "latency_p99"] = Field(
+        "throughput",
+        description="What the refinement improves: images/s, or the median or 99th percentile of a request's latency.",
+    )
+    request_images: int = Field(1, ge=1, description="Images a request, where latency is measured.")
+    latency_requests: int = Field(
+        50, ge=0, description="Requests whose latency is measured in a bench repeat, one at a time; 0 leaves it out."
+    )
+    bench: Literal["measured", "simulated"] = Field(
+        "measured",
+        description="Whether an allocation is run to be scored, or only simulated from its members' profiles.",
+    )
+    max_benches: int = Field(24, ge=1, description="The refinement stops after this many benches of whole ensembles.")
     bench_images: int = Field(2000, ge=1, description="Images predicted in one bench repeat.")
     bench_repeats: int = Field(3, ge=1, description="Repeats of a bench; its score is their median.")
 
@@ -154,6 +185,12 @@ class AllocationConfig(Block):
             raise ValueError("the names of `devices` must differ from each other")
         if max(self.device_counts) > len(self.devices):
             raise ValueError(f"`device_counts` must be at most the number of `devices`, {len(self.devices)}")
+        if self.objective != "throughput" and not self.latency_requests:
+            raise ValueError("`latency_requests` must be at least 1 where `objective` is a latency")
+        if self.bench == "measured" and any(device.speed != 1 for device in self.devices):
+            raise ValueError(
+                "the speed of `devices` must be 1 where `bench` is measured: it is what the bench finds out"
+            )
         return self
 
 

@@ -1,0 +1,267 @@
+"""From members and devices to a fast allocation: profile, place, refine."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.allocation.allocation_file import allocation_result
+from ensembleflow.allocation.bench import MeasuredBench
+from ensembleflow.allocation.calibrate import calibrate, telling_allocations
+from ensembleflow.allocation.devices import Device, assign_cores
+from ensembleflow.allocation.machine import available_memory_mb, detect_devices, usable_cores
+from ensembleflow.allocation.pipeline import Pipeline
+from ensembleflow.allocation.placement import Allocation
+from ensembleflow.allocation.profile import Profile, profile_members
+from ensembleflow.allocation.profile_table import ProfileTable
+from ensembleflow.allocation.reallocate import carry_over
+from ensembleflow.allocation.refine import Refinement
+from ensembleflow.allocation.refine_allocation import refine_allocation
+from ensembleflow.allocation.request import Limits
+from ensembleflow.allocation.score import Score
+from ensembleflow.allocation.simulate import SimulatedBench
+from ensembleflow.allocation.worker import Member, MemberError
+from ensembleflow.allocation.worst_fit import worst_fit
+from ensembleflow.config.models import AllocationConfig, DeviceConfig
+from ensembleflow.errors import AllocationError
+from ensembleflow.io import warn_of_other_work
+from ensembleflow.models.engines import prepare_members
+from ensembleflow.models.gpu import visible_gpus
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE
+
+__all__ = ["Ensemble", "Tuning", "simulated_devices", "tune_allocation"]
+
+_LOG = logging.getLogger("ensembleflow.allocation")
+
+# Enough to compare engines' answers with; calls repeat them up to the batch size.
+_PROFILE_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What is to be allocated.
+
+    Attributes:
+        members: with their exported functions, in the ensemble's order.
+        images: uint8 (images, height, width, channels), to be predicted in benches.
+        n_classes: that each member tells apart.
+        expected: by model id, what it answers to the first of `images`, (at most images, classes); engines must.
+        tolerance: by how much a probability may differ from that.
+    """
+
+    members: Sequence[Member]
+    images: npt.NDArray[np.uint8]
+    n_classes: int
+    expected: Mapping[str, npt.NDArray[np.floating[Any]]] | None = None
+    tolerance: float = ANSWER_TOLERANCE
+
+    @property
+    def models(self) -> list[str]:
+        """The members' ids."""
+        return [member.model for member in self.members]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    def pipeline(self, devices: Sequence[Device], allocation: Allocation) -> Pipeline:
+        """The ensemble under an allocation, to be used in a `with` block."""
+        return Pipeline(self.members, devices, allocation, image_shape=self.image_shape, n_classes=self.n_classes)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `tune_allocation` found.
+
+    Attributes:
+        devices: that the allocation is on.
+        profiles: everything profiled, failures included.
+        table: the profiles to look up.
+        bench: what scored the allocations.
+        found: the search.
+        config: as asked.
+    """
+
+    devices: Sequence[Device]
+    profiles: Sequence[Profile]
+    table: ProfileTable
+    bench: MeasuredBench | SimulatedBench
+    found: Refinement[Allocation]
+    config: AllocationConfig
+
+    def result(self, **about: Any) -> dict[str, Any]:
+        """The content of `devices-{n}.json`; `about` are the study and the budget."""
+        return allocation_result(self.found, self.devices, self.table, self.bench, self.config, **about)
+
+
+def tune_allocation(
+    ensemble: Ensemble,
+    config: AllocationConfig,
+    *,
+    title: str = "allocation",
+    old: Allocation | None = None,
+    check: Callable[[Pipeline], None] | None = None,
+) -> Tuning:
+    """Profile the members on all devices of the config, place them, and refine the allocation.
+
+    With `bench: simulated` the devices need not exist: see `simulated_devices`.
+
+    Args:
+        ensemble: what to allocate.
+        config: devices, engines, batch sizes, objective, and how long to search.
+        title: what the log calls the search.
+        old: an allocation to start from, as far as its devices are among the config's; by default worst-fit.
+        check: called with the running ensemble in the allocation found; not where benches are simulated.
+
+    Raises:
+        AllocationError: a member can run nowhere or fits on no device, or no allocation could run.
+        EngineError: an engine is not installed, or a member cannot be converted for it.
+    """
+    with _prepared(ensemble, config) as prepared:
+        if config.bench == "measured":
+            return _tune_measured(prepared, config, title, old, check)
+        return _tune_simulated(prepared, config, title, old)
+
+
+def simulated_devices(configs: Sequence[DeviceConfig]) -> tuple[list[Device], list[Device]]:
+    """Devices as wished for, and for each the device of this machine that is profiled in its place.
+
+    A GPU is profiled on this machine's first GPU, or, where there is none, on as many of its cores as the config says;
+    a set of cores on as many cores. The simulated one is `speed` times as fast.
+
+    Raises:
+        AllocationError: this machine has fewer cores than a device.
+    """
+    has_gpu = bool(visible_gpus())
+    wished, here = [], []
+    for config in configs:
+        gpu = 0 if config.gpu is not None and has_gpu else None
+        (real,) = assign_cores([config.model_copy(update={"gpu": gpu})])
+        if len(real.core_ids) < config.cores:
+            raise AllocationError(
+                "a device cannot be simulated",
+                where=f"allocation.devices: {config.name}: cores",
+                found=config.cores,
+                expected=f"at most {len(real.core_ids)}, as this machine has: its speed is a multiple of what is "
+                "profiled here",
+                hint="give it fewer cores and a higher speed",
+            )
+        here.append(real)
+        kind = {} if config.gpu is None else {"gpu": f"simulated-{config.gpu}", "gpu_name": real.kind}
+        wished.append(Device(config.name, real.core_ids, config.memory_mb, speed=config.speed, **kind))
+    return wished, here
+
+
+@contextmanager
+def _prepared(ensemble: Ensemble, config: AllocationConfig) -> Iterator[Ensemble]:
+    with tempfile.TemporaryDirectory(prefix="ensembleflow-members-") as folder:
+        paths = prepare_members([member.exported for member in ensemble.members], Path(folder), config.engines)
+        members = [Member(member.model, path) for member, path in zip(ensemble.members, paths, strict=True)]
+        yield replace(ensemble, members=members)
+
+
+def _tune_measured(
+    ensemble: Ensemble,
+    config: AllocationConfig,
+    title: str,
+    old: Allocation | None,
+    check: Callable[[Pipeline], None] | None,
+) -> Tuning:
+    devices = assign_cores(config.devices)
+    profiles = _profile(ensemble, devices, config)
+    table = ProfileTable(profiles)
+    start = _start(ensemble, devices, table, old)
+    try:
+        with ensemble.pipeline(devices, start) as pipeline:
+            # The members wait now: whatever keeps their cores busy will falsify the benches.
+            warn_of_other_work(core for device in devices for core in device.core_ids)
+            bench = MeasuredBench(pipeline, ensemble.images, config, title)
+            found = refine_allocation(start, devices, table, bench, config)
+            if check is not None:
+                pipeline.reconfigure(found.best.state)
+                check(pipeline)
+    except MemberError as error:
+        largest = max(each.batch_size for each in start)
+        error.hint = f"if memory is the reason, lower the largest of allocation.batch_sizes ({largest})"
+        raise
+    return Tuning(devices, profiles, table, bench, found, config)
+
+
+def _tune_simulated(ensemble: Ensemble, config: AllocationConfig, title: str, old: Allocation | None) -> Tuning:
+    devices, here = simulated_devices(config.devices)
+    profiles = _profile(ensemble, here, config)
+    table = ProfileTable(profiles)
+    start = _start(ensemble, devices, table, old)
+    bench = _simulated(ensemble, devices, table, config)
+    bench = replace(bench, calibration=calibrate(*_benched_here(ensemble, here, table, config, title)))
+    return Tuning(devices, profiles, table, bench, refine_allocation(start, devices, table, bench, config), config)
+
+
+def _profile(ensemble: Ensemble, devices: Sequence[Device], config: AllocationConfig) -> list[Profile]:
+    warn_of_other_work(core for device in devices for core in device.core_ids)
+    return profile_members(
+        ensemble.members,
+        devices,
+        config.engines,
+        config.batch_sizes,
+        ensemble.images[:_PROFILE_IMAGES],
+        expected=ensemble.expected,
+        tolerance=ensemble.tolerance,
+    )
+
+
+def _start(ensemble: Ensemble, devices: Sequence[Device], table: ProfileTable, old: Allocation | None) -> Allocation:
+    if old is None:
+        return worst_fit(ensemble.models, devices, table)
+    return carry_over(old, ensemble.models, devices, table)
+
+
+def _simulated(
+    ensemble: Ensemble, devices: Sequence[Device], table: ProfileTable, config: AllocationConfig
+) -> SimulatedBench:
+    # Large images make smaller batches, as the dispatcher makes them.
+    limits = replace(Limits(), max_batch_images=Limits().batch_images(ensemble.image_shape))
+    return SimulatedBench(
+        devices,
+        table,
+        objective=config.objective,
+        bench_images=config.bench_images,
+        request_images=config.request_images,
+        latency_requests=config.latency_requests,
+        limits=limits,
+    )
+
+
+def _benched_here(
+    ensemble: Ensemble, here: Sequence[Device], table: ProfileTable, config: AllocationConfig, title: str
+) -> tuple[SimulatedBench, list[tuple[Allocation, Score]]]:
+    """The simulation of this machine's own devices, and a few allocations with their real scores on them."""
+    devices = _alike_here(here[0], len(ensemble.members))
+    bench = _simulated(ensemble, devices, table, config)
+    allocations = telling_allocations(ensemble.models, devices, table, config.bench_images)
+    if not allocations:
+        _LOG.warning("%s: the simulation is not calibrated: the ensemble does not fit on this machine", title)
+        return bench, []
+    with ensemble.pipeline(devices, allocations[0]) as pipeline:
+        real = MeasuredBench(pipeline, ensemble.images, config, f"{title}, to calibrate the simulation")
+        return bench, [(allocation, real(allocation)) for allocation in allocations]
+
+
+def _alike_here(device: Device, n_most: int) -> list[Device]:
+    """This machine's devices of a device's kind, as many as there are, up to a number."""
+    if device.gpu is not None:
+        return [each for each in assign_cores(detect_devices()) if each.kind == device.kind][:n_most]
+    n_cores = len(device.core_ids)
+    n = min(len(usable_cores()) // n_cores, n_most)
+    memory_mb = max(1, available_memory_mb() // n)
+    return assign_cores([DeviceConfig(name=f"cpu{i}", cores=n_cores, memory_mb=memory_mb) for i in range(n)])

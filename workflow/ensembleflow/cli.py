@@ -18,6 +18,7 @@ _COMMANDS = (
     "ensembleflow.selection.command",
     "ensembleflow.allocation.command",
     "ensembleflow.serving.command",
+    "ensembleflow.serving.allocate_command",
     "ensembleflow.report.command",
 )
 

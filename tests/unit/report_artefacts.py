@@ -45,6 +45,9 @@ def write_artefacts(
     device_counts: Sequence[int] = (2,),
     max_members: int = 12,
     with_failed_bench: bool = True,
+    objective: str = "throughput",
+    bench_kind: str = "measured",
+    engine: str = "tensorflow",
     seed: int = 0,
 ) -> Artefacts:
     """Write the artefacts of one study; `brackets=None` is random search, without brackets or rungs."""
@@ -66,7 +69,9 @@ def write_artefacts(
         selection_jsons.append(selection / f"budget-{budget}.json")
         write_json(selection_jsons[-1], _selection(chosen))
         for n_devices in device_counts:
-            allocation, benches = _allocation(rng, chosen, n_devices, costs, with_failed_bench)
+            allocation, benches = _allocation(
+                rng, chosen, n_devices, costs, with_failed_bench, objective, bench_kind, engine
+            )
             folder = study / "allocation" / f"budget-{budget}"
             allocation_jsons.append(folder / f"devices-{n_devices}.json")
             search_csvs.append(folder / f"search-{n_devices}.csv")
@@ -253,7 +258,14 @@ def _selection(chosen: pd.Series) -> dict[str, Any]:
 
 
 def _allocation(
-    rng: np.random.Generator, chosen: pd.Series, n_devices: int, costs: pd.DataFrame, with_failed_bench: bool
+    rng: np.random.Generator,
+    chosen: pd.Series,
+    n_devices: int,
+    costs: pd.DataFrame,
+    with_failed_bench: bool,
+    objective: str,
+    bench_kind: str,
+    engine: str,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     members = chosen.members.split()
     cost = costs.set_index("model").cost_seconds
@@ -274,7 +286,9 @@ def _allocation(
         benches.append(
             {"bench": len(benches) + 1, "step": step, "move": move, "accepted": False, "images_per_second": score}
             | {"images_per_second_q25": score * 0.98, "images_per_second_q75": score * 1.01}
-            | {"failure": "out of memory" if broken else "", "allocation": text}
+            | {"failure": "out of memory" if broken else "", "allocation": text, "objective": objective}
+            | {"latency_p50_ms": 2e4 / max(score, 1.0), "latency_p99_ms": 3e4 / max(score, 1.0)}
+            | {"bench_kind": bench_kind}
         )
         return score
 
@@ -301,7 +315,7 @@ def _allocation(
         "n_devices": n_devices,
         "devices": [{"name": f"cpu{i}", "core_ids": [i], "memory_mb": 6144} for i in range(n_devices)],
         "members": [
-            {"model": model, "device": f"cpu{device}", "batch_size": size, "memory_mb": 300 + size}
+            {"model": model, "device": f"cpu{device}", "batch_size": size, "engine": engine, "memory_mb": 300 + size}
             for model, (device, size) in placed.items()
         ],
         "images_per_second": best,
@@ -310,7 +324,7 @@ def _allocation(
         "worst_fit_images_per_second": worst_fit,
         "n_benches": len(benches),
         "stop_reason": "no neighbour is faster",
-        "bench": {"n_images": 2000, "repeats": 3},
+        "bench": {"kind": bench_kind, "n_images": 2000, "repeats": 3},
         "provenance": {},
     }
     return allocation, pd.DataFrame(benches)

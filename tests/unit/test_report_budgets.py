@@ -10,10 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
+from scipy.stats import spearmanr
 
 from ensembleflow.cli import main
 from ensembleflow.errors import ArtefactError
 from ensembleflow.report import tabulate_budgets
+from ensembleflow.report.budgets import speed_against_cost
 from ensembleflow.report.command import print_summary
 from report_artefacts import Artefacts, write_artefacts
 
@@ -135,6 +137,26 @@ def test_a_metric_that_is_not_cached_is_a_dash(tmp_path: Path) -> None:
     page = (tmp_path / "tables" / "budgets.html").read_text(encoding="utf-8")
     assert page.count("<td>–</td>") == 2 * len(table)
     assert "nan" not in page and "nan" not in summary(tmp_path)
+
+
+def test_cost_and_speed_are_compared_by_rank_over_the_budgets(tmp_path: Path) -> None:
+    table = tabulate(write_artefacts(tmp_path, budgets=("1x", "2x", "4x", "8x")), tmp_path)
+    budgets = table[table.budget != "best single"].copy()
+    expected = spearmanr(budgets.cost_seconds, budgets.images_per_second).statistic
+    line = f"rank correlation (Spearman) of images/s with cost over the budgets: {expected:.2f}"
+    assert line in speed_against_cost(table) and line in summary(tmp_path)
+    assert line in (tmp_path / "tables" / "budgets.html").read_text(encoding="utf-8")
+    table["images_per_second"] = 1 / table.cost_seconds
+    assert speed_against_cost(table).endswith(": -1.00")
+    assert "not defined" in speed_against_cost(table.head(2))
+
+
+def test_a_simulated_speed_says_so_in_the_table_the_page_and_the_summary(tmp_path: Path) -> None:
+    table = tabulate(write_artefacts(tmp_path, budgets=("1x", "2x", "4x"), bench_kind="simulated"), tmp_path)
+    assert table.images_per_second_source[1:].eq("simulated allocation").all()
+    page = (tmp_path / "tables" / "budgets.html").read_text(encoding="utf-8")
+    assert page.count(" (simulated)</td>") == 3
+    assert summary(tmp_path, width=120).count("(simulated)") == 4  # the correlation's too
 
 
 def test_costs_below_a_second_are_in_milliseconds(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ AWKWARD: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (ENSEMBLE_FIGURES[1:], {"budgets": ("2x", "8x"), "with_failed_bench": False}),
     (ENSEMBLE_FIGURES[1:], {"budgets": ("2x", "8x"), "device_counts": (1, 2, 3)}),
     (ENSEMBLE_FIGURES[1:], {"budgets": ("8x",), "max_members": 2, "device_counts": (4,)}),
+    (ENSEMBLE_FIGURES[1:], {"budgets": ("2x",), "objective": "latency_p99", "engine": "onnxruntime"}),
 ]
 
 
@@ -237,6 +238,27 @@ def test_the_allocation_tables_have_every_bench_and_every_member(tmp_path: Path)
     chosen = ensembles[ensembles.chosen].set_index("budget").n_members
     for budget in ("2x", "8x"):
         assert (members[members.n_devices == 3].budget[members.model.notna()] == budget).sum() == chosen[budget]
+
+
+def text_of(made: Artefacts, folder: Path) -> str:
+    draw_allocation(made, folder, QUICK)
+    return outputs(folder, "allocation")[2].read_text(encoding="utf-8")
+
+
+def test_a_simulated_allocation_says_so_in_figure_and_table_and_a_measured_one_does_not(tmp_path: Path) -> None:
+    measured, simulated = (
+        write_artefacts(tmp_path / kind, budgets=("2x",), bench_kind=kind) for kind in ("measured", "simulated")
+    )
+    assert "(simulated)" in text_of(simulated, tmp_path / "simulated")
+    assert "(simulated)" not in text_of(measured, tmp_path / "measured")
+    for kind in ("measured", "simulated"):
+        assert set(pd.read_csv(outputs(tmp_path / kind, "allocation")[0]).bench_kind) == {kind}
+
+
+def test_a_search_by_latency_is_titled_with_it_and_other_engines_stand_in_the_cells(tmp_path: Path) -> None:
+    made = write_artefacts(tmp_path, budgets=("2x",), objective="latency_p50", engine="openvino")
+    text = text_of(made, tmp_path)
+    assert "ms p50" in text and "OV" in text and "batch size and engine of each member" in text
 
 
 def test_a_table_without_the_metric_is_named(made: Artefacts, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ _ROW_INCHES, _INCHES_PER_MEMBER, _HEAD_INCHES, _LEGEND_INCHES = 1.7, 0.16, 0.5, 
 _MAX_BUDGET_LETTERS = 20
 # From the largest number of devices down.
 _PATH_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
+_MEMBER_KEYS = ("model", "batch_size", "engine", "memory_mb")
+_ENGINE_TEXT = {"tensorflow": "", "onnxruntime": "ONNX", "openvino": "OV"}
 _BENCH: Look = {
     "marker": "o",
     "markersize": 3.0,
@@ -61,8 +63,9 @@ def plot_allocation(
     """Draw, a row a budget, the images/s of every allocation benched, and the allocation that was returned.
 
     Left: the benches in the order in which they ran, the worst-fit start, and the path of accepted moves, a line a
-    number of devices. Right: for the largest number of devices, each member's device and, in the cell, its batch
-    size.
+    number of devices. Right: for the largest number of devices, each member's devices and, in the cell, its batch
+    size and its engine if that is not TensorFlow. A search by latency has that in the title, and a simulated one says
+    so.
 
     Args:
         allocation_jsons: `devices-{n}.json` of every budget and number of devices, budgets in the order to draw.
@@ -114,14 +117,15 @@ def plot_allocation(
             separator = ":\n" if len(budget) > _MAX_BUDGET_LETTERS else ": "
             left.set_title(f"budget {budget}{separator}{_gain(within[within.n_devices == largest[budget]])}")
         grid[-1][0].set_xlabel("bench, in the order run")
-        grid[-1][1].set_xlabel("batch size of each member")
+        with_engines = bool(shown.engine.map(_ENGINE_TEXT.get).any())
+        grid[-1][1].set_xlabel(f"batch size {'and engine ' if with_engines else ''}of each member")
         legend_above(figure, _legend(benches, styles))
 
 
 def _read(allocation_json: str | Path, search_csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     found = read_json(allocation_json, ["budget", "n_devices", "devices", "members", "worst_fit_images_per_second"])
     columns = ["bench", "step", "move", "accepted", "images_per_second", "images_per_second_q25"]
-    columns += ["images_per_second_q75", "failure"]
+    columns += ["images_per_second_q75", "failure", "objective", "latency_p50_ms", "latency_p99_ms", "bench_kind"]
     benches = read_csv(search_csv, columns)[columns].sort_values("bench", ignore_index=True)
     benches["accepted"] = as_bool(benches.accepted) | (benches.move == "start")
     benches.insert(0, "budget", found["budget"])
@@ -130,10 +134,10 @@ def _read(allocation_json: str | Path, search_csv: str | Path) -> tuple[pd.DataF
     placed: dict[str, list[dict[str, Any]]] = {}
     for member in found["members"]:
         placed.setdefault(member["device"], []).append(member)
-    unused: list[dict[str, Any]] = [{"model": None, "batch_size": None, "memory_mb": None}]
+    unused: list[dict[str, Any]] = [dict.fromkeys(_MEMBER_KEYS)]
     rows = [
         {"budget": found["budget"], "n_devices": found["n_devices"], "device": device["name"]}
-        | {key: member[key] for key in ("model", "batch_size", "memory_mb")}
+        | {key: member[key] for key in _MEMBER_KEYS}
         for device in found["devices"]
         for member in placed.get(device["name"], unused)
     ]
@@ -141,9 +145,14 @@ def _read(allocation_json: str | Path, search_csv: str | Path) -> tuple[pd.DataF
 
 
 def _gain(benches: pd.DataFrame) -> str:
-    start = benches.worst_fit_images_per_second.iloc[0]
-    end = benches.images_per_second[benches.accepted].iloc[-1:].max()
-    return f"{start:,.0f} → {end:,.0f} images/s" if end > start else f"{start:,.0f} images/s"
+    found = benches[benches.accepted].iloc[-1]
+    simulated = " (simulated)" if found.bench_kind == "simulated" else ""
+    if found.objective != "throughput":
+        start, end = (row[f"{found.objective}_ms"] for row in (benches.iloc[0], found))
+        name = found.objective.removeprefix("latency_")
+        return (f"{start:,.3g} → {end:,.3g}" if end < start else f"{end:,.3g}") + f" ms {name}{simulated}"
+    start, end = found.worst_fit_images_per_second, found.images_per_second
+    return (f"{start:,.0f} → {end:,.0f}" if end > start else f"{start:,.0f}") + f" images/s{simulated}"
 
 
 def _draw_benches(panel: Axes, benches: pd.DataFrame, styles: dict[int, Any]) -> None:
@@ -183,7 +192,7 @@ def _draw_benches(panel: Axes, benches: pd.DataFrame, styles: dict[int, Any]) ->
 
 
 def _draw_members(panel: Axes, members: pd.DataFrame, n_rows: int) -> None:
-    """A grid of members by devices; the cell of a member's device holds its batch size."""
+    """A grid of members by devices; the cell of a member's device holds its batch size and engine."""
     devices = list(members.device.unique())
     models = list(members.model.dropna().unique())
     panel.set(xlim=(-0.5, len(devices) - 0.5), ylim=(n_rows - 0.5, -0.5))
@@ -196,7 +205,8 @@ def _draw_members(panel: Axes, members: pd.DataFrame, n_rows: int) -> None:
     for row in members[members.model.notna()].itertuples():
         x, y = devices.index(row.device), models.index(row.model)
         panel.barh(y, 0.9, left=x - 0.45, height=0.8, color="#d5dfeb", edgecolor=BLUE, linewidth=0.6)
-        panel.text(x, y, f"{row.batch_size}", ha="center", va="center", fontsize="small")
+        engine = _ENGINE_TEXT.get(str(row.engine), str(row.engine))
+        panel.text(x, y, f"{row.batch_size} {engine}".strip(), ha="center", va="center", fontsize="small")
     if not models:
         say_empty(panel, "no member")
 

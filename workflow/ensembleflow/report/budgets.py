@@ -12,10 +12,10 @@ import pandas as pd
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import atomic_path, read_csv, read_json, write_csv
 
-__all__ = ["BEST_SINGLE", "BUDGET_COLUMNS", "readable_budgets", "tabulate_budgets"]
+__all__ = ["BEST_SINGLE", "BUDGET_COLUMNS", "readable_budgets", "speed_against_cost", "tabulate_budgets"]
 
 BEST_SINGLE = "best single"
-ALLOCATED, ALONE = "allocation", "single model on one device"
+ALLOCATED, ALONE, SIMULATED = "allocation", "single model on one device", "simulated allocation"
 _METRICS = ("valid_error", "test_error", "valid_cross_entropy", "test_cross_entropy")
 BUDGET_COLUMNS = (
     "budget",
@@ -75,13 +75,14 @@ def tabulate_budgets(
                 "cost_seconds": selection["cost_seconds"],
                 **{name: selection[name.split("_")[0]][name.split("_", 1)[1]] for name in _METRICS},
                 "images_per_second": allocations[budget]["images_per_second"],
-                "images_per_second_source": ALLOCATED,
+                "images_per_second_source": _source(allocations[budget]),
             }
         )
     # A metric that is not a number is null in JSON.
     table = pd.DataFrame(rows, columns=list(BUDGET_COLUMNS)).astype(dict.fromkeys(_METRICS, float))
     write_csv(table_csv, table)
     page = _PAGE.replace("TABLE", _html_table(readable_budgets(table), list(table.members)))
+    page = page.replace("SPEED_AGAINST_COST", html.escape(speed_against_cost(table)))
     with atomic_path(table_html) as aside:
         aside.write_text(page, encoding="utf-8")
 
@@ -90,7 +91,7 @@ def readable_budgets(table: pd.DataFrame) -> pd.DataFrame:
     """The table of budgets as text to read: units in the headings, percentages, thousands separated.
 
     Costs are in milliseconds where every one is below a second. Images/s that were measured on one device carry an
-    asterisk. A metric that is not known, for want of cached classes, is a dash.
+    asterisk, those that were only simulated say so. A metric that is not known, for want of cached classes, is a dash.
     """
     in_ms = bool((table.cost_seconds < _BELOW_SECONDS_IN_MS).all())
     columns: dict[str, Any] = {"budget": table.budget, "members": table.n_members.map("{:,}".format)}
@@ -103,8 +104,27 @@ def readable_budgets(table: pd.DataFrame) -> pd.DataFrame:
     for name, heading in (("valid", "validation"), ("test", "test")):
         columns[f"{heading} cross-entropy"] = _known(table[f"{name}_cross_entropy"], "{:.4f}")
     alone = table.images_per_second_source.eq(ALONE).map({True: "* ", False: ""})
-    columns["images/s"] = alone + table.images_per_second.map("{:,.0f}".format)
+    simulated = table.images_per_second_source.eq(SIMULATED).map({True: " (simulated)", False: ""})
+    columns["images/s"] = alone + table.images_per_second.map("{:,.0f}".format) + simulated
     return pd.DataFrame(columns)
+
+
+def speed_against_cost(table: pd.DataFrame) -> str:
+    """How well the summed cost, which a budget limits, tells an ensemble's images/s: Spearman's rank correlation.
+
+    The cheapest should be the fastest, a correlation of -1; the best single model, on one device, is left out.
+    """
+    budgets = table[table.images_per_second_source != ALONE]
+    correlation = budgets.cost_seconds.rank().corr(budgets.images_per_second.rank())
+    what = "rank correlation (Spearman) of images/s with cost over the budgets"
+    if pd.isna(correlation):
+        return f"{what}: not defined, for it takes two different costs and speeds"
+    simulated = " (simulated)" if budgets.images_per_second_source.eq(SIMULATED).any() else ""
+    return f"{what}: {correlation:.2f}{simulated}"
+
+
+def _source(allocation: dict[str, Any]) -> str:
+    return SIMULATED if allocation["bench"]["kind"] == "simulated" else ALLOCATED
 
 
 def _known(values: pd.Series, text: str) -> pd.Series:
@@ -144,7 +164,7 @@ def _best_single(ensembles_csv: str | Path, costs_csv: str | Path) -> dict[str, 
 def _largest_allocations(paths: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
     largest: dict[str, dict[str, Any]] = {}
     for path in paths:
-        found = read_json(path, ["budget", "n_devices", "images_per_second"])
+        found = read_json(path, ["budget", "n_devices", "images_per_second", "bench"])
         budget = str(found["budget"])
         if budget not in largest or found["n_devices"] > largest[budget]["n_devices"]:
             largest[budget] = found
@@ -182,5 +202,6 @@ TABLE
 </table>
 <p>The budget limits the summed cost of the members. * Measured with the model alone on one device; the other
 images/s are those of the whole ensemble as allocated to the devices.</p>
+<p>SPEED_AGAINST_COST.</p>
 </html>
 """

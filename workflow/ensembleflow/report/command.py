@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv
-from ensembleflow.report.budgets import BUDGET_COLUMNS, readable_budgets
+from ensembleflow.report.budgets import BUDGET_COLUMNS, readable_budgets, speed_against_cost
 
 __all__ = ["add_command", "print_summary"]
 
@@ -45,6 +45,7 @@ def print_summary(results: Path, console: Console) -> None:
     console.print(_budgets(readable))
     if readable["images/s"].str.startswith("*").any():
         console.print("* alone on one device; the others as allocated", style="dim", soft_wrap=True)
+    console.print(speed_against_cost(table), style="dim", soft_wrap=True)
     console.print(_members(table))
     report = results / "report.html"
     if report.is_file():

@@ -18,6 +18,7 @@ _COMMANDS = (
     "ensembleflow.selection.command",
     "ensembleflow.allocation.command",
     "ensembleflow.serving.command",
+    "ensembleflow.serving.serve_command",
     "ensembleflow.report.command",
 )
 

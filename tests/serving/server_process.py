@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Self
 
 import httpx
 import numpy as np
 import psutil
+from PIL import Image
 
 from ensembleflow.serving.bundle import file_checksums
 
@@ -37,6 +39,12 @@ def write_answers(bundle: Path, answers: np.ndarray, **changes: object) -> None:
     np.save(bundle / "check" / "probabilities.npy", answers.astype(np.float32))
     manifest = json.loads((bundle / "bundle.json").read_text())
     (bundle / "bundle.json").write_text(json.dumps({**manifest, **changes, "files": file_checksums(bundle)}))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
 
 
 def infer_json(images: np.ndarray, **content) -> dict:

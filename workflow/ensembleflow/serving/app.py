@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import numpy as np
@@ -42,7 +41,6 @@ from ensembleflow.serving.service import NotReadyError, Service
 __all__ = ["create_app"]
 
 _RETRY_AFTER_SECONDS = "1"
-_DECODING_THREADS = 2  # bounds the memory of large images
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _FAULTS: dict[int | str, dict[str, Any]] = {
     400: {"model": Fault, "description": "The request is wrong, or does not suit the model"},
@@ -111,7 +109,6 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.state.decoding = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
     app.include_router(router)
     for kind, status in ((ProtocolError, 400), (DatasetError, 400), (ServingError, 503)):
         app.add_exception_handler(kind, _tell(status))
@@ -147,7 +144,7 @@ async def classify(
     content = await request.body()
     shape = service.signature.image_shape
     loop = asyncio.get_running_loop()
-    pixels, (width, height) = await loop.run_in_executor(request.app.state.decoding, decode_image, content, shape)
+    pixels, (width, height) = await loop.run_in_executor(service.decoding, decode_image, content, shape)
     answer = await _unless_gone(
         request, service.answer(pixels[np.newaxis], allow_partial=allow_partial, with_members=True)
     )

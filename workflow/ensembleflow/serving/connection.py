@@ -23,7 +23,8 @@ class ConnectionLimits:
 
     Attributes:
         max_connections: open connections; further ones are answered 503.
-        read_timeout_seconds: for a request's head, from its first byte or the connection's start.
+        read_timeout_seconds: for a request's head, from its first byte or the connection's start; a client that
+            reads nothing of its answer for so long is cut as well.
     """
 
     max_connections: int
@@ -50,8 +51,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._n_unparsed = 0
-        self._n_unsent = 0
+        self._n_unsent: int | None = None  # when it was last looked at
         self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
         self._surplus = False
         self._idle = False  # answered, and nothing has come since
 
@@ -65,8 +67,9 @@ class Connection(HttpToolsProtocol):
         self._await_head(self._limits.read_timeout_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -85,7 +88,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
-        self._n_unparsed = self._n_unsent = 0
+        self._n_unparsed = 0
         self._idle = False
         self._stop_waiting()
         super().on_headers_complete()
@@ -102,6 +105,16 @@ class Connection(HttpToolsProtocol):
             self._idle = not self.cycle.more_body
             self._await_head(self.timeout_keep_alive if self._idle else self._limits.read_timeout_seconds)
 
+    def pause_writing(self) -> None:
+        """More is to be sent than the client reads."""
+        super().pause_writing()
+        self._watch_sending()
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        super().resume_writing()
+        self._stop_watching()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
         self._refuse(400, msg)
@@ -117,16 +130,28 @@ class Connection(HttpToolsProtocol):
             self._head_timer = None
 
     def _on_late_head(self) -> None:
-        n_unsent = self.transport.get_write_buffer_size()
-        if n_unsent and not 0 < self._n_unsent <= n_unsent:
-            self._n_unsent = n_unsent  # an answer on its way: another look later, whether it has come farther
+        if self.flow.write_paused:  # an answer is on its way, which the other timer watches
             self._await_head(self._limits.read_timeout_seconds)
-        elif n_unsent or self.transport.is_closing():
+        elif self.transport.is_closing() or self.transport.get_write_buffer_size():
             self.transport.abort()
         elif self._n_unparsed:
             self._refuse(408, "a request's head came too slowly")
         else:
             self.transport.close()
+
+    def _watch_sending(self) -> None:
+        n_unsent = self.transport.get_write_buffer_size()
+        if self._n_unsent is not None and n_unsent >= self._n_unsent:
+            self.transport.abort()  # nothing was read since the last look
+            return
+        self._n_unsent = n_unsent
+        self._send_timer = self.loop.call_later(self._limits.read_timeout_seconds, self._watch_sending)
+
+    def _stop_watching(self) -> None:
+        self._n_unsent = None
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
 
     def _refuse(self, status: int, message: str, headers: bytes = b"") -> None:
         body = orjson.dumps({"error": message})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,7 @@ from ensembleflow.serving.protocol import Signature
 __all__ = ["NotReadyError", "Service"]
 
 _CHECK_IMAGES_AT_ONCE = 64
+_DECODING_THREADS = 2  # bounds the memory of large images
 
 
 class NotReadyError(ServingError):
@@ -33,6 +36,7 @@ class Service:
         bundle: as given.
         metrics: what it counts.
         signature: what the model is called and takes.
+        decoding: threads for image files.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Service:
         self.signature = Signature(manifest.study, manifest.budget, manifest.image_shape, max_images)
         self.metrics = Metrics(dispatcher.status, lambda: dispatcher.queued_images, lambda: self.ready)
         dispatcher.listener = self.metrics
+        self.decoding = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
         self._request_timeout_seconds = request_timeout_seconds
         self._checked = False
 
@@ -76,6 +81,7 @@ class Service:
     async def close(self) -> None:
         """End the members' processes."""
         self._checked = False
+        self.decoding.shutdown(wait=False, cancel_futures=True)
         await self.dispatcher.close()
 
     async def answer(

@@ -17,8 +17,7 @@ import pytest
 
 from ensembleflow.errors import BundleError
 from ensembleflow.serving.bundle import open_bundle
-from ensembleflow.serving.gate import RequestLimits
-from ensembleflow.serving.http_server import ServerLimits, listen, server_in_thread
+from ensembleflow.serving.http_server import listen, server_in_thread
 from ensembleflow.serving.service import Service
 from server_process import (
     INFER,
@@ -126,9 +125,7 @@ def test_a_bundle_that_answers_otherwise_than_it_says_is_never_ready(small_bundl
 
 def serve_in_thread(bundle: Path):
     opened = open_bundle(bundle)
-    service = Service(opened, opened.dispatcher(), max_images=8, request_timeout_seconds=60)
-    limits = RequestLimits(max_body_bytes=2**20, max_buffered_bytes=2**24, read_timeout_seconds=10)
-    return server_in_thread(service, listen("127.0.0.1", 0), ServerLimits(limits, 100, grace_seconds=10))
+    return server_in_thread(Service(opened, opened.dispatcher()), listen("127.0.0.1", 0))
 
 
 def test_a_program_may_serve_in_a_thread_of_its_own(small_bundle, exported, images):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import re
 import time
 import uuid
@@ -16,14 +17,18 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ensembleflow.serving.metrics import Metrics
+from ensembleflow.serving.protocol import Signature
 
-__all__ = ["Gate", "RequestLimits", "note_images"]
+__all__ = ["Gate", "RequestLimits", "needed_body_bytes", "note_images"]
 
 _LOG = logging.getLogger("ensembleflow.serving")
 
 _OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
 _PROBES = frozenset({"/metrics", "/v2/health/live", "/v2/health/ready"})
 _SLOWEST_BYTES_PER_SECOND = 50_000
+_MAX_BUFFERED_BYTES = 512 * 2**20
+_MAX_IMAGE_FILE_BYTES = 32 * 2**20
+_BYTES_A_VALUE, _BYTES_BESIDE_TENSORS = 8, 2**20  # `255.0, ` and INT64 fit
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_LOGGED_CHARACTERS = 200
 _CLIENT_GONE = 499
@@ -36,15 +41,24 @@ class RequestLimits:
 
     Attributes:
         max_body_bytes: of one request.
-        max_buffered_bytes: of the bodies of all requests at work; more are answered 503.
         read_timeout_seconds: a body may take so long, and a second more for each 50,000 bytes.
         token: what clients must send as bearer token; None if anybody may ask.
     """
 
     max_body_bytes: int
-    max_buffered_bytes: int
-    read_timeout_seconds: float
+    read_timeout_seconds: float = 10.0
     token: str | None = field(default=None, repr=False)
+
+    @property
+    def max_buffered_bytes(self) -> int:
+        """Of the bodies of all requests at work; more are answered 503."""
+        return max(_MAX_BUFFERED_BYTES, 2 * self.max_body_bytes)
+
+
+def needed_body_bytes(signature: Signature) -> int:
+    """What the longest request of a model needs, as JSON, and any image file."""
+    n_values = signature.max_images * math.prod(signature.image_shape)
+    return max(_MAX_IMAGE_FILE_BYTES, n_values * _BYTES_A_VALUE + _BYTES_BESIDE_TENSORS)
 
 
 def note_images(scope: Scope, n_images: int) -> None:

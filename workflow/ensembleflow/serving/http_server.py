@@ -21,7 +21,7 @@ import uvicorn
 from ensembleflow.errors import EnsembleflowError, ServingError
 from ensembleflow.serving.app import create_app
 from ensembleflow.serving.connection import Connection, ConnectionLimits
-from ensembleflow.serving.gate import Gate, RequestLimits
+from ensembleflow.serving.gate import Gate, RequestLimits, needed_body_bytes
 from ensembleflow.serving.service import Service
 
 __all__ = [
@@ -57,8 +57,8 @@ class ServerLimits:
     """
 
     request: RequestLimits
-    max_connections: int
-    grace_seconds: float
+    max_connections: int = 4096
+    grace_seconds: float = 30.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -129,14 +129,14 @@ def run_server(service: Service, listener: socket.socket, limits: ServerLimits, 
 
 @contextmanager
 def server_in_thread(
-    service: Service, listener: socket.socket, limits: ServerLimits, patience_seconds: float = 600.0
+    service: Service, listener: socket.socket, limits: ServerLimits | None = None, patience_seconds: float = 600.0
 ) -> Iterator[str]:
     """Serve while the `with` block runs, which is given the server's URL once the ensemble is ready.
 
     Args:
         service: the ensemble, not yet started.
         listener: where to serve; it is closed at the end.
-        limits: of requests and connections.
+        limits: of requests and connections; by default what the longest request needs.
         patience_seconds: how long the ensemble may take to be ready.
 
     Raises:
@@ -145,6 +145,8 @@ def server_in_thread(
         ServingError: it was not ready in time.
     """
     url = url_of(listener)
+    if limits is None:
+        limits = ServerLimits(RequestLimits(needed_body_bytes(service.signature)))
     server = HttpServer(service, listener, limits)
     ready = threading.Event()
 

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from ensembleflow.allocation import Limits
@@ -23,11 +22,6 @@ __all__ = ["add_command"]
 _LOG = logging.getLogger("ensembleflow.serving")
 
 _TOKEN_VARIABLE = "ENSEMBLEFLOW_TOKEN"
-_MAX_REQUEST_IMAGES, _MAX_REQUEST_MB = 1024, 32
-_JSON_BYTES_A_VALUE = 8  # `255.0, ` and INT64 fit
-_BYTES_BESIDE_TENSORS = 2**20
-_MAX_IMAGE_FILE_BYTES = 32 * 2**20
-_MAX_BUFFERED_BYTES = 512 * 2**20
 
 
 def add_command(subparsers: Any) -> None:
@@ -55,7 +49,7 @@ def add_command(subparsers: Any) -> None:
         "--max-request-images",
         type=_whole(1),
         metavar="N",
-        help=f"images of one request (default: {_MAX_REQUEST_IMAGES}, or what {_MAX_REQUEST_MB} MB hold)",
+        help="images of one request (default: 1024, or what 32 MB hold)",
     )
     parser.add_argument(
         "--max-queued-images",
@@ -97,7 +91,7 @@ def add_command(subparsers: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     # The other commands need none of it.
-    from ensembleflow.serving.gate import RequestLimits
+    from ensembleflow.serving.gate import RequestLimits, needed_body_bytes
     from ensembleflow.serving.http_server import ServerLimits, is_loopback, listen, run_server, url_of
     from ensembleflow.serving.log import json_log
     from ensembleflow.serving.service import Service
@@ -106,29 +100,6 @@ def _run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
     if arguments.allocation is not None:
         bundle = _reallocate(bundle, arguments.allocation)
-    n_values = int(np.prod(bundle.manifest.image_shape))
-    max_images = arguments.max_request_images or max(1, min(_MAX_REQUEST_IMAGES, _MAX_REQUEST_MB * 2**20 // n_values))
-    if max_images > arguments.max_queued_images:
-        raise ConfigError(
-            "the longest request would never find room",
-            where="--max-queued-images",
-            found=arguments.max_queued_images,
-            expected=f"at least --max-request-images, which is {max_images}",
-        )
-    if arguments.max_body_mb is not None:
-        max_body_bytes = arguments.max_body_mb * 2**20
-    else:
-        max_body_bytes = max(_MAX_IMAGE_FILE_BYTES, max_images * n_values * _JSON_BYTES_A_VALUE + _BYTES_BESIDE_TENSORS)
-    limits = ServerLimits(
-        request=RequestLimits(
-            max_body_bytes=max_body_bytes,
-            max_buffered_bytes=max(_MAX_BUFFERED_BYTES, 2 * max_body_bytes),
-            read_timeout_seconds=arguments.read_timeout,
-            token=token,
-        ),
-        max_connections=arguments.max_connections,
-        grace_seconds=arguments.grace,
-    )
     with json_log(arguments.log_file), listen(arguments.host, arguments.port) as listener:
         url = url_of(listener)
         if token is None and not is_loopback(listener):
@@ -142,8 +113,15 @@ def _run(arguments: argparse.Namespace) -> int:
                     worker_timeout_seconds=arguments.worker_timeout,
                 )
             ),
-            max_images=max_images,
+            max_images=arguments.max_request_images,
             request_timeout_seconds=arguments.request_timeout,
+        )
+        if arguments.max_body_mb is None:
+            max_body_bytes = needed_body_bytes(service.signature)
+        else:
+            max_body_bytes = arguments.max_body_mb * 2**20
+        limits = ServerLimits(
+            RequestLimits(max_body_bytes, arguments.read_timeout, token), arguments.max_connections, arguments.grace
         )
         _say(f"{service.signature.model_name} listens at {url}; its {len(bundle.manifest.members)} members start")
         run_server(service, listener, limits, on_ready=lambda: _say(_how_to_try(url, token)))

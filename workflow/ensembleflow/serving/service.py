@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.allocation import Answer, Dispatcher
-from ensembleflow.errors import ServingError
+from ensembleflow.errors import ConfigError, ServingError
 from ensembleflow.serving.bundle import ANSWER_TOLERANCE, Bundle, require_equal_answers
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
@@ -16,6 +17,7 @@ from ensembleflow.serving.protocol import Signature
 __all__ = ["NotReadyError", "Service"]
 
 _CHECK_IMAGES_AT_ONCE = 64
+_MAX_IMAGES, _MAX_IMAGES_BYTES = 1024, 32 * 2**20
 _DECODING_THREADS = 2  # bounds the memory of large images
 
 
@@ -29,7 +31,7 @@ class Service:
     Args:
         bundle: what is served. The model's name is the study, its version the budget.
         dispatcher: its ensemble, not yet started.
-        max_images: the most images of one request.
+        max_images: the most images of one request; by default 1,024, or what 32 MB hold.
         request_timeout_seconds: how long a request may take at most.
 
     Attributes:
@@ -37,14 +39,31 @@ class Service:
         metrics: what it counts.
         signature: what the model is called and takes.
         decoding: threads for image files.
+
+    Raises:
+        ConfigError: the dispatcher's queue is shorter than one request.
     """
 
     def __init__(
-        self, bundle: Bundle, dispatcher: Dispatcher, *, max_images: int, request_timeout_seconds: float
+        self,
+        bundle: Bundle,
+        dispatcher: Dispatcher,
+        *,
+        max_images: int | None = None,
+        request_timeout_seconds: float = 60.0,
     ) -> None:
         self.bundle = bundle
         self.dispatcher = dispatcher
         manifest = bundle.manifest
+        if max_images is None:
+            max_images = max(1, min(_MAX_IMAGES, _MAX_IMAGES_BYTES // math.prod(manifest.image_shape)))
+        if max_images > dispatcher.limits.max_queued_images:
+            raise ConfigError(
+                "the longest request would never find room",
+                where="--max-queued-images",
+                found=dispatcher.limits.max_queued_images,
+                expected=f"at least --max-request-images, which is {max_images}",
+            )
         self.signature = Signature(manifest.study, manifest.budget, manifest.image_shape, max_images)
         self.metrics = Metrics(dispatcher.status, lambda: dispatcher.queued_images, lambda: self.ready)
         dispatcher.listener = self.metrics

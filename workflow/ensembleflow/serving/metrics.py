@@ -118,7 +118,7 @@ class _Workers:
         for worker in self._status():
             tally[worker.state] += 1
             restarts.add_metric([worker.model, worker.device], worker.restarts)
-            memory.add_metric([worker.model, worker.device], worker.peak_memory_mb * 1e6)
+            memory.add_metric([worker.model, worker.device], worker.peak_memory_mb * 2**20)
         for state, count in tally.items():
             states.add_metric([state], count)
         yield from (restarts, memory, states)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from ensembleflow.serving import make_bundle
+from server_process import MAX_IMAGES, TOKEN, ServerProcess, write_answers
+from stage_artefacts import Results
 
 IMAGE_SHAPE = (8, 8, 1)
 N_CLASSES = 10
@@ -74,3 +81,61 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture(scope="session")
 def images() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (120, *IMAGE_SHAPE), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def served_bundle(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of all three members."""
+    folder = tmp_path_factory.mktemp("served")
+    results = Results(folder, exported, exported.models)
+    make_bundle(
+        results.selection,
+        results.allocation,
+        results.exported_dir,
+        results.predictions,
+        results.dataset,
+        folder / "bundle",
+    )
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def running_server(served_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(served_bundle, tmp_path_factory.mktemp("server")) as server:
+        yield server.wait_until_ready()
+
+
+@pytest.fixture
+def server(running_server: ServerProcess) -> ServerProcess:
+    """A server with all of its members alive."""
+    return running_server.wait_until_ready()
+
+
+@pytest.fixture(scope="session")
+def small_bundle(served_bundle: Path, exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the first member alone."""
+    bundle = Path(shutil.copytree(served_bundle, tmp_path_factory.mktemp("small") / "bundle"))
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    answers = exported.answers(exported.models[0], np.load(bundle / "check" / "images.npy"))
+    write_answers(bundle, answers, members=manifest["members"][:1], allocation=manifest["allocation"][:1])
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def running_small_server(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """It takes little, waits briefly, and wants a token."""
+    options = {
+        "--max-request-images": MAX_IMAGES,
+        "--max-queued-images": MAX_IMAGES,
+        "--max-body-mb": 1,
+        "--max-connections": 60,
+        "--read-timeout": 1,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    with ServerProcess(small_bundle, tmp_path_factory.mktemp("small"), *words, token=TOKEN) as server:
+        yield server.wait_until_ready()
+
+
+@pytest.fixture
+def small_server(running_small_server: ServerProcess) -> ServerProcess:
+    return running_small_server.wait_until_ready()

@@ -19,6 +19,7 @@ _COMMANDS = (
     "ensembleflow.allocation.command",
     "ensembleflow.serving.command",
     "ensembleflow.serving.allocate_command",
+    "ensembleflow.serving.serve_command",
     "ensembleflow.report.command",
 )
 

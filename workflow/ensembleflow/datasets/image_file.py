@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,9 @@ def is_image_name(name: str) -> bool:
     return Image.registered_extensions().get(Path(name).suffix.lower()) in Image.OPEN  # not what it only writes, as PDF
 
 
-def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def read_image(
+    path: str | Path | IO[bytes], image_shape: tuple[int, int, int], formats: tuple[str, ...] | None = None
+) -> NDArray[np.uint8]:
     """Read an image file, turn it as its camera says, and stretch it to a shape.
 
     16-bit values are scaled to 8 bits. Transparent parts are laid over white, as a viewer shows them, for the colour
@@ -28,8 +31,9 @@ def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> NDArray[n
     against decompression bombs stays on.
 
     Args:
-        path: any file that Pillow reads.
+        path: any file that Pillow reads, or one that is open.
         image_shape: (height, width, channels) in pixels; 1 channel is grey, 3 are RGB, and files of others are refused.
+        formats: Pillow's names of those to read; by default all.
 
     Returns:
         uint8 (height, width, channels).
@@ -41,12 +45,13 @@ def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> NDArray[n
     try:
         if channels not in _MODE_OF_CHANNELS:
             raise ValueError(f"image files have 1 or 3 channels, not {channels}; give a NumPy array instead")
-        with Image.open(path) as opened:
+        with Image.open(path, formats=formats) as opened:
             image = _opaque(_eight_bits(ImageOps.exif_transpose(opened))).convert(_MODE_OF_CHANNELS[channels])
             image = image.resize((width, height), Image.Resampling.BICUBIC)
     except Exception as error:
         # A broken file leads Pillow's decoders to raise almost anything.
-        raise DatasetError("an image cannot be read", where=path, found=_reason(error)) from error
+        where = path if isinstance(path, str | Path) else None
+        raise DatasetError("an image cannot be read", where=where, found=_reason(error)) from error
     return np.asarray(image, dtype=np.uint8).reshape(image_shape)
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ensembleflow.datasets import read_image
 from ensembleflow.errors import DatasetError
 
-__all__ = ["NamedImages", "read_images"]
+__all__ = ["NamedImages", "decode_image", "read_images"]
+
+# Pillow knows others, some of which start programs; none of them comes from a camera, a microscope or a browser.
+_SENT_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+_MAX_SENT_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,35 @@ def read_images(paths: Sequence[str | Path], image_shape: tuple[int, int, int]) 
         )
     images = np.concatenate(parts) if parts else np.empty((0, *image_shape), np.uint8)
     return NamedImages(images, files, indices, resized)
+
+
+def decode_image(content: bytes, image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """Read an image that was sent, as the training images were read.
+
+    Args:
+        content: an image file of one of the common formats, of at most 64 million pixels.
+        image_shape: (height, width, channels).
+
+    Returns:
+        uint8 (height, width, channels), and the file's own width and height in pixels.
+
+    Raises:
+        DatasetError: it is no such image.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=_SENT_FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise DatasetError("an image is too large", found=error) from None
+    except Exception as error:
+        # A broken file leads Pillow's decoders to raise almost anything.
+        found = f"{len(content)} bytes" if isinstance(error, UnidentifiedImageError) else error
+        expected = f"an image file ({', '.join(_SENT_FORMATS)})"
+        raise DatasetError("an image cannot be read", found=found, expected=expected) from None
+    if width * height > _MAX_SENT_PIXELS:
+        found, expected = f"{width}x{height} pixels", f"at most {_MAX_SENT_PIXELS} pixels"
+        raise DatasetError("an image is too large", found=found, expected=expected)
+    return read_image(BytesIO(content), image_shape, _SENT_FORMATS), (width, height)
 
 
 def _read_array(path: str | Path, image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint8], bool]:

@@ -19,13 +19,12 @@ from ensembleflow.serving.bundle import (
     ANSWER_TOLERANCE,
     MANIFEST,
     Bundle,
-    BundledDevice,
-    BundledPlacement,
     Manifest,
     file_checksums,
     open_bundle,
     require_equal_answers,
 )
+from ensembleflow.serving.bundled_allocation import bundled_allocation
 
 __all__ = ["make_bundle"]
 
@@ -74,15 +73,13 @@ def make_bundle(
         engines = {each.get("engine", DEFAULT_ENGINE) for each in allocation["members"]}
         prepare_members([Path(exported_dir) / model for model in models], folder / "members", engines)
         check, dataset = _read_check(dataset_h5, predictions_h5, models)
+        placements, devices = bundled_allocation(allocation)
         manifest = Manifest(
             study=selection["study"],
             budget=selection["budget"],
             members=models,
-            allocation=[
-                BundledPlacement(**{key: each[key] for key in BundledPlacement.model_fields if key in each})
-                for each in allocation["members"]
-            ],
-            devices=_devices(allocation["devices"]),
+            allocation=placements,
+            devices=devices,
             valid=_known(selection["valid"]),
             test=_known(selection["test"]),
             cost_seconds=selection["cost_seconds"],
@@ -157,19 +154,6 @@ def _read_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list
             "image_shape": dataset.image_shape,
             "dataset_checksum": dataset.checksum,
         }
-
-
-def _devices(measured: list[dict[str, Any]]) -> list[BundledDevice]:
-    gpus = [each["name"] for each in measured if each.get("gpu") is not None]
-    return [
-        BundledDevice(
-            name=each["name"],
-            cores=len(each["core_ids"]),
-            memory_mb=each["memory_mb"],
-            gpu=gpus.index(each["name"]) if each["name"] in gpus else None,
-        )
-        for each in measured
-    ]
 
 
 def _known(metrics: dict[str, float | None]) -> dict[str, float]:

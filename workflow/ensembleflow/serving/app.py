@@ -1,0 +1,348 @@
+"""The server's routes: the Open Inference Protocol v2, classification of image files, metrics, and pages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+import ensembleflow
+from ensembleflow.allocation import Answer
+from ensembleflow.errors import DatasetError, EnsembleflowError, ServingError
+from ensembleflow.serving.gate import note_images
+from ensembleflow.serving.images import decode_image
+from ensembleflow.serving.pages import operations_page, page_headers, voting_page
+from ensembleflow.serving.protocol import HEADER_LENGTH, ProtocolError, build_response, disagreement, parse_request
+from ensembleflow.serving.schemas import (
+    Classification,
+    ClassProbability,
+    Fault,
+    InferBody,
+    InferResponse,
+    Live,
+    MemberVote,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    ServerMetadata,
+    Worker,
+    describe_model,
+)
+from ensembleflow.serving.service import NotReadyError, Service
+
+__all__ = ["create_app"]
+
+_RETRY_AFTER_SECONDS = "1"
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_FAULTS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Fault, "description": "The request is wrong, or does not suit the model"},
+    401: {"model": Fault, "description": "The token is missing or wrong"},
+    404: {"model": Fault, "description": "There is no such model"},
+    408: {"model": Fault, "description": "The request came too slowly"},
+    413: {"model": Fault, "description": "The body is too large"},
+    415: {"model": Fault, "description": "The body is encoded in a way that is not understood"},
+    503: {"model": Fault, "description": "No answer now: starting, overloaded, too late or a member is missing"},
+}
+
+
+def _faults(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: _FAULTS[code] for code in codes}
+
+
+_INFER: dict[str, Any] = {
+    "tags": ["inference"],
+    "response_model": InferResponse,
+    "responses": {
+        200: {"content": {"application/octet-stream": _BYTES}, "description": "The outputs"},
+        **_faults(400, 401, 404, 408, 413, 415, 503),
+    },
+    "openapi_extra": {
+        "parameters": [
+            {
+                "name": HEADER_LENGTH,
+                "in": "header",
+                "description": "length of the JSON in bytes, where tensors follow it as bytes",
+                "schema": {"type": "integer", "minimum": 0},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/InferBody"}},
+                "application/octet-stream": _BYTES,
+            },
+        },
+    },
+}
+_CLASSIFY: dict[str, Any] = {
+    "tags": ["inference"],
+    "responses": _faults(400, 401, 408, 413, 415, 503),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": dict.fromkeys(("image/png", "image/jpeg", "application/octet-stream"), _BYTES),
+        }
+    },
+}
+_MODEL: dict[str, Any] = {"tags": ["metadata"], "responses": _faults(401, 404)}
+_MODEL_READY: dict[str, Any] = {"tags": ["health"], "responses": _faults(401, 404, 503)}
+_PAGE: dict[str, Any] = {"include_in_schema": False, "response_class": HTMLResponse}
+
+router = APIRouter()
+
+
+def create_app(service: Service) -> FastAPI:
+    """The routes around an ensemble; its OpenAPI document is at `/openapi.json`, readable at `/docs`."""
+    app = FastAPI(
+        title="ensembleflow",
+        version=ensembleflow.__version__,
+        description="An ensemble of deep networks behind the Open Inference Protocol v2.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(router)
+    for kind, status in ((ProtocolError, 400), (DatasetError, 400), (ServingError, 503)):
+        app.add_exception_handler(kind, _tell(status))
+    app.add_exception_handler(HTTPException, _tell_http)
+    app.add_exception_handler(RequestValidationError, _tell_invalid)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+@router.post("/v2/models/{name}/infer", **_INFER)
+async def infer(name: str, request: Request) -> Response:
+    """Predict images."""
+    return await _infer(request, _service(request, name))
+
+
+@router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
+async def infer_version(name: str, version: str, request: Request) -> Response:
+    """Predict images, with a version of the model."""
+    return await _infer(request, _service(request, name, version))
+
+
+@router.post("/classify", **_CLASSIFY)
+async def classify(
+    request: Request,
+    top: Annotated[int, Query(ge=1, le=1000, description="classes to return")] = 5,
+    allow_partial: Annotated[bool, Query(description="accept an answer of the members that are alive")] = False,
+) -> Classification:
+    """Classify one image file of any size; its bytes are the body."""
+    service: Service = request.app.state.service
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise HTTPException(415, "a form was sent; expected the image file itself: curl --data-binary @image.png")
+    _require_plain(request)
+    content = await request.body()
+    shape = service.signature.image_shape
+    loop = asyncio.get_running_loop()
+    pixels, (width, height) = await loop.run_in_executor(service.decoding, decode_image, content, shape)
+    answer = await _unless_gone(
+        request, service.answer(pixels[np.newaxis], allow_partial=allow_partial, with_members=True)
+    )
+    note_images(request.scope, 1)
+    assert answer.member_probabilities is not None
+    class_names = service.bundle.class_names
+    ensemble = answer.probabilities[0]
+    best = np.argsort(-ensemble, kind="stable")
+    votes = []
+    for member, row in zip(answer.members_used, answer.member_probabilities[:, 0], strict=True):
+        vote = int(row.argmax())
+        votes.append(
+            MemberVote(
+                member=member, class_name=class_names[vote], probability=float(row[vote]), agrees=vote == best[0]
+            )
+        )
+    return Classification(
+        classes=[ClassProbability(class_name=class_names[i], probability=float(ensemble[i])) for i in best[:top]],
+        votes=votes,
+        disagreement=float(disagreement(answer)[0]),
+        members_used=list(answer.members_used),
+        width=width,
+        height=height,
+    )
+
+
+@router.get("/v2/health/live", tags=["health"])
+async def live() -> Live:
+    """Whether the server runs."""
+    return Live()
+
+
+@router.get("/v2/health/ready", tags=["health"], responses=_faults(503))
+async def ready(request: Request) -> Ready:
+    """Whether every member answers, and all have answered the bundle's check images as it says."""
+    _require_ready(request.app.state.service)
+    return Ready()
+
+
+@router.get("/v2", tags=["metadata"], responses=_faults(401))
+async def server_metadata() -> ServerMetadata:
+    """The server's name and version, and the extensions of the protocol that it knows."""
+    return ServerMetadata(name="ensembleflow", version=ensembleflow.__version__, extensions=["binary_tensor_data"])
+
+
+@router.get("/v2/models/{name}", **_MODEL)
+async def model_metadata(name: str, request: Request) -> ModelMetadata:
+    """The model's tensors, classes, members and allocation."""
+    return _metadata(_service(request, name))
+
+
+@router.get("/v2/models/{name}/versions/{version}", **_MODEL)
+async def model_version_metadata(name: str, version: str, request: Request) -> ModelMetadata:
+    """The tensors, classes, members and allocation of a version of the model."""
+    return _metadata(_service(request, name, version))
+
+
+@router.get("/v2/models/{name}/ready", **_MODEL_READY)
+async def model_ready(name: str, request: Request) -> ModelReady:
+    """Whether the model answers."""
+    _require_ready(_service(request, name))
+    return ModelReady(name=name)
+
+
+@router.get("/v2/models/{name}/versions/{version}/ready", **_MODEL_READY)
+async def model_version_ready(name: str, version: str, request: Request) -> ModelReady:
+    """Whether a version of the model answers."""
+    _require_ready(_service(request, name, version))
+    return ModelReady(name=name)
+
+
+@router.get(
+    "/metrics",
+    tags=["metadata"],
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_faults(401)},
+)
+async def metrics(request: Request) -> Response:
+    """What the server counts, for Prometheus."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/", **_PAGE)
+async def page() -> HTMLResponse:
+    """The page on which to drop an image."""
+    return HTMLResponse(voting_page(), headers=page_headers(voting_page()))
+
+
+@router.get("/docs", **_PAGE)
+async def docs(request: Request) -> HTMLResponse:
+    """The OpenAPI document as a page."""
+    text = operations_page(request.app.openapi())
+    return HTMLResponse(text, headers=page_headers(text))
+
+
+async def _infer(request: Request, service: Service) -> Response:
+    _require_plain(request)
+    asked = parse_request(await request.body(), request.headers.get(HEADER_LENGTH), service.signature)
+    answer = await _unless_gone(
+        request,
+        service.answer(
+            asked.images,
+            allow_partial=asked.allow_partial,
+            with_members=asked.with_members,
+            timeout_seconds=asked.timeout_seconds,
+        ),
+    )
+    note_images(request.scope, len(asked.images))
+    body, json_length = build_response(asked, answer, service.signature)
+    if json_length is None:
+        return Response(body, media_type="application/json")
+    return Response(body, media_type="application/octet-stream", headers={HEADER_LENGTH: str(json_length)})
+
+
+async def _unless_gone(request: Request, answering: Coroutine[Any, Any, Answer]) -> Answer:
+    """The answer; nothing is worked at any longer once the client has gone."""
+    answer = asyncio.ensure_future(answering)
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise HTTPException(499, "the client has gone")
+        return answer.result()
+    finally:
+        gone.cancel()
+        answer.cancel()
+
+
+def _service(request: Request, name: str, version: str | None = None) -> Service:
+    service: Service = request.app.state.service
+    here = service.signature
+    if name != here.model_name:
+        raise HTTPException(404, f"there is no model {name!r} (expected: {here.model_name!r})")
+    if version not in (None, here.model_version):
+        raise HTTPException(404, f"there is no version {version!r} (expected: {here.model_version!r})")
+    return service
+
+
+def _require_ready(service: Service) -> None:
+    if not service.ready:
+        raise NotReadyError(
+            "not every member is ready",
+            found=", ".join(f"{each.model} on {each.device}: {each.state}" for each in service.dispatcher.status()),
+        )
+
+
+def _require_plain(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise HTTPException(415, f"the body is encoded (found: Content-Encoding {encoding}; expected: none)")
+
+
+def _metadata(service: Service) -> ModelMetadata:
+    workers = [
+        Worker.model_validate(each, from_attributes=True, extra="ignore") for each in service.dispatcher.status()
+    ]
+    return describe_model(service.bundle.manifest, service.signature, workers)
+
+
+def _tell(status: int) -> Any:
+    async def tell(_: Request, error: EnsembleflowError) -> JSONResponse:
+        headers = {"retry-after": _RETRY_AFTER_SECONDS} if status == 503 else None
+        return JSONResponse({"error": _one_line(error)}, status, headers)
+
+    return tell
+
+
+async def _tell_http(_: Request, error: Any) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _tell_invalid(_: Request, error: Any) -> JSONResponse:
+    first = error.errors()[0]
+    return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 400)
+
+
+def _one_line(error: EnsembleflowError) -> str:
+    parts = ((label, getattr(error, label)) for label in ("where", "found", "expected", "hint"))
+    details = "; ".join(f"{label}: {' '.join(value.split())}" for label, value in parts if value is not None)
+    return f"{error.what} ({details})" if details else error.what
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        schemas = document["components"]["schemas"]
+        body = InferBody.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(body.pop("$defs"), InferBody=body)
+        for name in ("HTTPValidationError", "ValidationError"):  # never answered: 400 tells the same
+            schemas.pop(name, None)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        schemes = document["components"].setdefault("securitySchemes", {})
+        schemes["token"] = {"type": "http", "scheme": "bearer", "description": "where the server asks for a token"}
+        document["security"] = [{}, {"token": []}]
+        app.openapi_schema = document
+    return app.openapi_schema

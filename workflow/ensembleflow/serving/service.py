@@ -1,0 +1,133 @@
+"""A bundle's ensemble at work, as the server's routes see it."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.allocation import Answer, Dispatcher
+from ensembleflow.errors import ConfigError, ServingError
+from ensembleflow.serving.bundle import ANSWER_TOLERANCE, Bundle, require_equal_answers
+from ensembleflow.serving.metrics import Metrics
+from ensembleflow.serving.protocol import Signature
+
+__all__ = ["NotReadyError", "Service"]
+
+_CHECK_IMAGES_AT_ONCE = 64
+_MAX_IMAGES, _MAX_IMAGES_BYTES = 1024, 32 * 2**20
+_DECODING_THREADS = 2  # bounds the memory of large images
+
+
+class NotReadyError(ServingError):
+    """The members are being started, or have not yet been proven to answer as the bundle says."""
+
+
+class Service:
+    """A bundle's ensemble at work; it answers only once it has answered the bundle's check images as it should.
+
+    Args:
+        bundle: what is served. The model's name is the study, its version the budget.
+        dispatcher: its ensemble, not yet started.
+        max_images: the most images of one request; by default 1,024, or what 32 MB hold.
+        request_timeout_seconds: how long a request may take at most.
+
+    Attributes:
+        bundle: as given.
+        metrics: what it counts.
+        signature: what the model is called and takes.
+        decoding: threads for image files.
+
+    Raises:
+        ConfigError: the dispatcher's queue is shorter than one request.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        dispatcher: Dispatcher,
+        *,
+        max_images: int | None = None,
+        request_timeout_seconds: float = 60.0,
+    ) -> None:
+        self.bundle = bundle
+        self.dispatcher = dispatcher
+        manifest = bundle.manifest
+        if max_images is None:
+            max_images = max(1, min(_MAX_IMAGES, _MAX_IMAGES_BYTES // math.prod(manifest.image_shape)))
+        if max_images > dispatcher.limits.max_queued_images:
+            raise ConfigError(
+                "the longest request would never find room",
+                where="--max-queued-images",
+                found=dispatcher.limits.max_queued_images,
+                expected=f"at least --max-request-images, which is {max_images}",
+            )
+        self.signature = Signature(manifest.study, manifest.budget, manifest.image_shape, max_images)
+        self.metrics = Metrics(dispatcher.status, lambda: dispatcher.queued_images, lambda: self.ready)
+        dispatcher.listener = self.metrics
+        self.decoding = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
+        self._request_timeout_seconds = request_timeout_seconds
+        self._checked = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether every member is there, and the ensemble has answered as the bundle says."""
+        return self._checked and self.dispatcher.ready
+
+    async def start(self) -> None:
+        """Start the members, and have them answer the bundle's check images.
+
+        Raises:
+            BundleError: an answer differs by more than `ANSWER_TOLERANCE`.
+            MemberError: a member cannot run.
+        """
+        await self.dispatcher.start()
+        images = self.bundle.check_images()
+        at_once = min(_CHECK_IMAGES_AT_ONCE, self.dispatcher.limits.max_queued_images)
+        answers = [
+            await self.dispatcher.submit(images[start : start + at_once]) for start in range(0, len(images), at_once)
+        ]
+        require_equal_answers(
+            np.concatenate([answer.probabilities for answer in answers]),
+            self.bundle.check_probabilities(),
+            ANSWER_TOLERANCE,
+            self.bundle.path,
+        )
+        self._checked = True
+
+    async def close(self) -> None:
+        """End the members' processes."""
+        self._checked = False
+        self.decoding.shutdown(wait=False, cancel_futures=True)
+        await self.dispatcher.close()
+
+    async def answer(
+        self,
+        images: npt.NDArray[np.uint8],
+        *,
+        allow_partial: bool = False,
+        with_members: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        """The ensemble's answer to a request, within the server's or the client's time, whichever is less.
+
+        Args:
+            images: uint8 (images, height, width, channels).
+            allow_partial: take the mean of those members that are available.
+            with_members: keep each member's probabilities as well.
+            timeout_seconds: how long the client waits; None for the server's limit.
+
+        Raises:
+            ServingError: there is no answer now.
+        """
+        if not self._checked:
+            raise NotReadyError("the members are being started", hint="try again in some seconds")
+        limit = self._request_timeout_seconds
+        return await self.dispatcher.submit(
+            images,
+            allow_partial=allow_partial,
+            with_members=with_members,
+            deadline_seconds=limit if timeout_seconds is None else min(limit, timeout_seconds),
+        )

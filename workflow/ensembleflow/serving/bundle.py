@@ -276,7 +276,7 @@ def require_equal_answers(
     expected: npt.NDArray[np.floating[Any]],
     tolerance: float,
     where: str | Path,
-) -> None:
+) -> float:
     """Refuse answers that differ from the expected ones.
 
     Args:
@@ -284,6 +284,9 @@ def require_equal_answers(
         expected: likewise.
         tolerance: by how much a probability may differ.
         where: what the expected ones were read from, for the message.
+
+    Returns:
+        The largest difference of a probability.
 
     Raises:
         BundleError: an answer differs by more, or their shapes differ.
@@ -300,6 +303,7 @@ def require_equal_answers(
             hint="the exported models and the cached predictions come from different runs: "
             "make the library again (snakemake library --forcerun cache_predictions)",
         )
+    return worst
 
 
 def file_checksums(folder: Path) -> dict[str, str]:

@@ -20,17 +20,22 @@ from ensembleflow.serving.bundle import (
     MANIFEST,
     Bundle,
     Manifest,
+    Proof,
     file_checksums,
     open_bundle,
     require_equal_answers,
 )
 from ensembleflow.serving.bundled_allocation import bundled_allocation
+from ensembleflow.serving.client import ask_server
+from ensembleflow.serving.http_server import listen, server_in_thread
+from ensembleflow.serving.service import Service
 
 __all__ = ["make_bundle"]
 
 _LOG = logging.getLogger("ensembleflow.serving")
 
 _MAX_CHECK_IMAGES = 200
+_CHECK_IMAGES_A_REQUEST = 64
 _MAX_CHECK_BYTES = 32 * 2**20
 
 
@@ -42,11 +47,11 @@ def make_bundle(
     dataset_h5: str | Path,
     output_dir: str | Path,
 ) -> None:
-    """Write a self-contained bundle, and prove that its members answer as the cached predictions say.
+    """Write a self-contained bundle, and prove that a server answers from it as the cached predictions say.
 
-    The ensemble is run as a server would, on up to 200 validation images. If an answer differs by more than
-    `ANSWER_TOLERANCE` and the rounding of the cache, there is no bundle. The answers are kept in it: they hold every
-    class, unrounded, whatever the cache holds.
+    The server is started on the loopback interface and asked over HTTP for up to 200 validation images. If an answer
+    differs by more than `ANSWER_TOLERANCE` and the rounding of the cache, there is no bundle. The answers are kept in
+    it: they hold every class, unrounded, whatever the cache holds.
 
     Args:
         selection_json: the chosen ensemble (`budget-{budget}.json`).
@@ -58,13 +63,20 @@ def make_bundle(
 
     Raises:
         ArtefactError: an input is missing or damaged.
-        BundleError: the inputs do not belong together, or the answers differ.
+        BundleError: the inputs do not belong together, the allocation is only simulated, or the answers differ.
         MemberError: a member cannot run.
     """
     selection = read_json(selection_json, ["study", "budget", "members", "cost_seconds", "valid", "test"])
     allocation = read_json(allocation_json, ["study", "budget", "members", "devices", "images_per_second"])
     for key in ("study", "budget"):
         _same(selection_json, allocation_json, key, selection[key], allocation[key])
+    if allocation.get("bench", {}).get("kind") == "simulated":
+        raise BundleError(
+            "a simulated allocation cannot be served",
+            where=allocation_json,
+            expected="an allocation that was run on its devices",
+            hint="set allocation.bench to measured, on the machine that is to serve",
+        )
     models: list[str] = selection["members"]
     placed = list(dict.fromkeys(each["model"] for each in allocation["members"]))  # replicas follow each other
     _same(selection_json, allocation_json, "members", models, placed)
@@ -88,14 +100,25 @@ def make_bundle(
             provenance=provenance(),
             **dataset,
         )
-        with Bundle(folder, manifest).pipeline() as pipeline:
-            answers = pipeline.predict(check.images)
-        check.compare(answers, predictions_h5)
+        answers = _served_answers(Bundle(folder, manifest), check.images)
+        proof = check.compare(answers, predictions_h5)
         check.write(answers, folder / "check")
-        manifest = manifest.model_copy(update={"files": file_checksums(folder)})
+        manifest = manifest.model_copy(update={"servable": proof, "files": file_checksums(folder)})
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
         open_bundle(folder)
-    _LOG.info("%s: answers agree with the cached predictions within %.2g", output_dir, check.tolerance)
+    _LOG.info(
+        "%s: the server's answers to %d images differ from the cached predictions by at most %.2g",
+        output_dir,
+        proof.n_images,
+        proof.largest_difference,
+    )
+
+
+def _served_answers(bundle: Bundle, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    # Nothing to compare with is in the bundle yet: the caller compares.
+    service = Service(bundle, bundle.dispatcher(), checks_answers=False)
+    with server_in_thread(service, listen("127.0.0.1", 0)) as url:
+        return ask_server(url, bundle.manifest.study, images, images_a_request=_CHECK_IMAGES_A_REQUEST)
 
 
 @dataclass(frozen=True)
@@ -114,10 +137,11 @@ class _Check:
     true_classes: npt.NDArray[np.int64] | None
     tolerance: float
 
-    def compare(self, answers: npt.NDArray[np.float32], cache: str | Path) -> None:
+    def compare(self, answers: npt.NDArray[np.float32], cache: str | Path) -> Proof:
         if self.true_classes is not None:
             answers = np.take_along_axis(answers, self.true_classes, axis=1)
-        require_equal_answers(answers, self.cached, self.tolerance, cache)
+        difference = require_equal_answers(answers, self.cached, self.tolerance, cache)
+        return Proof(n_images=len(answers), largest_difference=difference, tolerance=self.tolerance)
 
     def write(self, answers: npt.NDArray[np.float32], folder: Path) -> None:
         folder.mkdir()

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.allocation import Answer, Dispatcher
-from ensembleflow.errors import ConfigError, ServingError
-from ensembleflow.serving.bundle import ANSWER_TOLERANCE, Bundle, require_equal_answers
+from ensembleflow.errors import BundleError, ConfigError, ServingError
+from ensembleflow.serving.bundle import ANSWER_TOLERANCE, MANIFEST, Bundle, require_equal_answers
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
 
@@ -33,6 +33,7 @@ class Service:
         dispatcher: its ensemble, not yet started.
         max_images: the most images of one request; by default 1,024, or what 32 MB hold.
         request_timeout_seconds: how long a request may take at most.
+        checks_answers: whether it first has to answer the check images; only who makes a bundle compares by itself.
 
     Attributes:
         bundle: as given.
@@ -41,6 +42,7 @@ class Service:
         decoding: threads for image files.
 
     Raises:
+        BundleError: no server has been proven to answer from this bundle as its cache says.
         ConfigError: the dispatcher's queue is shorter than one request.
     """
 
@@ -51,10 +53,18 @@ class Service:
         *,
         max_images: int | None = None,
         request_timeout_seconds: float = 60.0,
+        checks_answers: bool = True,
     ) -> None:
         self.bundle = bundle
         self.dispatcher = dispatcher
         manifest = bundle.manifest
+        if checks_answers and manifest.servable is None:
+            raise BundleError(
+                "the bundle is not servable",
+                where=f"{bundle.path / MANIFEST}: servable",
+                expected="the proof that a server answers from it as the cached predictions say",
+                hint="make the bundle again: snakemake bundles",
+            )
         if max_images is None:
             max_images = max(1, min(_MAX_IMAGES, _MAX_IMAGES_BYTES // math.prod(manifest.image_shape)))
         if max_images > dispatcher.limits.max_queued_images:
@@ -69,6 +79,7 @@ class Service:
         dispatcher.listener = self.metrics
         self.decoding = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
         self._request_timeout_seconds = request_timeout_seconds
+        self._checks_answers = checks_answers
         self._checked = False
 
     @property
@@ -84,6 +95,11 @@ class Service:
             MemberError: a member cannot run.
         """
         await self.dispatcher.start()
+        if self._checks_answers:
+            await self._check_answers()
+        self._checked = True
+
+    async def _check_answers(self) -> None:
         images = self.bundle.check_images()
         at_once = min(_CHECK_IMAGES_AT_ONCE, self.dispatcher.limits.max_queued_images)
         answers = [
@@ -95,7 +111,6 @@ class Service:
             ANSWER_TOLERANCE,
             self.bundle.path,
         )
-        self._checked = True
 
     async def close(self) -> None:
         """End the members' processes."""

@@ -47,6 +47,9 @@ rule allocation:
 
 
 rule bundles:
-    """A deployable bundle for every budget."""
+    """A deployable bundle for every budget; none where allocations are only simulated."""
     input:
-        expand(f"{RESULTS}/{STUDY}/bundles/budget-{{budget}}", budget=BUDGETS),
+        expand(
+            f"{RESULTS}/{STUDY}/bundles/budget-{{budget}}",
+            budget=BUDGETS if CONFIG.allocation.bench == "measured" else [],
+        ),

@@ -72,6 +72,31 @@ def test_the_manifest_tells_what_the_ensemble_is(bundle):
     assert manifest.provenance["python"]
 
 
+def test_a_bundle_is_servable_by_the_proof_that_a_server_answered_as_the_cache_does(bundle):
+    proof = open_bundle(bundle).manifest.servable
+    assert proof is not None
+    assert proof.n_images == 200
+    assert 0 <= proof.largest_difference <= 1e-5 < proof.tolerance < 2e-4
+
+
+def test_a_bundle_without_the_proof_is_not_served(bundle, capsys):
+    edit_manifest(bundle, servable=None)
+    assert main(["serve", str(bundle), "--port", "0"]) == 1
+    printed = capsys.readouterr().err
+    assert "the bundle is not servable" in printed and "snakemake bundles" in printed and "Traceback" not in printed
+
+
+def test_a_simulated_allocation_is_neither_bundled_nor_served(bundle, exported, tmp_path, capsys):
+    results = Results(tmp_path, exported, MEMBERS)
+    allocation = json.loads(results.allocation.read_text())
+    results.allocation.write_text(json.dumps({**allocation, "bench": {"kind": "simulated"}}))
+    with pytest.raises(BundleError, match="a simulated allocation cannot be served"):
+        make(results, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    assert main(["serve", str(bundle), "--port", "0", "--allocation", str(results.allocation)]) == 1
+    assert "a simulated allocation cannot be served" in capsys.readouterr().err
+
+
 def test_check_images_come_with_the_ensembles_answers(bundle, exported):
     opened = open_bundle(bundle)
     images = opened.check_images()

@@ -103,11 +103,13 @@ def test_the_environments_pin_only_direct_dependencies() -> None:
         assert {canonicalize_name(item.name) for item in _environment(environment)[1]} <= names
 
 
-@pytest.mark.parametrize("group", ["dependencies", "cpu", "gpu", "test"])
+@pytest.mark.parametrize("group", ["dependencies", "cpu", "gpu", "onnxruntime", "openvino", "docs", "test"])
 def test_every_dependency_of_the_package_is_locked_within_its_bounds(group: str) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = project["dependencies"] if group == "dependencies" else project["optional-dependencies"][group]
-    lock = {"gpu": "requirements-gpu.lock", "test": "requirements-test.lock"}.get(group, "requirements.lock")
+    engines = dict.fromkeys(("onnxruntime", "openvino"), "requirements-engines.lock")
+    tests = dict.fromkeys(("docs", "test"), "requirements-test.lock")
+    lock = {"gpu": "requirements-gpu.lock", **engines, **tests}.get(group, "requirements.lock")
     for requirement in map(Requirement, lines):
         versions = locked(lock)[canonicalize_name(requirement.name)]
         assert all(requirement.specifier.contains(version) for version in versions), requirement.name

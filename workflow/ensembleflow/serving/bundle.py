@@ -19,7 +19,6 @@ from ensembleflow.allocation import (
     Device,
     Dispatcher,
     Limits,
-    Listener,
     Member,
     Pipeline,
     Placement,
@@ -172,33 +171,23 @@ class Bundle:
             n_classes=len(self.class_names),
         )
 
-    def dispatcher(
-        self,
-        *,
-        allocation: Allocation | None = None,
-        devices: Sequence[Device] | None = None,
-        limits: Limits | None = None,
-        listener: Listener | None = None,
-    ) -> Dispatcher:
+    def dispatcher(self, *, members: Sequence[Member] | None = None, limits: Limits | None = None) -> Dispatcher:
         """The ensemble for a server: its processes are started anew when they end.
 
         Args:
-            allocation: another than the bundle's.
-            devices: those that it names.
+            members: the ensemble with its files in another place.
             limits: of what it takes on.
-            listener: told what happens.
 
         Raises:
             AllocationError: the allocation names other members or unknown devices, or this machine lacks a GPU.
         """
         return Dispatcher(
-            self.members,
-            self.devices() if devices is None else devices,
-            self.allocation if allocation is None else allocation,
+            self.members if members is None else members,
+            self.devices(),
+            self.allocation,
             image_shape=self.manifest.image_shape,
             n_classes=len(self.class_names),
             limits=limits,
-            listener=listener,
         )
 
     def check_images(self) -> npt.NDArray[np.uint8]:

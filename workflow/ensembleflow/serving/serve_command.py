@@ -6,14 +6,18 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from ensembleflow.allocation import Limits
+from ensembleflow.allocation import Limits, Member, read_allocation
 from ensembleflow.errors import BundleError, ConfigError
 from ensembleflow.io import read_json
+from ensembleflow.models.engines import ONNX_FILE, prepare_members
 from ensembleflow.serving.bundle import Bundle, open_bundle
 from ensembleflow.serving.bundled_allocation import bundled_allocation
 
@@ -100,18 +104,23 @@ def _run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
     if arguments.allocation is not None:
         bundle = _reallocate(bundle, arguments.allocation)
-    with json_log(arguments.log_file), listen(arguments.host, arguments.port) as listener:
+    with (
+        json_log(arguments.log_file),
+        _members_for_engines(bundle) as members,
+        listen(arguments.host, arguments.port) as listener,
+    ):
         url = url_of(listener)
         if token is None and not is_loopback(listener):
             _LOG.warning("anybody who reaches this machine may ask: give a token with --token-file")
         service = Service(
             bundle,
             bundle.dispatcher(
+                members=members,
                 limits=Limits(
                     max_queued_images=arguments.max_queued_images,
                     batch_wait_seconds=arguments.batch_wait_ms / 1000,
                     worker_timeout_seconds=arguments.worker_timeout,
-                )
+                ),
             ),
             max_images=arguments.max_request_images,
             request_timeout_seconds=arguments.request_timeout,
@@ -160,11 +169,30 @@ def _read_token(path: Path | None) -> str | None:
 def _reallocate(bundle: Bundle, path: Path) -> Bundle:
     """The same bundle under another allocation, of the allocation stage."""
     content = read_json(path, ["members", "devices"])
+    read_allocation(path, bundle.manifest.members)
+    if content.get("bench", {}).get("kind") == "simulated":
+        raise BundleError(
+            "a simulated allocation cannot be served",
+            where=path,
+            hint="tune it on this machine: ensembleflow allocate BUNDLE --output FILE",
+        )
     try:
         placements, devices = bundled_allocation(content)
     except (ValidationError, TypeError, KeyError) as error:
         raise BundleError("an allocation is damaged", where=path, found=str(error).splitlines()[0]) from None
     return Bundle(bundle.path, bundle.manifest.model_copy(update={"allocation": placements, "devices": devices}))
+
+
+@contextmanager
+def _members_for_engines(bundle: Bundle) -> Iterator[list[Member]]:
+    """The members with what the allocation's engines read, which another allocation's bundle may lack."""
+    engines = {placement.engine for placement in bundle.allocation}
+    if "onnxruntime" not in engines or all((member.exported / ONNX_FILE).exists() for member in bundle.members):
+        yield bundle.members
+        return
+    with tempfile.TemporaryDirectory(prefix="ensembleflow-members-") as folder:
+        paths = prepare_members([member.exported for member in bundle.members], Path(folder), engines)
+        yield [Member(path.name, path) for path in paths]
 
 
 def _whole(lowest: int, highest: int = 2**40) -> Any:

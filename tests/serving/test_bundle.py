@@ -91,8 +91,8 @@ def test_a_simulated_allocation_is_neither_bundled_nor_served(bundle, exported, 
     allocation = json.loads(results.allocation.read_text())
     results.allocation.write_text(json.dumps({**allocation, "bench": {"kind": "simulated"}}))
     with pytest.raises(BundleError, match="a simulated allocation cannot be served"):
-        make(results, tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
+        make(results, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     assert main(["serve", str(bundle), "--port", "0", "--allocation", str(results.allocation)]) == 1
     assert "a simulated allocation cannot be served" in capsys.readouterr().err
 

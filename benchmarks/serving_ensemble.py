@@ -130,12 +130,13 @@ def bundle_of(study: Path, budget: str, engines: tuple[str, ...], max_benches: i
     allocate_ensemble(
         selection_json=selection,
         exported_dir=library / "exported",
-        costs_csv=library / "costs.csv",
+        predictions_h5=library / "predictions.h5",
         dataset_h5=dataset,
         config=_allocation_config(engines, max_benches),
         n_devices=2,
         output_json=allocation,
         output_csv=output.parent / f"{output.name}.csv",
+        profiles_csv=output.parent / f"{output.name}-profiles.csv",
     )
     make_bundle(
         selection_json=selection,
@@ -149,7 +150,15 @@ def bundle_of(study: Path, budget: str, engines: tuple[str, ...], max_benches: i
 
 
 def _allocation_config(engines: tuple[str, ...], max_benches: int) -> AllocationConfig:
-    return AllocationConfig.model_validate({"engines": list(engines), "max_benches": max_benches})
+    return AllocationConfig.model_validate(
+        {
+            "engines": list(engines),
+            "max_benches": max_benches,
+            "bench_images": 512,
+            "latency_requests": 0,
+            "max_replicas": 2,
+        }
+    )
 
 
 def _dataset_of(study: Path) -> Path:

@@ -18,9 +18,10 @@ rule allocate_ensemble:
     benchmark:
         f"{BENCHMARKS}/{{study}}/allocate_ensemble/budget-{{budget}}-devices-{{n}}.tsv"
     conda:
-        "../envs/training.yaml"
+        training_environment(CONFIG.resources.allocation.gpus)
     threads: whole_machine(CONFIG.resources.allocation.threads)
     resources:
+        gpu=CONFIG.resources.allocation.gpus,
         mem_mb=CONFIG.resources.allocation.mem_mb,
         runtime=CONFIG.resources.allocation.runtime_minutes,
     params:

@@ -18,8 +18,9 @@ rule make_bundle:
     benchmark:
         f"{BENCHMARKS}/{{study}}/make_bundle/budget-{{budget}}.tsv"
     conda:
-        "../envs/training.yaml"
+        training_environment(CONFIG.resources.allocation.gpus)
     resources:
+        gpu=CONFIG.resources.allocation.gpus,
         mem_mb=CONFIG.resources.allocation.mem_mb,
         runtime=CONFIG.resources.allocation.runtime_minutes,
     script:

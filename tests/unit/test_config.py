@@ -137,6 +137,10 @@ COMBINATIONS = [
         "allocation.latency_requests, allocation.objective",
     ),
     ("allocation: {devices: [{name: a, speed: 2}], device_counts: [1]}", "allocation.devices, allocation.bench"),
+    (
+        "allocation: {devices: [{name: a, gpu: 0}], device_counts: [1]}",
+        "allocation.devices, resources.allocation.gpus",
+    ),
 ]
 
 

@@ -17,8 +17,8 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser = subparsers.add_parser(
         "devices",
         help="print this machine's devices for the config",
-        description="Print the GPUs and cores that this process may use, with their memory, as the config's block "
-        "`allocation`.",
+        description="Print the GPUs and cores that this process may use, with their memory, as the config's blocks "
+        "`allocation` and `resources`.",
     )
     parser.add_argument(
         "--cores-per-device",
@@ -38,6 +38,8 @@ def _run(arguments: argparse.Namespace) -> int:
         entry = config.model_dump(exclude_none=True)
         print(f"    - {yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=200).strip()}  # {what}")
     print(f"  device_counts: [{len(configs)}]")
+    n_cores, n_gpus = sum(config.cores for config in configs), sum(config.gpu is not None for config in configs)
+    print(f"resources:\n  allocation: {{threads: {n_cores}, gpus: {n_gpus}}}")
     return 0
 
 

@@ -139,7 +139,7 @@ class AllocationConfig(Block):
     devices: list[DeviceConfig] = Field(
         default_factory=_default_devices,
         min_length=1,
-        description="The devices, in the order in which they are added; here sets of CPU cores.",
+        description="The devices, in the order in which they are added: sets of CPU cores, or GPUs.",
     )
     device_counts: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(distinct)] = Field(
         [2],
@@ -229,6 +229,12 @@ class Config(Block):
             raise ValueError(
                 f"library.cost.device ({self.library.cost.device}) does not suit resources.library.gpus "
                 f"({self.resources.library.gpus}): a cost on a GPU needs a GPU, one on the CPU none"
+            )
+        n_gpus = sum(device.gpu is not None for device in self.allocation.devices[: max(self.allocation.device_counts)])
+        if self.allocation.bench == "measured" and n_gpus > self.resources.allocation.gpus:
+            raise ValueError(
+                f"`allocation.devices` has {n_gpus} GPUs but `resources.allocation.gpus` is "
+                f"{self.resources.allocation.gpus}: an allocation job would not see them"
             )
         if n_kept(self.search.n_trials, self.library.keep_fraction) == 0:
             raise ValueError("the share `library.keep_fraction` of `search.n_trials` must be at least 1 model, rounded")

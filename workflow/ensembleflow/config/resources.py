@@ -40,10 +40,13 @@ class SearchResources(GpuResources):
 
 
 class AllocationResources(RuleResources):
-    """What an allocation job asks for: the devices' cores and memory."""
+    """What an allocation job asks for: the devices' cores, GPUs and memory."""
 
     threads: int = Field(2, ge=1, description="CPU cores a job.")
     mem_mb: int = Field(8000, ge=100, description="Memory a job in MB.")
+    gpus: int = Field(
+        0, ge=0, le=64, description="GPUs a job (`gpu=N` for Slurm): at least those of `allocation.devices`."
+    )
 
 
 class SelectionResources(GpuResources):

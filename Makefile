@@ -1,6 +1,7 @@
 # make run      the whole default workflow on this machine, from images to a report
 # make test     all tests
-# Both make .venv from the hash-checked lock; nothing else has to be installed by hand.
+# make docs     the documentation's site, in site/; a link that leads nowhere is an error
+# All make .venv from the hash-checked lock; nothing else has to be installed by hand.
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint typecheck imports check lock clean
+.PHONY: help run test lint typecheck imports docs check lock clean
 
 help:
 	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
@@ -42,7 +43,11 @@ typecheck: $(VENV)/test.stamp
 imports: $(VENV)/test.stamp
 	$(BIN)/lint-imports
 
-check: lint typecheck imports test
+docs: $(VENV)/test.stamp
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=workflow $(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
+
+check: lint typecheck imports docs test
 
 # Renew the locks: the newest versions that pyproject.toml allows, the four agreeing with each other.
 lock: $(VENV)/lock.stamp

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import ensembleflow
 from ensembleflow.errors import EnsembleflowError
 
+__all__ = ["main", "make_parser"]
+
 # Each module has `add_command(subparsers)`, which sets `run` (a function of the parsed arguments).
 _COMMANDS = (
     "ensembleflow.search.command",
@@ -24,14 +26,19 @@ _COMMANDS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake ends with exit code 1 and one message."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands, each with a `run` of the parsed arguments."""
     parser = argparse.ArgumentParser(prog="ensembleflow", description=ensembleflow.__doc__)
     parser.add_argument("--version", action="version", version=ensembleflow.__version__)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in _COMMANDS:
         importlib.import_module(module).add_command(subparsers)
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake ends with exit code 1 and one message."""
+    parsed = make_parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)
     except EnsembleflowError as error:

@@ -27,6 +27,8 @@ from ensembleflow.io import create_hdf5, map_array, open_hdf5
 __all__ = ["SPLITS", "Dataset", "open_dataset", "write_dataset"]
 
 SPLITS = ("train", "valid", "test")
+"""What a dataset's images are divided into, in the file's order."""
+
 _SCHEMA, _SCHEMA_VERSION = "dataset", 1
 _ATTRIBUTES = ("name", "source", "split_seed", "checksum")
 _MAX_IMAGES_A_READ, _MAX_BYTES_A_READ = 256, 2**26

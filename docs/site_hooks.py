@@ -1,4 +1,4 @@
-"""What the site needs beside the pages: files of the repository that they link to, and the commands' help.
+"""What the site needs beside the pages: files that they link to, the commands' help, and what the package exports.
 
 A page's link to a file above docs/, such as `../config/config.yaml`, works where the repository is browsed. In the
 site that file lies in `repository/`, and the link is turned to it.
@@ -7,6 +7,7 @@ site that file lies in `repository/`, and the link is turned to it.
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import posixpath
 import re
@@ -23,7 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _ALWAYS = ("CHANGELOG.md", "CONTRIBUTING.md", "config/README.md")
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 _CODE_BLOCK = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
+_FOUND_FIRST = "troubleshooting.md"  # by who types a message into the site's search
 _COMMANDS = "<!-- commands -->"
+_EXPORTS = re.compile(r"<!-- exports (ensembleflow\.\w+) -->")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -39,8 +42,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files of the repository to their copies, and fill in the commands' help."""
+    """Turn links to files of the repository to their copies, and fill in the commands' help and the exports."""
     folder = Path(page.file.abs_src_path or "").parent
+    if page.file.src_uri == _FOUND_FIRST:
+        page.meta["search"] = {"boost": 10}
 
     def turn(link: re.Match[str]) -> str:
         uri = _uri((folder / link["path"]).resolve())
@@ -50,7 +55,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     parts = _CODE_BLOCK.split(markdown)
     prose = [part if part.startswith("```") else _LINK.sub(turn, part) for part in parts]
-    return "".join(prose).replace(_COMMANDS, "\n".join(_command_sections()))
+    text = "".join(prose).replace(_COMMANDS, "\n".join(_command_sections()))
+    return _EXPORTS.sub(lambda module: "\n\n".join(_export_sections(module[1])), text)
 
 
 def _linked(page: Path) -> list[Path]:
@@ -74,3 +80,21 @@ def _command_sections() -> Iterator[str]:
     (commands,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     for name, command in commands.choices.items():
         yield f"## ensembleflow {name}\n\n```text\n{command.format_help()}```\n"
+
+
+def _export_sections(module: str) -> Iterator[str]:
+    """A module's docstring, then a section for each name that it exports."""
+    base = REPOSITORY / "workflow" / module.replace(".", "/")
+    source = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    nodes = list(ast.walk(ast.parse(source.read_text(encoding="utf-8"))))
+    # By the module that defines it: a function may share its name with its module.
+    defined = {
+        alias.name: f"{node.module}.{alias.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (exported,) = [node.value for node in nodes if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node)]
+    yield f"::: {module}\n    options: {{members: false, show_root_heading: false, show_root_toc_entry: false}}"
+    for name in ast.literal_eval(exported):
+        yield f"::: {defined.get(name, f'{module}.{name}')}"

@@ -44,7 +44,9 @@ def source_messages(package: Path) -> list[Message]:
             if name in errors and name not in worded and not _is_relayed(call):
                 messages += [Message(text, place, name) for text in _texts(_what(call), tree)]
             elif name == "warning":
-                messages += [Message(text and _FORMAT.sub("…", text), place, name) for text in _texts(_what(call), tree)]
+                messages += [
+                    Message(text and _FORMAT.sub("…", text), place, name) for text in _texts(_what(call), tree)
+                ]
         for each in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name in worded):
             for call in (node for node in ast.walk(_init(each)) if isinstance(node, ast.Call)):
                 if ast.unparse(call.func) == "super().__init__" and each.name != _ROOT_CLASS:
@@ -95,9 +97,13 @@ def _texts(node: ast.expr | None, tree: ast.Module) -> Iterator[str | None]:
 
 
 def _calls_that_give(parameter: ast.Name, tree: ast.Module) -> list[ast.Call]:
-    """The calls of a module's function that give its first parameter, the message."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    (name,) = [
-        each.name for each in functions if parameter in ast.walk(each) and each.args.args[0].arg == parameter.id
-    ] or [None]
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node.func) == name]
+    """The calls of the module's function whose first parameter, the message, this name is."""
+    names = {
+        function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        and parameter in ast.walk(function)
+        and function.args.args
+        and function.args.args[0].arg == parameter.id
+    }
+    return [call for call in ast.walk(tree) if isinstance(call, ast.Call) and _name(call.func) in names]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from source_messages import Message, source_messages
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -14,11 +15,16 @@ PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")
 OF_REQUESTS = {"ProtocolError"}
 
 
-def quoted(heading: str) -> list[str]:
-    """The texts in backticks in the first cells of the tables that begin with this heading."""
-    tables = re.findall(rf"^\| {heading} \|.*\n\|[ |-]*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
-    assert tables
-    return [text for row in "".join(tables).splitlines() for text in re.findall(r"`([^`]*)`", row.split(" | ")[0])]
+WARNINGS = "## Warnings"
+
+
+def quoted(warnings: bool) -> list[str]:
+    """The texts in backticks in the headings of the errors, or of the warnings."""
+    errors, rest = PAGE.split(WARNINGS)
+    section = rest.partition("\n## ")[0] if warnings else errors
+    return [
+        text for heading in re.findall(r"^#### (.*)", section, re.MULTILINE) for text in re.findall(r"`(.*?)`", heading)
+    ]
 
 
 def told() -> list[Message]:
@@ -29,10 +35,10 @@ def test_the_source_shows_the_text_of_every_message() -> None:
     assert [f"{each.place}: {each.told_by}" for each in told() if each.text is None] == []
 
 
-@pytest.mark.parametrize(("heading", "warnings"), [("message", False), ("warning", True)])
-def test_the_page_has_every_message_and_none_that_the_package_does_not_tell(heading: str, warnings: bool) -> None:
+@pytest.mark.parametrize("warnings", [False, True], ids=["errors", "warnings"])
+def test_the_page_has_every_message_and_none_that_the_package_does_not_tell(warnings: bool) -> None:
     places = {each.text: each.place for each in told() if (each.told_by == "warning") == warnings}
-    page = quoted(heading)
+    page = quoted(warnings)
     assert sorted(f"{place}: {text}" for text, place in places.items() if text not in page) == []
     assert sorted(text for text in page if text not in places) == []
     assert sorted({text for text in page if page.count(text) > 1}) == []

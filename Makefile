@@ -45,7 +45,7 @@ imports: $(VENV)/test.stamp
 
 docs: $(VENV)/test.stamp
 	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=workflow $(BIN)/mkdocs build --quiet
-	@echo "open site/index.html"
+	@echo "open site/index.html; its search needs a server: python3 -m http.server --directory site"
 
 check: lint typecheck imports docs test
 

@@ -20,12 +20,10 @@ UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --
 help:
 	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
 
-# Snakemake's exit code decides. Its report is made again only when a result is newer than it.
+# Snakemake's exit code decides.
 run: $(VENV)/run.stamp
 	@$(BIN)/python workflow/unlock.py
 	@$(SNAKEMAKE) --cores $(CORES) --rerun-incomplete --quiet rules host reason progress 2>&1 | sed -u -E '$(CHATTER)'
-	@if [ ! -e $(RESULTS)/report.html ] || [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures $(RESULTS)/provenance.json -newer $(RESULTS)/report.html -print -quit)" ]; then \
-	  $(SNAKEMAKE) --cores 1 --quiet all --report $(RESULTS)/report.html; fi
 	@$(BIN)/ensembleflow summary --results $(RESULTS)
 
 test: $(VENV)/test.stamp

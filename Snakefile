@@ -23,8 +23,8 @@ include: "rules/library.smk"
 include: "rules/selection.smk"
 include: "rules/allocation.smk"
 include: "rules/bundles.smk"
-include: "rules/report.smk"
 include: "rules/targets.smk"
+include: "rules/report.smk"
 
 
 localrules:
@@ -47,3 +47,4 @@ rule all:
         rules.plot_selection_fronts.output,
         rules.plot_allocation.output,
         rules.tabulate_budgets.output,
+        rules.make_report.output,

@@ -77,7 +77,7 @@ def stage_code(folder, modules=None, beside=()):
         files = [path for path in files if path.stem in modules]
     files = [*files, *(package.joinpath(name) for name in beside)]
     # Relative, so that a project folder that moves, or is mounted elsewhere, has the same inputs as before.
-    return sorted(os.path.relpath(path) for path in files if path.suffix in (".py", ".mplstyle"))
+    return sorted(os.path.relpath(path) for path in files if path.suffix in (".py", ".mplstyle", ".j2", ".css", ".js"))
 
 
 def whole_machine(threads):

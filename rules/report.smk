@@ -1,6 +1,6 @@
 # Requires: the tables of the other stages.
-# Makes: tables/*.csv, figures/*.png and *.svg, run_config.yaml, provenance.json.
-# `snakemake --report results/report.html` then packs them into one page.
+# Makes: tables/*.csv, figures/*.png and *.svg, run_config.yaml, provenance.json, report.html.
+# Snakemake's own report of the figures, with run times: `snakemake --report results/snakemake-report.html`.
 
 
 rule record_run:
@@ -191,3 +191,32 @@ rule tabulate_budgets:
         "../envs/analysis.yaml"
     script:
         "../workflow/scripts/tabulate_budgets.py"
+
+
+rule make_report:
+    """One page that opens offline: the decision first, then search, library, selection, allocation, provenance."""
+    input:
+        rules.search.input,
+        models=f"{RESULTS}/{STUDY}/library/models.csv",
+        costs=f"{RESULTS}/{STUDY}/library/costs.csv",
+        predictions=f"{RESULTS}/{STUDY}/library/predictions.h5",
+        selection=rules.selection.input,
+        allocations=rules.plot_allocation.input.allocations,
+        searches=rules.plot_allocation.input.searches,
+        bundles=rules.bundles.input,
+        run=rules.record_run.output,
+        code=[
+            *stage_code("report/page"),
+            *stage_code("report/page/templates"),
+            *stage_code("report", modules=["drawing", "method_names"]),
+        ],
+    output:
+        page=f"{RESULTS}/report.html",
+    log:
+        f"{LOGS}/make_report.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        study=STUDY,
+    script:
+        "../workflow/scripts/make_report.py"

@@ -172,7 +172,7 @@ def test_costs_below_a_second_are_in_milliseconds(tmp_path: Path) -> None:
 def test_the_summary_says_where_the_report_is_or_how_to_make_it(tmp_path: Path) -> None:
     tabulate(write_artefacts(tmp_path, budgets=("1x",)), tmp_path)
     report = tmp_path / "report.html"
-    assert f"snakemake --report {report}" in summary(tmp_path)
+    assert f"ensembleflow report --results {tmp_path}" in summary(tmp_path)
     report.write_text("<html></html>", encoding="utf-8")
     assert summary(tmp_path).rstrip().endswith(f"report: {report}")
 

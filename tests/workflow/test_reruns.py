@@ -32,8 +32,9 @@ def bundles(*budgets: str) -> set[str]:
     return {f"make_bundle budget={budget}" for budget in budgets}
 
 
-# Each stage, with all that comes after it. The run is recorded again whenever its config or results are new.
-RECORD = {"record_run"}
+# Each stage, with all that comes after it. The run is recorded again whenever its config or results are new, and the
+# page made again with it.
+RECORD = {"record_run", "make_report"}
 ALLOCATION_ON = allocations(*BUDGETS) | bundles(*BUDGETS) | {"plot_allocation", "tabulate_budgets"} | RECORD
 COMPARISON_ON = {"compare_methods", "plot_selection_fronts"}
 SELECTION_ON = selections(*BUDGETS) | {"plot_error_against_cost"} | COMPARISON_ON | ALLOCATION_ON
@@ -169,6 +170,8 @@ MODULES = {
     ("library/ranking.py",): LIBRARY_ON,
     ("search/tables.py",): TABLES_ON,
     ("report/labels.py",): FIGURES | {"tabulate_budgets"} | RECORD,
+    ("report/page/search.py",): {"make_report"},
+    ("report/page/templates/report.css",): {"make_report"},
     # Weeks of training hang on these: only ALGORITHM_VERSION voids them.
     ("search/trial.py", "models/training.py"): set(),
 }

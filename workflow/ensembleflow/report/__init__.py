@@ -1,4 +1,4 @@
-"""The report: the figures, the table of budgets and the summary, drawn from the other stages' artefacts."""
+"""The report: the page, the figures, the table of budgets and the summary, drawn from the other stages' artefacts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from ensembleflow.report.error_against_cost import plot_error_against_cost
     from ensembleflow.report.learning_curves import plot_learning_curves
     from ensembleflow.report.library_distribution import plot_library_distribution
+    from ensembleflow.report.page.render import make_report
     from ensembleflow.report.selection_fronts import plot_selection_fronts
 
 __all__ = [
+    "make_report",
     "plot_allocation",
     "plot_error_against_cost",
     "plot_learning_curves",
@@ -27,5 +29,5 @@ def __getattr__(name: str) -> Any:
     # Loaded when asked for: every command imports this package, and matplotlib is slow to import.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = name.removeprefix("plot_").removeprefix("tabulate_")
+    module = "page.render" if name == "make_report" else name.removeprefix("plot_").removeprefix("tabulate_")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -1,4 +1,4 @@
-"""`ensembleflow summary`: the table of budgets in the terminal, and where the report is."""
+"""`ensembleflow summary` and `ensembleflow report`: the table of budgets in the terminal, and the page of it all."""
 
 from __future__ import annotations
 
@@ -19,12 +19,25 @@ __all__ = ["add_command", "print_summary"]
 
 
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `summary` to the command line."""
-    parser = subparsers.add_parser("summary", help="print the table of budgets and where the report is")
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="FOLDER", help="folder of the artefacts (%(default)s)"
+    """Add `summary` and `report` to the command line."""
+    summary = subparsers.add_parser("summary", help="print the table of budgets and where the report is")
+    summary.set_defaults(run=lambda arguments: print_summary(arguments.results, Console(highlight=False)))
+    report = subparsers.add_parser(
+        "report",
+        help="make the report of a study, finished or not",
+        description="Write one self-contained page of what is there; what is not there is named, with its command.",
     )
-    parser.set_defaults(run=lambda arguments: print_summary(arguments.results, Console(highlight=False)))
+    report.add_argument("--output", type=Path, metavar="FILE", help="the page (report.html in the folder of results)")
+    report.add_argument("--study", metavar="NAME", help="where there are several; the last one run by default")
+    report.set_defaults(run=_make_report)
+    for parser in (summary, report):
+        parser.add_argument(
+            "--results",
+            type=Path,
+            default=Path("results"),
+            metavar="FOLDER",
+            help="folder of the artefacts (%(default)s)",
+        )
 
 
 def print_summary(results: Path, console: Console) -> None:
@@ -50,13 +63,18 @@ def print_summary(results: Path, console: Console) -> None:
     report = results / "report.html"
     if report.is_file():
         stale = report.stat().st_mtime < path.stat().st_mtime
-        note = f" (older than this table; renew it with: snakemake --report {report})" if stale else ""
+        note = f" (older than this table; renew it with: ensembleflow report --results {results})" if stale else ""
         console.print(Text(f"report: {report}{note}"), soft_wrap=True)
     else:
-        console.print(
-            Text(f"no report yet; make it with: snakemake --report {report} (and the run's --configfile, if any)"),
-            soft_wrap=True,
-        )
+        console.print(Text(f"no report yet; make it with: ensembleflow report --results {results}"), soft_wrap=True)
+
+
+def _make_report(arguments: argparse.Namespace) -> None:
+    from ensembleflow.report import make_report  # drawing is slow to import
+
+    output = arguments.output or arguments.results / "report.html"
+    make_report(arguments.results, output, arguments.study)
+    print(f"report: {output}")
 
 
 def _budgets(readable: pd.DataFrame) -> Table:

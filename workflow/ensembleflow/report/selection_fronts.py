@@ -23,6 +23,7 @@ from ensembleflow.report.drawing import (
     measure,
     scale_by_range,
 )
+from ensembleflow.report.method_names import METHOD_NAMES
 
 __all__ = ["plot_selection_fronts"]
 
@@ -30,21 +31,19 @@ _PANEL_HEIGHT_INCHES, _LEGEND_INCHES, _BUDGET_POINTS = 2.5, 0.5, 6.5
 _SPLITS = {"valid": "validation", "test": "test"}
 # In the legend's order; the later are drawn below the earlier.
 _LOOKS: dict[str, Look] = {
-    "smobf": {"marker": "o", "color": BLUE, "markersize": 3.6, "linewidth": 1.6, "label": "SMOBF"},
+    "smobf": {"marker": "o", "color": BLUE, "markersize": 3.6, "linewidth": 1.6},
     "exact": {
         "marker": "o",
         "color": BLUE,
         "markerfacecolor": "none",
         "markersize": 9.0,
         "linestyle": "none",
-        "label": "best known within a budget",
     },
     "weight_sweep": {
         "marker": "x",
         "color": "black",
         "markersize": 3.5,
         "linewidth": 0.6,
-        "label": "weight sweep, no budget",
     },
     "greedy_with_replacement": {
         "marker": "D",
@@ -52,7 +51,6 @@ _LOOKS: dict[str, Look] = {
         "markerfacecolor": "white",
         "markersize": 4.0,
         "linestyle": (0, (5, 1.5, 1, 1.5)),
-        "label": "greedy with replacement",
     },
     "forward_greedy": {
         "marker": "s",
@@ -61,7 +59,6 @@ _LOOKS: dict[str, Look] = {
         "markeredgewidth": 0.6,
         "markersize": 5.5,
         "linestyle": (0, (4, 2)),
-        "label": "forward greedy",
     },
     "top_k": {
         "marker": "^",
@@ -69,9 +66,8 @@ _LOOKS: dict[str, Look] = {
         "markerfacecolor": "white",
         "markersize": 5.5,
         "linestyle": (0, (1, 1.5)),
-        "label": "top k, averaged",
     },
-    "best_single": {"marker": "*", "color": RED, "markersize": 11.5, "linestyle": "none", "label": "best single model"},
+    "best_single": {"marker": "*", "color": RED, "markersize": 11.5, "linestyle": "none"},
 }
 
 
@@ -125,7 +121,8 @@ def plot_selection_fronts(
             panel.margins(x=0.04, y=0.08)
             _draw_budgets(panel, budgets, named=split == "valid")
         panels["test"].set_xlabel(f"cost: seconds for {n_images:,} images")
-        legend_above(figure, [Line2D([], [], **look) for name, look in _LOOKS.items() if (table.method == name).any()])
+        drawn = [name for name in _LOOKS if (table.method == name).any()]
+        legend_above(figure, [Line2D([], [], label=METHOD_NAMES[name], **_LOOKS[name]) for name in drawn])
 
 
 def _draw_budgets(panel: Axes, budgets: pd.DataFrame, named: bool) -> None:

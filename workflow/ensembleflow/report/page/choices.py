@@ -1,0 +1,247 @@
+"""What each budget buys, gathered for the panel of the decision."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from ensembleflow.errors import EnsembleflowError
+from ensembleflow.models.engines import DEFAULT_ENGINE
+from ensembleflow.report.page.answers import Answers, paired_difference, test_answers
+from ensembleflow.report.page.blocks import Choice, Fact, Missing, Table
+from ensembleflow.report.page.look import percent, seconds
+from ensembleflow.report.page.study import Study
+
+__all__ = ["Bought", "bought", "choice", "single_answers"]
+
+SINGLE = "best single"
+SIGNIFICANT = 0.05
+_METRIC_NAMES = {
+    "error": "error",
+    "macro_f1_error": "1 − macro F1",
+    "cross_entropy": "cross-entropy (nats)",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+_SHARES = ("error", "macro_f1_error", "calibration_error")
+
+
+@dataclass(frozen=True)
+class Bought:
+    """One budget's ensemble with all that was measured of it; what is missing is told in `missing`."""
+
+    budget: str
+    selection: dict[str, Any]
+    answers: Answers | None
+    allocation: dict[str, Any] | None
+    compared: Mapping[str, Any]
+    has_bundle: bool
+    missing: list[Missing] = field(default_factory=list)
+
+    @property
+    def members(self) -> list[str]:
+        """The members' ids, in the order chosen."""
+        return list(self.selection["members"])
+
+
+def bought(study: Study) -> tuple[list[Bought], list[Missing]]:
+    """The ensembles of all budgets that have one, and what the others lack.
+
+    Raises:
+        ArtefactError: no budget is known.
+    """
+    missing: list[Missing] = []
+    selections: dict[str, dict[str, Any]] = {}
+    for budget in study.budgets:
+        keys = ["budget", "budget_seconds", "loss", "members", "cost_seconds", "valid", "test"]
+        found = _or_missing(partial(study.json, f"selection/budget-{budget}.json", keys), missing)
+        if found is not None:
+            selections[budget] = found
+    ensembles = {budget: selection["members"] for budget, selection in selections.items()}
+    answers = _or_missing(partial(test_answers, study, ensembles), missing) if selections else None
+    comparison = _or_missing(partial(study.csv, "selection/comparison.csv", ["budget", "method"]), missing)
+    everything = []
+    n_devices = _or_missing(lambda: study.n_devices, missing)
+    for budget, selection in selections.items():
+        lacks: list[Missing] = []
+        allocated = f"allocation/budget-{budget}/devices-{n_devices}.json"
+        keys = ["members", "devices", "images_per_second"]
+        allocation = _or_missing(partial(study.json, allocated, keys), lacks) if n_devices else None
+        bundle = f"bundles/budget-{budget}"
+        has_bundle = _or_missing(partial(study.json, f"{bundle}/bundle.json", ["members"]), lacks) is not None
+        compared: Mapping[str, Any] = {}
+        if comparison is not None:
+            rows = comparison[(comparison.budget == budget) & (comparison.method == "smobf")]
+            rows = rows[rows.combiner == "average"]
+            compared = rows.iloc[0].to_dict() if len(rows) else {}
+        own = None if answers is None else answers.get(budget)
+        everything.append(Bought(budget, selection, own, allocation, compared, has_bundle, lacks))
+    return everything, missing
+
+
+def single_answers(study: Study) -> tuple[str, Answers] | None:
+    """The best single model of the library and its answers; None where that is not known."""
+    try:
+        ensembles = study.csv("selection/ensembles.csv", ["method", "budget", "members"])
+        single = ensembles.members[(ensembles.method == "best_single") & ensembles.budget.isna()]
+        answers = test_answers(study, {SINGLE: [single.iloc[0]]}) if len(single) else None
+    except EnsembleflowError:
+        return None  # told where the table and the cache are what is shown
+    return (str(single.iloc[0]), answers[SINGLE]) if answers else None
+
+
+def choice(study: Study, found: Bought, single: tuple[str, Answers] | None, *, recommended: bool) -> Choice:
+    """One budget's panel."""
+    n_members = len(found.members)
+    limits = found.selection.get("limits") or {"cost_seconds": found.selection["budget_seconds"]}
+    limit = " and ".join(_limit(study, column, most) for column, most in limits.items() if most is not None)
+    folder = shlex.quote(str(study.results / study.name / "bundles" / f"budget-{found.budget}"))
+    commands = [
+        ("Serve it", f"ensembleflow serve {folder}"),
+        ("Predict with it", f"ensembleflow predict {folder} IMAGE.png"),
+    ]
+    return Choice(
+        budget=found.budget,
+        title=f"Budget {found.budget}: {n_members} member{'' if n_members == 1 else 's'}",
+        summary=f"At most {limit}." if limit else "",
+        facts=[_error(found), _calibration(found), _cost(found), _speed(found)],
+        tables=[_members(study, found), _metrics(found)],
+        notes=[note for note in (_against_single(found, single), _certificate(found)) if note],
+        commands=commands if found.has_bundle else [],
+        missing=found.missing,
+        recommended=recommended,
+    )
+
+
+def _or_missing(read: Callable[[], Any], missing: list[Missing]) -> Any:
+    try:
+        return read()
+    except EnsembleflowError as error:
+        missing.append(Missing.of(error))
+        return None
+
+
+def _limit(study: Study, column: str, most: float) -> str:
+    if column == "cost_seconds":
+        return f"{seconds(most)} for {study.n_images:,} images"
+    return f"{most:,.4g} {column.replace('_', ' ')}"
+
+
+def _error(found: Bought) -> Fact:
+    error = found.selection["test"].get("error")
+    if found.answers is None:
+        return Fact("test error", percent(error), "no interval without the cached predictions of every class")
+    low, high = found.answers.interval
+    n_images = len(found.answers.right)
+    note = f"95 % interval {low * 100:.1f} to {high * 100:.1f} % (Wilson, {n_images:,} test images)"
+    return Fact("test error", percent(error), note)
+
+
+def _calibration(found: Bought) -> Fact:
+    value = found.compared.get("test_calibration_error")
+    if value is None and found.answers is not None:
+        bins = found.answers.bins()
+        value = sum(each.n_images * abs(each.confidence - each.accuracy) for each in bins) / len(found.answers.right)
+    return Fact("calibration error", percent(value, 1), "expected, in 15 bins of confidence, on the test images")
+
+
+def _cost(found: Bought) -> Fact:
+    cost, most = found.selection["cost_seconds"], found.selection["budget_seconds"]
+    return Fact("cost", seconds(cost), f"{percent(cost / most, 0)} of the budget" if most else "the members' sum")
+
+
+def _speed(found: Bought) -> Fact:
+    if found.allocation is None:
+        return Fact("measured speed", "–", "not allocated yet")
+    measured = found.allocation
+    used = list(dict.fromkeys(str(member["device"]) for member in measured["members"]))
+    note = f"measured on {', '.join(used)}"
+    if "images_per_second_q25" in measured:
+        low, high = measured["images_per_second_q25"], measured["images_per_second_q75"]
+        note += f"; quartiles {low:,.0f} to {high:,.0f}"
+    return Fact("measured speed", f"{measured['images_per_second']:,.0f} images/s", note)
+
+
+def _members(study: Study, found: Bought) -> Table:
+    placed: dict[str, list[dict[str, Any]]] = {}
+    for member in (found.allocation or {"members": []})["members"]:
+        placed.setdefault(str(member["model"]), []).append(member)
+    models = _indexed(study, "library/models.csv", ["model", "valid_error", "n_parameters"])
+    costs = _indexed(study, "library/costs.csv", ["model", "cost_seconds"])
+    rows = []
+    for model in found.members:
+        own = models.get(model, {})
+        places = placed.get(model, [])
+        rows.append(
+            [
+                model,
+                percent(own.get("valid_error")),
+                f"{own['n_parameters']:,.0f}" if own else "–",
+                seconds(costs.get(model, {}).get("cost_seconds")),
+                ", ".join(str(place["device"]) for place in places) or "–",
+                ", ".join(str(place["batch_size"]) for place in places) or "–",
+                ", ".join(dict.fromkeys(place.get("engine", DEFAULT_ENGINE) for place in places)) or "–",
+            ]
+        )
+    columns = ["member", "validation error", "parameters", "cost", "device", "batch size", "engine"]
+    sources = [f"selection/budget-{found.budget}.json", "library/models.csv", "library/costs.csv"]
+    return Table("Members, in the order chosen", columns, rows, sources)
+
+
+def _metrics(found: Bought) -> Table:
+    rows = []
+    for metric, name in _METRIC_NAMES.items():
+        values = [_metric(found, split, metric) for split in ("valid", "test")]
+        if any(value is not None for value in values):
+            written = percent if metric in _SHARES else _four_digits
+            rows.append([name, *map(written, values)])
+    columns = ["metric", "validation", "test"]
+    sources = [f"selection/budget-{found.budget}.json", "selection/comparison.csv"]
+    return Table("All metrics", columns, rows, sources, folded=True)
+
+
+def _metric(found: Bought, split: str, metric: str) -> float | None:
+    value = found.selection[split].get(metric, found.compared.get(f"{split}_{metric}"))
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def _four_digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _against_single(found: Bought, single: tuple[str, Answers] | None) -> str:
+    if single is None or found.answers is None:
+        return ""
+    name, answers = single
+    if found.members == [name]:
+        return f"This is the best single network, {name}: SMOBF found no lower score within this budget."
+    ours, theirs, p_value = paired_difference(found.answers, answers)
+    verdict = "the two cannot be told apart by these images" if p_value > SIGNIFICANT else "more than chance"
+    return (
+        f"Against the best single network, {name}: right on {ours} test image{'' if ours == 1 else 's'} that it gets "
+        f"wrong, wrong on {theirs} that it gets right (McNemar's exact test, p = {p_value:.2g}: {verdict})."
+    )
+
+
+def _certificate(found: Bought) -> str:
+    gap, certified = found.compared.get("loss_gap"), found.compared.get("certified")
+    if gap is None or pd.isna(gap):
+        return ""
+    if str(certified).lower() == "true" and gap <= 0:
+        return "Proven optimal: no ensemble of these models within this budget has a lower validation loss."
+    known = "the optimum" if str(certified).lower() == "true" else "the lowest loss that could be possible"
+    return f"Its validation loss is {gap:.4g} above {known} within this budget."
+
+
+def _indexed(study: Study, name: str, columns: list[str]) -> dict[str, dict[str, Any]]:
+    try:
+        table = study.csv(name, columns)
+    except EnsembleflowError:
+        return {}  # told in the section of the library
+    rows = ({str(name): value for name, value in row.items()} for row in table[columns].to_dict("records"))
+    return {str(row["model"]): row for row in rows}

@@ -69,7 +69,7 @@ def write_artefacts(
         selection_jsons.append(selection / f"budget-{budget}.json")
         write_json(selection_jsons[-1], _selection(chosen))
         for n_devices in device_counts:
-            allocation, benches = _allocation(
+            allocation, benches = allocation_of(
                 rng, chosen, n_devices, costs, with_failed_bench, objective, bench_kind, engine
             )
             folder = study / "allocation" / f"budget-{budget}"
@@ -257,7 +257,7 @@ def _selection(chosen: pd.Series) -> dict[str, Any]:
     }
 
 
-def _allocation(
+def allocation_of(
     rng: np.random.Generator,
     chosen: pd.Series,
     n_devices: int,

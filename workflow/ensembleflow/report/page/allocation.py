@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ensembleflow.models.engines import DEFAULT_ENGINE
 from ensembleflow.report.drawing import as_bool
 from ensembleflow.report.page.blocks import Block, Drawing, Section, Table, guarded, rows_of
-from ensembleflow.report.page.look import ACCENT, FAINT, RED, SECOND, SURFACE, count_axis, figure, value_axis
+from ensembleflow.report.page.look import ACCENT, FAINT, RED, SECOND, SURFACE, figure
 from ensembleflow.report.page.study import Study
 
 __all__ = ["allocation"]
@@ -31,7 +31,7 @@ def _benches(study: Study) -> Iterator[Block]:
     keys = ["members", "devices", "images_per_second", "worst_fit_images_per_second", "stop_reason"]
     columns = ["bench", "move", "accepted", "images_per_second", "images_per_second_q25", "images_per_second_q75"]
     plot = figure("bench, in the order run", "images/s", 380)
-    gains, rows, tables, speeds, longest = [], [], [], [], 1
+    gains, rows, tables = [], [], []
     for budget in study.budgets:
         folder = f"allocation/budget-{budget}"
         found = study.json(f"{folder}/devices-{n_devices}.json", keys)
@@ -40,8 +40,6 @@ def _benches(study: Study) -> Iterator[Block]:
         failed = benches.failure.notna() & (benches.failure != "") | benches.images_per_second.isna()
         benches = benches.assign(accepted=as_bool(benches.accepted) | (benches.move == "start"), failed=failed)
         _draw(plot, budget, benches, float(found["worst_fit_images_per_second"]))
-        speeds += list(benches.images_per_second_q75.fillna(0))
-        longest = max(longest, len(benches))
         start, end = found["worst_fit_images_per_second"], found["images_per_second"]
         change = f"from {start:,.0f} to {end:,.0f}" if end != start else f"stays at {end:,.0f}"
         gains.append(f"budget {budget} {change} images/s")
@@ -57,8 +55,9 @@ def _benches(study: Study) -> Iterator[Block]:
             for row in rows_of(benches)
         ]
         tables.append(_places(budget, found))
-    plot.update_xaxes(count_axis(longest))
-    plot.update_yaxes(value_axis(speeds, from_zero=True))
+    plot.update_xaxes(tickformat=",d")
+    plot.update_yaxes(rangemode="tozero", tickformat=",")
+    plot.update_traces(cliponaxis=False)
     columns = ["budget", "bench", "move", "accepted", "images/s", "failure"]
     sources = [f"allocation/budget-{budget}/search-{n_devices}.csv" for budget in study.budgets]
     table = Table("Benches", columns, rows, sources, folded=True)

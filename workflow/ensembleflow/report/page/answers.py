@@ -13,7 +13,7 @@ from ensembleflow.library import open_predictions
 from ensembleflow.models.metrics import ALL_METRICS, sample_chunks
 from ensembleflow.report.page.study import Study
 
-__all__ = ["Answers", "Bin", "error_interval", "paired_difference", "test_answers"]
+__all__ = ["CONFIDENCE", "N_BINS", "Answers", "Bin", "error_interval", "paired_difference", "test_answers"]
 
 CONFIDENCE = 0.95
 N_BINS = ALL_METRICS["calibration_error"].n_bins  # type: ignore[attr-defined]

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 MAX_ROWS = 200
+_LONG_LETTERS = 36
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,9 @@ class Table:
         return self.rows[:MAX_ROWS]
 
     @property
-    def numeric(self) -> list[bool]:
-        """Whether a column holds numbers, which are aligned to the right."""
-        columns = zip(*self.rows, strict=True) if self.rows else [[] for _ in self.columns]
-        return [any(map(str.strip, column)) and all(map(_is_number, column)) for column in columns]
+    def kinds(self) -> list[str]:
+        """How each column is set: a `number` to the right, `long` text wide, other `text` as it comes."""
+        return [_kind(column) for column in zip(*self.rows, strict=True)] or ["text"] * len(self.columns)
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,10 @@ def rows_of(table: pd.DataFrame) -> Iterator[Any]:
     yield from table.itertuples(index=False)
 
 
-_NUMBER = re.compile(r"[-−]?[\d,.]+(e[-+]\d+)?( (ms|s|min|h|%))?|–?")
+_NUMBER = re.compile(r"[-−]?[\d,.]+(e[-+]\d+)?(\s(ms|s|min|h|%))?|–?")
 
 
-def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text) is not None
+def _kind(column: Sequence[str]) -> str:
+    if any(column) and all(_NUMBER.fullmatch(text) for text in column):
+        return "number"
+    return "long" if max(map(len, column)) > _LONG_LETTERS else "text"

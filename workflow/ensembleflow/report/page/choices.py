@@ -12,7 +12,7 @@ import pandas as pd
 
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.models.engines import DEFAULT_ENGINE
-from ensembleflow.report.page.answers import Answers, paired_difference, test_answers
+from ensembleflow.report.page.answers import CONFIDENCE, N_BINS, Answers, paired_difference, test_answers
 from ensembleflow.report.page.blocks import Choice, Fact, Missing, Table
 from ensembleflow.report.page.look import percent, seconds
 from ensembleflow.report.page.study import Study
@@ -134,11 +134,14 @@ def _limit(study: Study, column: str, most: float) -> str:
 
 def _error(found: Bought) -> Fact:
     error = found.selection["test"].get("error")
+    if error is None:
+        value = _four_digits(found.selection["test"]["cross_entropy"])
+        return Fact("test cross-entropy", value, "nats; the error is not known without the predictions of every class")
     if found.answers is None:
         return Fact("test error", percent(error), "no interval without the cached predictions of every class")
     low, high = found.answers.interval
     n_images = len(found.answers.right)
-    note = f"95 % interval {low * 100:.1f} to {high * 100:.1f} % (Wilson, {n_images:,} test images)"
+    note = f"{percent(CONFIDENCE, 0)} interval {low * 100:.1f} to {percent(high, 1)} (Wilson, {n_images:,} test images)"
     return Fact("test error", percent(error), note)
 
 
@@ -147,7 +150,7 @@ def _calibration(found: Bought) -> Fact:
     if value is None and found.answers is not None:
         bins = found.answers.bins()
         value = sum(each.n_images * abs(each.confidence - each.accuracy) for each in bins) / len(found.answers.right)
-    return Fact("calibration error", percent(value, 1), "expected, in 15 bins of confidence, on the test images")
+    return Fact("calibration error", percent(value, 1), f"expected, in {N_BINS} bins of confidence, on the test images")
 
 
 def _cost(found: Bought) -> Fact:

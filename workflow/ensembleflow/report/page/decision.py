@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ensembleflow.report.page.answers import Answers
+from ensembleflow.report.page.answers import CONFIDENCE, N_BINS, Answers
 from ensembleflow.report.page.blocks import Block, Choices, Drawing, Section, Table, guarded, rows_of
 from ensembleflow.report.page.choices import Bought, bought, choice, single_answers
 from ensembleflow.report.page.look import (
@@ -59,9 +59,12 @@ def _front(study: Study, found: list[Bought], single: tuple[str, Answers] | None
     with_error = bool(ensembles.test_error.notna().any())
     metric, factor = ("error", 100.0) if with_error else (_BY_LOSS, 1.0)
     unit = "test error (%)" if with_error else "test cross-entropy (nats)"
-    tried = ensembles.assign(ids=[" ".join(sorted(ids.split())) for ids in ensembles.members])
-    tried = tried.drop_duplicates("ids")
     chosen = _chosen(found, metric, factor)
+    taken = {frozenset(members.split()) for members in chosen.members}
+    tried = ensembles.assign(ids=ensembles.members.str.split().map(frozenset))
+    alone = tried[(tried.method == "best_single") & tried.budget.isna()]
+    tried = tried.drop_duplicates("ids")
+    others = tried[~tried.ids.isin(taken)]
 
     plot = figure(f"cost: seconds for {study.n_images:,} images", unit, 430)
     bounds = [*tried[f"test_{metric}"] * factor, *chosen.low, *chosen.high]
@@ -75,15 +78,14 @@ def _front(study: Study, found: list[Bought], single: tuple[str, Answers] | None
             where["x"] = math.log10(most)  # annotations, unlike lines, count in the axis' own units
         plot.add_annotation(text=budget.split(",")[0], showarrow=False, font={"color": QUIET, "size": 11}, **where)
     plot.add_scatter(
-        x=tried.cost_seconds,
-        y=tried[f"test_{metric}"] * factor,
+        x=others.cost_seconds,
+        y=others[f"test_{metric}"] * factor,
         mode="markers",
         name="other ensembles tried",
         marker={"color": FAINT, "size": 6, "opacity": 0.6},
-        text=[_short(members) for members in tried.members],
+        text=[_short(members) for members in others.members],
         hovertemplate="%{text}<br>%{x:.3g} s, %{y:.4g}<extra>tried</extra>",
     )
-    alone = tried[(tried.method == "best_single") & tried.budget.isna()]
     plot.add_scatter(
         x=alone.cost_seconds,
         y=alone[f"test_{metric}"] * factor,
@@ -92,6 +94,7 @@ def _front(study: Study, found: list[Bought], single: tuple[str, Answers] | None
         marker={"color": RED, "size": 15, "symbol": "star", "line": {"color": SURFACE, "width": 1}},
         text=alone.members,
         hovertemplate="%{text}<br>%{x:.3g} s, %{y:.4g}<extra>best single network</extra>",
+        hoverinfo="skip" if alone.ids.isin(taken).any() else "all",  # leaves the tap to the dot on it
     )
     plot.add_scatter(
         x=chosen.cost,
@@ -172,7 +175,7 @@ def _say(chosen: pd.DataFrame, unit: str, single: tuple[str, Answers] | None) ->
         name, answers = single
         wrong = percent(answers.n_wrong / len(answers.right))
         text += f" The best single network, {name}, is wrong on {wrong} of the test images."
-    return f"{text} Tap a blue dot to choose it. Bars are the errors' 95 % intervals (Wilson)."
+    return f"{text} Tap a blue dot to choose it. Bars are the errors' {percent(CONFIDENCE, 0)} intervals (Wilson)."
 
 
 def _reliability(found: list[Bought]) -> Drawing:
@@ -212,8 +215,9 @@ def _reliability(found: list[Bought]) -> Drawing:
             for bin in bins
         ]
     description = (
-        "Test images grouped by the chosen ensemble's confidence, in 15 bins: on the dashed line it is right as often "
-        "as it claims, above it more often. Bars are 95 % intervals (Wilson), the larger dots hold more images."
+        f"Test images grouped by the chosen ensemble's confidence, in {N_BINS} bins: on the dashed line it is right as "
+        f"often as it claims, above it more often. Bars are {percent(CONFIDENCE, 0)} intervals (Wilson), the larger "
+        "dots hold more images."
     )
     columns = ["budget", "images", "mean confidence (%)", "right (%)"]
     table = Table("Bins of confidence", columns, rows, ["library/predictions.h5"], folded=True)

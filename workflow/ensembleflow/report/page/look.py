@@ -19,9 +19,11 @@ __all__ = [
     "QUIET",
     "RED",
     "SECOND",
+    "STYLED",
     "SURFACE",
     "count_axis",
     "figure",
+    "log_ticks",
     "percent",
     "plain",
     "seconds",
@@ -31,7 +33,7 @@ __all__ = [
 INK, QUIET, LINE, SURFACE = "#1c2430", "#5a6675", "#dde3ea", "#ffffff"
 ACCENT, SECOND, RED, FAINT, BAND = "#0a5bb0", "#b45f06", "#b3263e", "#9aa5b1", "#c3d7ee"
 
-# What each colour becomes on a dark ground; the page exchanges them.
+# What each colour becomes on a dark ground; the page exchanges them in plots and styles.
 DARK = {
     INK: "#e8edf3",
     QUIET: "#a3afbd",
@@ -43,6 +45,9 @@ DARK = {
     FAINT: "#697585",
     BAND: "#2b4666",
 }
+
+# Those that the page's styles share with its plots, by the names of their variables.
+STYLED = {"ink": INK, "quiet": QUIET, "line": LINE, "surface": SURFACE, "accent": ACCENT}
 
 _LOG_RATIO = 5.0
 _MAX_LABELLED_TICKS = 8
@@ -85,12 +90,11 @@ def figure(x_title: str, y_title: str, height: int = 360, **axes: Any) -> go.Fig
     return made
 
 
-def value_axis(values: Iterable[float], *, from_zero: bool = False, room: float = 0.06) -> dict[str, Any]:
+def value_axis(values: Iterable[float], *, room: float = 0.06) -> dict[str, Any]:
     """An axis that holds `values`: logarithmic where they are positive and span a factor of five, else linear.
 
     Args:
         values: what is drawn; what is not finite is left out.
-        from_zero: a linear axis from zero, whatever the values.
         room: left free at either end, as a share of the axis.
     """
     finite = np.asarray(list(values), dtype=float)
@@ -98,23 +102,23 @@ def value_axis(values: Iterable[float], *, from_zero: bool = False, room: float 
     if finite.size == 0:
         return {}
     low, high = float(finite.min()), float(finite.max())
-    if from_zero:
-        return {"range": [0.0, high * (1 + room) or 1.0], "tickformat": ","}
     if low <= 0 or high < _LOG_RATIO * low:
         gap = (high - low) * room or abs(high) * room or 1.0
         return {"range": [max(low - gap, 0.0) if low >= 0 else low - gap, high + gap], "tickformat": ","}
     exponents = math.log10(low), math.log10(high)
     gap = (exponents[1] - exponents[0]) * room
     ends = [exponents[0] - gap, exponents[1] + gap]
-    ticks = [
-        factor * 10.0**power
-        for power in range(math.floor(ends[0]), math.ceil(ends[1]) + 1)
-        for factor in (1, 2, 5)
-        if ends[0] <= math.log10(factor * 10.0**power) <= ends[1]
-    ]
-    if len(ticks) > _MAX_LABELLED_TICKS:
-        ticks = [tick for tick in ticks if math.isclose(math.log10(tick) % 1, 0, abs_tol=1e-9)]
+    ticks = log_ticks(10 ** ends[0], 10 ** ends[1])
     return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [plain(tick) for tick in ticks]}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """The numbers 1, 2, 5, 10 … from `low` to `high`, or only the powers of ten where those are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5) if low <= factor * 10.0**power <= high]
+    return (
+        ticks if len(ticks) <= _MAX_LABELLED_TICKS else [10.0**power for power in powers if low <= 10.0**power <= high]
+    )
 
 
 def count_axis(largest: int) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def plain(value: float) -> str:
 
 def percent(share: float | None, digits: int = 2) -> str:
     """A share of 1 in percent; a dash where it is not known."""
-    return "–" if share is None or not math.isfinite(share) else f"{share * 100:.{digits}f} %"
+    return "–" if share is None or not math.isfinite(share) else f"{share * 100:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def seconds(value: float | None) -> str:
@@ -137,7 +141,9 @@ def seconds(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     if value < 1:
-        return f"{value * 1000:,.3g} ms"
-    if value < 120:
-        return f"{value:,.3g} s"
-    return f"{value / 60:,.1f} min" if value < 7200 else f"{value / 3600:,.1f} h"
+        text = f"{value * 1000:,.3g} ms"
+    elif value < 120:
+        text = f"{value:,.3g} s"
+    else:
+        text = f"{value / 60:,.1f} min" if value < 7200 else f"{value / 3600:,.1f} h"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

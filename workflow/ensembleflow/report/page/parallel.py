@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import plotly.graph_objects as go
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.report.drawing import measure
 from ensembleflow.report.page.blocks import Drawing, Table
-from ensembleflow.report.page.look import ACCENT, FAINT, INK, LINE, QUIET, figure, plain
+from ensembleflow.report.page.look import ACCENT, FAINT, INK, LINE, QUIET, figure, log_ticks, plain
 from ensembleflow.report.page.study import Study
 
 __all__ = ["parallel_coordinates"]
@@ -53,7 +52,7 @@ def parallel_coordinates(study: Study) -> Drawing:
             unselected={"line": {"color": FAINT, "opacity": 0.08}},
         )
     )
-    plot.update_layout(margin={"l": 46, "r": 46, "t": 92, "b": 16})
+    plot.update_layout(margin={"l": 46, "r": 76, "t": 96, "b": 30})
     best = trials.iloc[::-1].head(3)
     description = (
         f"Each line is one of {len(trials)} trials: blue is the best quarter by validation {scale.label}, the others "
@@ -85,11 +84,9 @@ def _dimension(label: str, values: pd.Series) -> dict[str, Any]:
         return {"label": label, "values": codes, "tickvals": list(range(len(words))), "ticktext": words}
     numbers = values.to_numpy(dtype=float)
     if numbers.min() > 0 and numbers.max() > _LOG_RATIO * numbers.min():
-        logarithms = np.log10(numbers)
-        powers = range(math.floor(logarithms.min()), math.ceil(logarithms.max()) + 1)
-        inside = [power for power in powers if logarithms.min() <= power <= logarithms.max()]
-        ticks = {"tickvals": inside, "ticktext": [plain(10.0**power) for power in inside]}
-        return {"label": label, "values": logarithms, **(ticks if len(inside) > 1 else {})}
+        ticks = log_ticks(numbers.min(), numbers.max())
+        shown = {"tickvals": np.log10(ticks), "ticktext": [plain(tick) for tick in ticks]}
+        return {"label": label, "values": np.log10(numbers), **shown}
     distinct = np.unique(numbers)
     whole = {"tickvals": distinct} if len(distinct) <= 6 and (distinct == np.round(distinct)).all() else {}
     return {"label": label, "values": numbers, **whole}

@@ -16,7 +16,7 @@ from ensembleflow.report.page.allocation import allocation
 from ensembleflow.report.page.blocks import MAX_ROWS
 from ensembleflow.report.page.decision import decision
 from ensembleflow.report.page.library import library
-from ensembleflow.report.page.look import DARK
+from ensembleflow.report.page.look import DARK, STYLED
 from ensembleflow.report.page.provenance import provenance
 from ensembleflow.report.page.search import search
 from ensembleflow.report.page.selection import selection
@@ -58,6 +58,7 @@ def make_report(results: str | Path, output: str | Path, study: str | None = Non
         budgets=_budgets(found),
         sections=[make(found) for make in _SECTIONS],
         dark=DARK,
+        styled=STYLED,
         max_rows=MAX_ROWS,
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )

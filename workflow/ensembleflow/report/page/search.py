@@ -68,7 +68,8 @@ def _failures(study: Study) -> Iterator[Block]:
     if len(failed):
         slots = "; ".join(f"slot {row.slot}: {row.reason}" for row in rows_of(failed))
         yield Text(
-            f"{slots}. What they left of a model is kept; the logs are in logs/{study.name}/train_trials/.",
+            f"{slots}. They stay failed; a raised search.n_trials adds others. Their logs are in "
+            f"logs/{study.name}/train_trials/.",
             f"{len(failed)} of {len(trials)} trials failed.",
         )
 

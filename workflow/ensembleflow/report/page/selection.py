@@ -149,6 +149,7 @@ def _fronts(study: Study) -> Iterator[Block]:
             text=[f"{row.n_members} members" for row in rows_of(own)],
             hovertemplate="%{text}: %{x:.3g} s, %{y:.4g}<extra>" + METHOD_NAMES[method] + "</extra>",
         )
+    plot.update_traces(cliponaxis=False)
     rows = [
         [
             METHOD_NAMES.get(row.method, row.method),

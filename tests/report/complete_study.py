@@ -1,0 +1,103 @@
+"""All artefacts of a made-up study: search and library invented, selected from by the package itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ensembleflow.config import Config
+from ensembleflow.io import read_csv, record_run, write_csv, write_json
+from ensembleflow.library import create_predictions
+from ensembleflow.search.accounting import PARTS, write_accounting
+from ensembleflow.selection import collect_ensembles, select_ensemble
+from ensembleflow.selection.comparison import compare_methods
+from report_artefacts import STUDY, allocation_of, write_artefacts
+
+BUDGETS = ("1x", "2x", "4x")
+CLASS_NAMES = ("oak", "beech", "</script><b>elm</b>")
+N_TEST, N_DEVICES, MAX_EPOCHS = 240, 2, 9
+
+
+def write_study(results: Path, *, every_class: bool = True) -> Path:
+    """Fill a results folder with a whole study of 48 trials; returns the study's folder."""
+    rng = np.random.default_rng(1)
+    study = results / STUDY
+    config = Config.model_validate(
+        {"selection": {"budgets": BUDGETS}, "library": {"predictions": {"every_class": every_class}}}
+    )
+    made = write_artefacts(results, budgets=(), max_epochs=MAX_EPOCHS)
+    trials = _vary(rng, read_csv(made.trials_csv))
+    write_csv(made.trials_csv, trials)
+    write_csv(study / "search" / "runs.csv", _runs(trials))
+    write_accounting(study / "search", MAX_EPOCHS, study / "search" / "accounting.json")
+
+    costs = read_csv(made.costs_csv)
+    predictions = study / "library" / "predictions.h5"
+    _predict(rng, predictions, read_csv(made.models_csv), every_class)
+    selection = study / "selection"
+    chosen_jsons = [selection / f"budget-{budget}.json" for budget in BUDGETS]
+    for budget, path in zip(BUDGETS, chosen_jsons, strict=True):
+        select_ensemble(predictions, made.costs_csv, config.selection, budget, path)
+    collect_ensembles(chosen_jsons, *(selection / f"{name}.csv" for name in ("ensembles", "pareto", "trace")))
+    compare_methods(
+        predictions,
+        made.costs_csv,
+        chosen_jsons,
+        config.selection,
+        selection / "comparison.csv",
+        selection / "fronts.csv",
+    )
+    ensembles = pd.read_csv(selection / "ensembles.csv", dtype={"budget": str})
+    for budget in BUDGETS:
+        chosen = ensembles[ensembles.chosen & (ensembles.budget == budget)].iloc[0]
+        allocation, benches = allocation_of(rng, chosen, N_DEVICES, costs, with_failed_bench=True)
+        folder = study / "allocation" / f"budget-{budget}"
+        write_json(folder / f"devices-{N_DEVICES}.json", allocation)
+        write_csv(folder / f"search-{N_DEVICES}.csv", benches)
+        write_json(study / "bundles" / f"budget-{budget}" / "bundle.json", {"members": chosen.members.split()})
+    recorded = json.dumps(config.model_dump(mode="json", exclude={"resources"}))
+    record_run(recorded, results / "run_config.yaml", results / "provenance.json")
+    return study
+
+
+def _vary(rng: np.random.Generator, trials: pd.DataFrame) -> pd.DataFrame:
+    """Hyperparameters that differ, and times that were measured."""
+    n_trials = len(trials)
+    varied = {
+        "learning_rate": 10 ** rng.uniform(-4, -2, n_trials),
+        "batch_size": rng.integers(16, 49, n_trials),
+        "block": rng.choice(["v1", "v2", "next"], n_trials),
+        "blocks_stage_1": rng.integers(1, 3, n_trials),
+    }
+    parts = {f"{part}_seconds": trials.duration_seconds / len(PARTS) for part in PARTS}
+    return trials.assign(**varied, **parts)
+
+
+def _runs(trials: pd.DataFrame) -> pd.DataFrame:
+    """A run a trial, in two processes that worked side by side."""
+    process = trials.slot % 2
+    first = trials.groupby(process).started_at.transform("min")
+    return pd.DataFrame(
+        {"slot": trials.slot, "model": trials.model, "run": 0, "host": "node1", "device": "cpu", "device_id": "cpu"}
+        | {"process_id": 100 + process, "process_started_at": first - 8.0, "ready_at": first - 0.5}
+        | {"started_at": trials.started_at, "ended_at": trials.ended_at, "first_epoch": 1, "epochs": trials.epochs}
+        | {"energy_joules": None}
+    )
+
+
+def _predict(rng: np.random.Generator, path: Path, models: pd.DataFrame, every_class: bool) -> None:
+    """Class probabilities of the kept models, each right where chance and its own quality let it be."""
+    kept = models[models.kept]
+    labels = {split: rng.integers(0, len(CLASS_NAMES), n) for split, n in (("valid", 200), ("test", N_TEST))}
+    facts = {"study": STUDY, "dataset_checksum": "ab" * 32, "class_names": CLASS_NAMES}
+    facts |= {"models": list(kept.model), "weights_sha256": list(kept.weights_sha256), "labels": labels}
+    with create_predictions(path, **facts, every_class=every_class) as writer:
+        for place, error in enumerate(kept.valid_error):
+            for split, truth in labels.items():
+                logits = rng.normal(0, 1.6, (len(truth), len(CLASS_NAMES)))
+                logits[np.arange(len(truth)), truth] += 3.5 - 8 * error
+                powers = np.exp(logits)
+                writer.write(split, place, 0, (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32))

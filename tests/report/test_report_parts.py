@@ -1,0 +1,238 @@
+"""The page without a browser: the same bytes each time, what is missing, and the statistics that it quotes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from complete_study import BUDGETS, write_study
+from ensembleflow.cli import main
+from ensembleflow.errors import ArtefactError
+from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.metrics import calibration_error
+from ensembleflow.report import make_report
+from ensembleflow.report.page.answers import Answers, error_interval, paired_difference
+from ensembleflow.report.page.importance import permutation_importances
+from ensembleflow.report.page.look import log_ticks, value_axis
+from report_artefacts import FAILED_AT_START, FAILED_LATER, STUDY
+
+PLOTS = {
+    "search": {"learning-curves", "hyperparameters", "importances", "timeline"},
+    "library": {"models", "costs"},
+    "selection": {"trace", "fronts"},
+    "allocation": {"benches"},
+}
+EVERY_PLOT = {"front", "calibration"}.union(*PLOTS.values())
+
+
+@pytest.fixture
+def copied(results: Path, tmp_path: Path) -> Path:
+    """The complete study's results, to be damaged."""
+    return Path(shutil.copytree(results, tmp_path / "results"))
+
+
+def made(results: Path) -> str:
+    page = results / "report.html"
+    make_report(results, page)
+    return page.read_text(encoding="utf-8")
+
+
+def plots(page: str) -> set[str]:
+    return set(re.findall(r'data-plot="plot-([a-z-]+)-\d+"', page))
+
+
+def missing(page: str) -> str:
+    """What the page says is missing, as text."""
+    notes = re.findall(r'<div class="missing" role="note">(.*?)</div>', page, re.DOTALL)
+    return unescape(re.sub(r"<[^>]+>", " ", " ".join(notes)))
+
+
+def test_the_same_artefacts_make_the_same_bytes(page: Path, results: Path) -> None:
+    first = page.read_bytes()
+    make_report(results, page)
+    assert page.read_bytes() == first
+
+
+def test_a_complete_study_lacks_nothing(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert plots(text) == EVERY_PLOT
+    assert "Missing here" not in missing(text)
+
+
+def test_it_asks_for_nothing_from_outside(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    own = text.replace(re.search(r"<script>/\*\*\n\* plotly\.js.*?</script>", text, re.DOTALL)[0], "")
+    assert len(own) < 1_000_000
+    assert "plotly.js" not in own, "the library is inlined once"
+    assert re.findall(r"(?:src|href)=\"(?:https?:)?//", own) == []
+    assert "default-src 'none'" in own
+
+
+def test_names_from_the_data_are_text(page: Path) -> None:
+    assert "</script><b>elm</b>" not in page.read_text(encoding="utf-8")
+    assert "&lt;/script&gt;&lt;b&gt;elm&lt;/b&gt;" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stage", PLOTS)
+def test_a_stage_that_did_not_run_is_named_and_the_others_are_drawn(copied: Path, stage: str) -> None:
+    shutil.rmtree(copied / STUDY / stage)
+    text = made(copied)
+    told = missing(text)
+    assert f"snakemake --cores all {stage}" in told
+    assert not plots(text) & PLOTS[stage]
+    # Costs count images, which the table of costs knows; the rest does without.
+    needs_library = {"front", "calibration", "trace", "fronts"} if stage == "library" else set()
+    needs_selection = {"front", "calibration"} if stage == "selection" else set()
+    assert plots(text) == EVERY_PLOT - PLOTS[stage] - needs_library - needs_selection
+
+
+def test_a_search_that_still_runs_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / STUDY / "search").mkdir(parents=True)
+    (tmp_path / STUDY / "search" / "study.journal").touch()
+    text = made(tmp_path)
+    assert plots(text) == set()
+    for command in ("search", "library", "selection", "allocation"):
+        assert f"snakemake --cores all {command}" in missing(text)
+
+
+def test_a_bundle_that_is_missing_has_no_command_to_serve_it(copied: Path) -> None:
+    shutil.rmtree(copied / STUDY / "bundles" / f"budget-{BUDGETS[1]}")
+    text = made(copied)
+    assert "snakemake --cores all bundles" in missing(text)
+    served = set(re.findall(r"ensembleflow serve \S+/budget-(\w+)</code>", text))
+    assert served == {budget for budget in BUDGETS if budget != BUDGETS[1]}
+
+
+def test_a_damaged_artefact_is_told_where_it_would_be_seen(copied: Path) -> None:
+    (copied / STUDY / "library" / "predictions.h5").write_bytes(b"no HDF5")
+    (copied / STUDY / "search" / "accounting.json").write_text("{", encoding="utf-8")
+    text = made(copied)
+    assert "predictions.h5" in missing(text) and "accounting.json" in missing(text)
+    assert plots(text) == EVERY_PLOT - {"calibration"}
+    assert "95" not in re.search(r"<dt>test error</dt>.*?</dd>", text, re.DOTALL)[0], "no interval without the images"
+
+
+def test_failed_trials_are_named(page: Path) -> None:
+    told = missing(page.read_text(encoding="utf-8"))
+    assert "2 of 48 trials failed" in told
+    for slot in (FAILED_AT_START, FAILED_LATER):
+        assert f"slot {slot}: out of memory" in told
+
+
+def test_without_every_class_the_cross_entropy_is_drawn(tmp_path: Path) -> None:
+    write_study(tmp_path, every_class=False)
+    text = made(tmp_path)
+    assert plots(text) == EVERY_PLOT - {"calibration"}
+    front = json.loads(re.search(r'data-plot="plot-front-1">(.*?)</script>', text)[1])
+    assert front["layout"]["yaxis"]["title"]["text"] == "test cross-entropy (nats)"
+    shown = re.sub(r"<(script|style)>?.*?</\1>", "", text, flags=re.DOTALL)
+    assert re.findall(r"\bnan\b|\bNone\b", shown) == []
+    assert shown.count("<dt>test cross-entropy</dt>") == len(BUDGETS)
+
+
+def test_a_budget_that_left_the_config_left_the_page(copied: Path) -> None:
+    config = (copied / "run_config.yaml").read_text(encoding="utf-8")
+    (copied / "run_config.yaml").write_text(config.replace("  - 4x\n", ""), encoding="utf-8")
+    assert set(re.findall(r'<article class="choice"[^>]* data-budget="(\w+)"', made(copied))) == {"1x", "2x"}
+    (copied / "run_config.yaml").unlink()
+    text = made(copied)
+    assert set(re.findall(r'<article class="choice"[^>]* data-budget="(\w+)"', text)) == set(BUDGETS)
+    assert "not recorded yet" in missing(text)
+
+
+def test_the_command_makes_the_page(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "elsewhere" / "page.html"
+    assert main(["report", "--results", str(copied), "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"report: {output}\n"
+    (link,) = set(re.findall(r'href="([^"]*runs\.csv)"', output.read_text(encoding="utf-8")))
+    assert (output.parent / link).resolve() == (copied / STUDY / "search/runs.csv").resolve()
+
+
+def test_the_command_asks_which_of_several_studies(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(copied / STUDY, copied / "digits-hyperband-s1")
+    (copied / "run_config.yaml").unlink()
+    assert main(["report", "--results", str(copied)]) == 1
+    told = capsys.readouterr().err
+    assert "several studies" in told and "--study" in told
+    assert main(["report", "--results", str(copied), "--study", "digits-hyperband-s1"]) == 0
+    assert "seed 1" in (copied / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [None, "leaves-random-s0"])
+def test_a_study_that_is_not_there_is_one_message(tmp_path: Path, name: str | None) -> None:
+    with pytest.raises(ArtefactError, match="no study to report"):
+        make_report(tmp_path, tmp_path / "report.html", name)
+    assert not (tmp_path / "report.html").exists()
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_is_wilsons(counts: tuple[int, int]) -> None:
+    n_wrong, n_images = counts
+    low, high = error_interval(n_wrong, n_images)
+    share, z = n_wrong / n_images, 1.959963984540054
+    middle = (share + z**2 / (2 * n_images)) / (1 + z**2 / n_images)
+    half = z * math.sqrt(share * (1 - share) / n_images + z**2 / (4 * n_images**2)) / (1 + z**2 / n_images)
+    assert low == pytest.approx(middle - half, abs=1e-9) and high == pytest.approx(middle + half, abs=1e-9)
+    assert low <= share <= high
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(2, 6))
+@settings(max_examples=40)
+def test_the_bins_give_the_calibration_error(seed: int, n_images: int, n_classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(n_classes), n_images)
+    labels = rng.integers(0, n_classes, n_images)
+    answers = Answers(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1))
+    bins = answers.bins()
+    assert sum(each.n_images for each in bins) == n_images
+    error = sum(each.n_images * abs(each.confidence - each.accuracy) for each in bins) / n_images
+    assert error == pytest.approx(calibration_error(probabilities, labels), abs=1e-12)
+    assert all(each.interval[0] <= each.accuracy <= each.interval[1] for each in bins)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_mcnemars_test_is_a_sign_test_of_the_images_that_differ(pairs: list[tuple[bool, bool]]) -> None:
+    one, other = (Answers(np.array(right), np.ones(len(pairs))) for right in zip(*pairs, strict=True))
+    ours, theirs, p_value = paired_difference(one, other)
+    assert ours == pairs.count((True, False)) and theirs == pairs.count((False, True))
+    n, least = ours + theirs, min(ours, theirs)
+    tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
+    assert p_value == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_a_hyperparameter_that_decides_ranks_first() -> None:
+    rng = np.random.default_rng(0)
+    n_trials = 80
+    trials = pd.DataFrame({name: rng.uniform(size=n_trials) for name in Hyperparameters.names()})
+    trials = trials.assign(block=rng.choice(["v1", "v2", "next"], n_trials), activation="relu")
+    trials["epochs"] = rng.choice([1, 3, 9], n_trials)
+    trials["valid_error"] = trials.block.map({"v1": 0.1, "v2": 0.4, "next": 0.8}) + rng.normal(0, 0.02, n_trials)
+    found = permutation_importances(trials, "valid_error")
+    assert found is not None
+    assert found.table.name[0] == "block"
+    assert "activation" not in set(found.table.name), "it is the same in all trials"
+    assert found.table.importance[0] > 10 * found.table.importance[1:].abs().max()
+    assert found.correlation > 0.8
+    assert permutation_importances(trials.head(19), "valid_error") is None
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))
+def test_an_axis_holds_its_values_and_labels_them(values: list[float]) -> None:
+    axis = value_axis(values)
+    low, high = axis["range"]
+    scaled = np.log10(values) if axis.get("type") == "log" else np.array(values)
+    assert (low <= scaled).all() and (scaled <= high).all()
+    if axis.get("type") == "log":
+        assert 1 <= len(axis["tickvals"]) <= 13
+        assert axis["tickvals"] == log_ticks(10**low, 10**high)
+        assert [float(text.replace(",", "")) for text in axis["ticktext"]] == pytest.approx(axis["tickvals"])

@@ -17,7 +17,7 @@ from ensembleflow.report.page.study import Study
 __all__ = ["parallel_coordinates"]
 
 _LOG_RATIO = 20.0
-_PIXELS_PER_AXIS = 62
+_PIXELS_PER_AXIS = 61
 
 
 def parallel_coordinates(study: Study) -> Drawing:
@@ -52,7 +52,7 @@ def parallel_coordinates(study: Study) -> Drawing:
             unselected={"line": {"color": FAINT, "opacity": 0.08}},
         )
     )
-    plot.update_layout(margin={"l": 46, "r": 76, "t": 96, "b": 30})
+    plot.update_layout(margin={"l": 46, "r": 112, "t": 100, "b": 30})
     best = trials.iloc[::-1].head(3)
     description = (
         f"Each line is one of {len(trials)} trials: blue is the best quarter by validation {scale.label}, the others "

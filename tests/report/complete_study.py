@@ -21,7 +21,9 @@ CLASS_NAMES = ("oak", "beech", "</script><b>elm</b>")
 N_TEST, N_DEVICES, MAX_EPOCHS = 240, 2, 9
 
 
-def write_study(results: Path, *, every_class: bool = True) -> Path:
+def write_study(
+    results: Path, *, every_class: bool = True, objective: str = "throughput", bench_kind: str = "measured"
+) -> Path:
     """Fill a results folder with a whole study of 48 trials; returns the study's folder."""
     rng = np.random.default_rng(1)
     study = results / STUDY
@@ -53,11 +55,12 @@ def write_study(results: Path, *, every_class: bool = True) -> Path:
     ensembles = pd.read_csv(selection / "ensembles.csv", dtype={"budget": str})
     for budget in BUDGETS:
         chosen = ensembles[ensembles.chosen & (ensembles.budget == budget)].iloc[0]
-        allocation, benches = allocation_of(rng, chosen, N_DEVICES, costs, with_failed_bench=True)
+        allocation, benches = allocation_of(rng, chosen, N_DEVICES, costs, True, objective, bench_kind, "tensorflow")
         folder = study / "allocation" / f"budget-{budget}"
         write_json(folder / f"devices-{N_DEVICES}.json", allocation)
         write_csv(folder / f"search-{N_DEVICES}.csv", benches)
-        write_json(study / "bundles" / f"budget-{budget}" / "bundle.json", {"members": chosen.members.split()})
+        if bench_kind == "measured":
+            write_json(study / "bundles" / f"budget-{budget}" / "bundle.json", {"members": chosen.members.split()})
     recorded = json.dumps(config.model_dump(mode="json", exclude={"resources"}))
     record_run(recorded, results / "run_config.yaml", results / "provenance.json")
     return study

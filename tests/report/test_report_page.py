@@ -22,52 +22,52 @@ WIDE, PHONE = (1280, 900), (360, 740)
 N_PLOTS_LEAST = 11  # one a figure, and one more a further bracket
 
 
-def open_page(chromium: Chrome, page: Path, size: tuple[int, int] = WIDE, scheme: str = "light") -> None:
+def open_page(browser: Chrome, page: Path, size: tuple[int, int] = WIDE, scheme: str = "light") -> None:
     width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
-    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    prefer(chromium, scheme)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    prefer(browser, scheme)
     for kind in ("browser", "performance"):
-        chromium.get_log(kind)  # what came before is not this page's
-    chromium.get(page.as_uri())
-    wait(chromium, lambda: chromium.execute_script("return 'ready' in document.documentElement.dataset"))
-    wait(chromium, lambda: len(chromium.find_elements(By.CSS_SELECTOR, ".plot .main-svg")) >= N_PLOTS_LEAST)
+        browser.get_log(kind)  # what came before is not this page's
+    browser.get(page.as_uri())
+    wait(browser, lambda: browser.execute_script("return 'ready' in document.documentElement.dataset"))
+    wait(browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, ".plot .main-svg")) >= N_PLOTS_LEAST)
 
 
-def prefer(chromium: Chrome, scheme: str) -> None:
+def prefer(browser: Chrome, scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
-def wait(chromium: Chrome, condition: Any) -> None:
-    WebDriverWait(chromium, 60, poll_frequency=0.1).until(lambda _: condition())
+def wait(browser: Chrome, condition: Any) -> None:
+    WebDriverWait(browser, 60, poll_frequency=0.1).until(lambda _: condition())
 
 
-def shown_panels(chromium: Chrome) -> list[str]:
-    panels = chromium.find_elements(By.CSS_SELECTOR, "article.choice")
+def shown_panels(browser: Chrome) -> list[str]:
+    panels = browser.find_elements(By.CSS_SELECTOR, "article.choice")
     return [str(panel.get_attribute("data-budget")) for panel in panels if panel.is_displayed()]
 
 
-def tab_until(chromium: Chrome, reached: str) -> None:
+def tab_until(browser: Chrome, reached: str) -> None:
     """Press Tab until the element in focus matches a selector."""
     for _ in range(80):
-        ActionChains(chromium).send_keys(Keys.TAB).perform()
-        if chromium.execute_script("return document.activeElement.matches(arguments[0])", reached):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        if browser.execute_script("return document.activeElement.matches(arguments[0])", reached):
             return
     pytest.fail(f"Tab never reaches {reached}")
 
 
-def traces_shown(chromium: Chrome, plot: str) -> list[str]:
+def traces_shown(browser: Chrome, plot: str) -> list[str]:
     """The budgets of the traces that a plot shows."""
     script = "return document.getElementById(arguments[0]).data.map((t) => t.visible !== false && t.meta?.budget)"
-    return sorted({budget for budget in chromium.execute_script(script, plot) if budget})
+    return sorted({budget for budget in browser.execute_script(script, plot) if budget})
 
 
 @pytest.fixture(scope="module")
-def opened(chromium: Chrome, page: Path) -> Chrome:
+def opened(browser: Chrome, page: Path) -> Chrome:
     """The page as it opens, for tests that only look at it; they come first."""
-    open_page(chromium, page)
-    return chromium
+    open_page(browser, page)
+    return browser
 
 
 def test_it_loads_alone_without_errors(opened: Chrome, page: Path) -> None:
@@ -114,40 +114,40 @@ def test_its_outline_skips_no_level(opened: Chrome) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_arrow_keys_choose_a_budget(chromium: Chrome, page: Path) -> None:
-    open_page(chromium, page)
-    (before,) = shown_panels(chromium)
-    tab_until(chromium, "input[name=budget]")
-    ActionChains(chromium).send_keys(Keys.ARROW_RIGHT).perform()
-    (after,) = shown_panels(chromium)
+def test_the_arrow_keys_choose_a_budget(browser: Chrome, page: Path) -> None:
+    open_page(browser, page)
+    (before,) = shown_panels(browser)
+    tab_until(browser, "input[name=budget]")
+    ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
+    (after,) = shown_panels(browser)
     assert after == BUDGETS[(BUDGETS.index(before) + 1) % len(BUDGETS)] != before
-    for select in chromium.find_elements(By.CSS_SELECTOR, "select[data-choose]"):
+    for select in browser.find_elements(By.CSS_SELECTOR, "select[data-choose]"):
         assert Select(select).first_selected_option.text == after
     for plot in ("plot-front-1", "plot-calibration-1", "plot-trace-1", "plot-benches-1"):
-        assert traces_shown(chromium, plot) == [after]
-    for part in chromium.find_elements(By.CSS_SELECTOR, "[data-budget]"):
+        assert traces_shown(browser, plot) == [after]
+    for part in browser.find_elements(By.CSS_SELECTOR, "[data-budget]"):
         assert part.is_displayed() == (part.get_attribute("data-budget") == after)
-    told = chromium.find_element(By.CSS_SELECTOR, "[role=status]").get_attribute("textContent")
+    told = browser.find_element(By.CSS_SELECTOR, "[role=status]").get_attribute("textContent")
     assert told.startswith(f"Budget {after}") and "test error" in told
 
 
-def test_a_section_far_below_chooses_as_well(chromium: Chrome, page: Path) -> None:
-    open_page(chromium, page)
-    tab_until(chromium, "#benches select")
-    ActionChains(chromium).send_keys(Keys.HOME).perform()
-    assert shown_panels(chromium) == [BUDGETS[0]]
-    assert chromium.find_element(By.CSS_SELECTOR, f"input[value='{BUDGETS[0]}']").is_selected()
+def test_a_section_far_below_chooses_as_well(browser: Chrome, page: Path) -> None:
+    open_page(browser, page)
+    tab_until(browser, "#benches select")
+    ActionChains(browser).send_keys(Keys.HOME).perform()
+    assert shown_panels(browser) == [BUDGETS[0]]
+    assert browser.find_element(By.CSS_SELECTOR, f"input[value='{BUDGETS[0]}']").is_selected()
 
 
-def test_a_click_on_the_front_chooses(chromium: Chrome, page: Path) -> None:
-    open_page(chromium, page)
-    other = next(budget for budget in BUDGETS if [budget] != shown_panels(chromium))
-    x, y = chromium.execute_script(PLACE_OF_BUDGET, other)
-    pointer = ActionChains(chromium)
+def test_a_click_on_the_front_chooses(browser: Chrome, page: Path) -> None:
+    open_page(browser, page)
+    other = next(budget for budget in BUDGETS if [budget] != shown_panels(browser))
+    x, y = browser.execute_script(PLACE_OF_BUDGET, other)
+    pointer = ActionChains(browser)
     pointer.w3c_actions.pointer_action.move_to_location(round(x), round(y))
     pointer.w3c_actions.pointer_action.pause(0.3)
     pointer.click().perform()
-    wait(chromium, lambda: shown_panels(chromium) == [other])
+    wait(browser, lambda: shown_panels(browser) == [other])
 
 
 PLACE_OF_BUDGET = """
@@ -177,24 +177,24 @@ return [
 """
 
 
-def test_it_can_be_read_in_the_dark(chromium: Chrome, page: Path) -> None:
-    open_page(chromium, page, scheme="dark")
-    grounds, inks = chromium.execute_script(LIGHTNESS)
+def test_it_can_be_read_in_the_dark(browser: Chrome, page: Path) -> None:
+    open_page(browser, page, scheme="dark")
+    grounds, inks = browser.execute_script(LIGHTNESS)
     assert len(grounds) > 10 and len(inks) > 40
     assert max(grounds) < 0.2 and min(inks) > 0.5
-    prefer(chromium, "light")  # the page notices while it is open
-    wait(chromium, lambda: min(chromium.execute_script(LIGHTNESS)[0]) > 0.9)
-    wait(chromium, lambda: max(chromium.execute_script(LIGHTNESS)[1]) < 0.5)
+    prefer(browser, "light")  # the page notices while it is open
+    wait(browser, lambda: min(browser.execute_script(LIGHTNESS)[0]) > 0.9)
+    wait(browser, lambda: max(browser.execute_script(LIGHTNESS)[1]) < 0.5)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone(chromium: Chrome, page: Path, scheme: str) -> None:
-    open_page(chromium, page, PHONE, scheme)
-    for details in chromium.find_elements(By.TAG_NAME, "details"):
-        chromium.execute_script("arguments[0].open = true", details)
-    assert chromium.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
-    assert chromium.execute_script(TOO_WIDE) == []
-    assert chromium.execute_script(TOO_SMALL) == []
+def test_it_fits_a_phone(browser: Chrome, page: Path, scheme: str) -> None:
+    open_page(browser, page, PHONE, scheme)
+    for details in browser.find_elements(By.TAG_NAME, "details"):
+        browser.execute_script("arguments[0].open = true", details)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
+    assert browser.execute_script(TOO_WIDE) == []
+    assert browser.execute_script(TOO_SMALL) == []
 
 
 VISIBLE = """
@@ -215,11 +215,11 @@ return visible(".budgets label, button, select, summary")
 """
 
 
-def test_each_panel_says_what_the_artefacts_say(chromium: Chrome, page: Path, results: Path) -> None:
-    open_page(chromium, page)
+def test_each_panel_says_what_the_artefacts_say(browser: Chrome, page: Path, results: Path) -> None:
+    open_page(browser, page)
     for budget in BUDGETS:
-        chromium.find_element(By.CSS_SELECTOR, f"input[value='{budget}']").send_keys(Keys.SPACE)
-        panel = chromium.find_element(By.CSS_SELECTOR, f"article[data-budget='{budget}']")
+        browser.find_element(By.CSS_SELECTOR, f"input[value='{budget}']").send_keys(Keys.SPACE)
+        panel = browser.find_element(By.CSS_SELECTOR, f"article[data-budget='{budget}']")
         text = panel.text.replace("\N{NO-BREAK SPACE}", " ")
         chosen = read_json(results / STUDY / f"selection/budget-{budget}.json")
         allocation = read_json(results / STUDY / f"allocation/budget-{budget}/devices-2.json")

@@ -140,6 +140,17 @@ def test_without_every_class_the_cross_entropy_is_drawn(tmp_path: Path) -> None:
     assert shown.count("<dt>test cross-entropy</dt>") == len(BUDGETS)
 
 
+def test_a_simulated_allocation_says_so_and_has_no_bundle(tmp_path: Path) -> None:
+    write_study(tmp_path, objective="latency_p99", bench_kind="simulated")
+    text = made(tmp_path)
+    assert plots(text) == EVERY_PLOT
+    assert "Missing here" not in missing(text)
+    assert text.count("<dt>simulated speed</dt>") == text.count("only simulated") == len(BUDGETS)
+    assert "ensembleflow serve" not in text
+    benches = json.loads(re.search(r'data-plot="plot-benches-1">(.*?)</script>', text)[1])
+    assert benches["layout"]["yaxis"]["title"]["text"] == "latency p99 (ms)"
+
+
 def test_a_budget_that_left_the_config_left_the_page(copied: Path) -> None:
     config = (copied / "run_config.yaml").read_text(encoding="utf-8")
     (copied / "run_config.yaml").write_text(config.replace("  - 4x\n", ""), encoding="utf-8")
@@ -147,7 +158,7 @@ def test_a_budget_that_left_the_config_left_the_page(copied: Path) -> None:
     (copied / "run_config.yaml").unlink()
     text = made(copied)
     assert set(re.findall(r'<article class="choice"[^>]* data-budget="(\w+)"', text)) == set(BUDGETS)
-    assert "not recorded yet" in missing(text)
+    assert f"run_config.yaml of {STUDY}" in missing(text)
 
 
 def test_the_command_makes_the_page(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

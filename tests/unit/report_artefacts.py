@@ -324,7 +324,7 @@ def allocation_of(
         "worst_fit_images_per_second": worst_fit,
         "n_benches": len(benches),
         "stop_reason": "no neighbour is faster",
-        "bench": {"kind": bench_kind, "n_images": 2000, "repeats": 3},
+        "bench": {"kind": bench_kind, "objective": objective, "n_images": 2000, "repeats": 3},
         "provenance": {},
     }
     return allocation, pd.DataFrame(benches)

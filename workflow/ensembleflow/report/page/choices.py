@@ -12,6 +12,7 @@ import pandas as pd
 
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.models.engines import DEFAULT_ENGINE
+from ensembleflow.report.page.allocation import is_simulated
 from ensembleflow.report.page.answers import CONFIDENCE, N_BINS, Answers, paired_difference, test_answers
 from ensembleflow.report.page.blocks import Choice, Fact, Missing, Table
 from ensembleflow.report.page.look import percent, seconds
@@ -73,14 +74,16 @@ def bought(study: Study) -> tuple[list[Bought], list[Missing]]:
         keys = ["members", "devices", "images_per_second"]
         allocation = _or_missing(partial(study.json, allocated, keys), lacks) if n_devices else None
         bundle = f"bundles/budget-{budget}"
-        has_bundle = _or_missing(partial(study.json, f"{bundle}/bundle.json", ["members"]), lacks) is not None
+        packed = None
+        if allocation is None or not is_simulated(allocation):
+            packed = _or_missing(partial(study.json, f"{bundle}/bundle.json", ["members"]), lacks)
         compared: Mapping[str, Any] = {}
         if comparison is not None:
             rows = comparison[(comparison.budget == budget) & (comparison.method == "smobf")]
             rows = rows[rows.combiner == "average"]
             compared = rows.iloc[0].to_dict() if len(rows) else {}
         own = None if answers is None else answers.get(budget)
-        everything.append(Bought(budget, selection, own, allocation, compared, has_bundle, lacks))
+        everything.append(Bought(budget, selection, own, allocation, compared, packed is not None, lacks))
     return everything, missing
 
 
@@ -111,7 +114,7 @@ def choice(study: Study, found: Bought, single: tuple[str, Answers] | None, *, r
         summary=f"At most {limit}." if limit else "",
         facts=[_error(found), _calibration(found), _cost(found), _speed(found)],
         tables=[_members(study, found), _metrics(found)],
-        notes=[note for note in (_against_single(found, single), _certificate(found)) if note],
+        notes=[note for note in (_against_single(found, single), _certificate(found), _unpacked(found)) if note],
         commands=commands if found.has_bundle else [],
         missing=found.missing,
         recommended=recommended,
@@ -161,13 +164,20 @@ def _cost(found: Bought) -> Fact:
 def _speed(found: Bought) -> Fact:
     if found.allocation is None:
         return Fact("measured speed", "–", "not allocated yet")
-    measured = found.allocation
-    used = list(dict.fromkeys(str(member["device"]) for member in measured["members"]))
-    note = f"measured on {', '.join(used)}"
-    if "images_per_second_q25" in measured:
-        low, high = measured["images_per_second_q25"], measured["images_per_second_q75"]
-        note += f"; quartiles {low:,.0f} to {high:,.0f}"
-    return Fact("measured speed", f"{measured['images_per_second']:,.0f} images/s", note)
+    allocation = found.allocation
+    how = "simulated" if is_simulated(allocation) else "measured"
+    used = dict.fromkeys(str(member["device"]) for member in allocation["members"])
+    notes = [f"{how} on {', '.join(used)}"]
+    if "images_per_second_q25" in allocation:
+        low, high = allocation["images_per_second_q25"], allocation["images_per_second_q75"]
+        notes.append(f"quartiles {low:,.0f} to {high:,.0f}")
+    if (latency := allocation.get("latency_p50_ms")) is not None:
+        n_images = allocation["bench"]["request_images"]
+        notes.append(
+            f"latency p50 {latency:,.3g} ms, p99 {allocation['latency_p99_ms']:,.3g} ms a request of {n_images} "
+            f"image{'' if n_images == 1 else 's'}"
+        )
+    return Fact(f"{how} speed", f"{allocation['images_per_second']:,.0f} images/s", "; ".join(notes))
 
 
 def _members(study: Study, found: Bought) -> Table:
@@ -239,6 +249,12 @@ def _certificate(found: Bought) -> str:
         return "Proven optimal: no ensemble of these models within this budget has a lower validation loss."
     known = "the optimum" if str(certified).lower() == "true" else "the lowest loss that could be possible"
     return f"Its validation loss is {gap:.4g} above {known} within this budget."
+
+
+def _unpacked(found: Bought) -> str:
+    if found.allocation is None or not is_simulated(found.allocation):
+        return ""
+    return "Its allocation is only simulated, so there is no bundle to serve: `allocation.bench: measured` makes one."
 
 
 def _indexed(study: Study, name: str, columns: list[str]) -> dict[str, dict[str, Any]]:

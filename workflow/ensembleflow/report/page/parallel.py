@@ -73,7 +73,14 @@ def parallel_coordinates(study: Study) -> Drawing:
     ]
     table = Table("Trials, the best first", columns, rows, ["search/trials.csv"], folded=True)
     width = _PIXELS_PER_AXIS * len(dimensions)
-    return Drawing("hyperparameters", "Hyperparameters", description, [("", plot)], table, min_width=width)
+    return Drawing(
+        "hyperparameters",
+        "Parallel coordinates of the hyperparameters",
+        description,
+        [("", plot)],
+        table,
+        min_width=width,
+    )
 
 
 def _dimension(label: str, values: pd.Series) -> dict[str, Any]:

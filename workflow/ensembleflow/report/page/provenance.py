@@ -10,7 +10,7 @@ from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json
 from ensembleflow.library import open_predictions
 from ensembleflow.report.page.blocks import Block, Section, Table, Text, guarded
-from ensembleflow.report.page.study import RUN_CONFIG, Study
+from ensembleflow.report.page.study import RUN_CONFIG, Study, existing
 
 __all__ = ["provenance"]
 
@@ -24,9 +24,7 @@ def provenance(study: Study) -> Section:
 
 
 def _made_with(study: Study) -> Iterator[Block]:
-    path = study.results / "provenance.json"
-    if not path.exists():
-        raise ArtefactError("not made yet: provenance.json", where=path, hint=_HINT)
+    path = existing(study.results / "provenance.json", _HINT)
     found = read_json(path, ["ensembleflow", "commit", "python", "packages", "machine"])
     edited = " with uncommitted edits" if found.get("commit_dirty") else ""
     rows = [
@@ -54,6 +52,5 @@ def _data(study: Study) -> Iterator[Block]:
 
 def _config(study: Study) -> Iterator[Block]:
     if not study.config:
-        path = study.results / RUN_CONFIG
-        raise ArtefactError(f"the config of {study.name} is not recorded yet", where=path, hint=_HINT)
+        raise ArtefactError(f"not made yet: {RUN_CONFIG} of {study.name}", where=study.results, hint=_HINT)
     yield Text(yaml.safe_dump(study.config, sort_keys=False), "The run's config", verbatim=True)

@@ -17,7 +17,7 @@ from ensembleflow.config import Config
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv, read_json
 
-__all__ = ["Study", "find_study"]
+__all__ = ["RUN_CONFIG", "Study", "existing", "find_study"]
 
 RUN_CONFIG = "run_config.yaml"
 _STAGES = ("search", "library", "selection", "allocation", "bundles")
@@ -48,10 +48,7 @@ class Study:
         Raises:
             ArtefactError: it has not been made yet.
         """
-        path = self.results / self.name / name
-        if not path.exists():
-            raise ArtefactError(f"not made yet: {name}", where=path, hint=f"snakemake --cores all {name.split('/')[0]}")
-        return path
+        return existing(self.results / self.name / name, f"snakemake --cores all {name.split('/')[0]}")
 
     def csv(self, name: str, expected_columns: Sequence[str] = ()) -> pd.DataFrame:
         """A table of the study; budgets, members and models are text.
@@ -123,6 +120,17 @@ class Study:
             where = self.results / self.name / "allocation"
             raise ArtefactError("no ensemble is allocated yet", where=where, hint="snakemake --cores all allocation")
         return max(counts)
+
+
+def existing(path: Path, command: str) -> Path:
+    """An artefact's path, if it is there.
+
+    Raises:
+        ArtefactError: it has not been made yet; `command` makes it.
+    """
+    if not path.exists():
+        raise ArtefactError(f"not made yet: {path.name}", where=path, hint=command)
+    return path
 
 
 def find_study(results: Path, name: str | None, output: Path) -> Study:

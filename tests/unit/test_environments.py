@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-gpu.lock", "requirements-engines.lock", "requirements-test.lock")
 LOCK_OF_ENVIRONMENT = {
     "analysis.yaml": "requirements.lock",
+    "paper.yaml": "requirements.lock",
     "training.yaml": "requirements.lock",
     "training-gpu.yaml": "requirements-gpu.lock",
 }

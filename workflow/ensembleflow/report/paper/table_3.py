@@ -1,0 +1,69 @@
+"""Table 3: images a second of ensembles placed by memory alone, and refined by measuring, by number of devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ensembleflow.config.paper_plan import PaperRun
+from ensembleflow.io import write_csv
+from ensembleflow.report.paper.page import what_differs, write_page
+from ensembleflow.report.paper.published import published
+from ensembleflow.report.paper.sources import Study, read_sources
+
+__all__ = ["make_table_3"]
+
+_CAPTION = """Images a second of two ensembles on the first n devices: placed by worst-fit on memory (the paper's first
+algorithm), and then refined by measuring (its second). Rows `measured` are benches of the whole ensemble on this
+machine's devices: {devices}. Rows `paper` are the paper's, n GPUs beside one CPU. {differs}"""
+
+_COLUMNS = ["ensemble", "source", "members", "devices", "worst_fit", "refined", "gain", "benches"]
+
+
+def make_table_3(run: PaperRun) -> None:
+    """Write `table_3.csv` (a row an ensemble and number of devices) and its page.
+
+    Raises:
+        ArtefactError: an allocation is damaged.
+        StorageError: an output cannot be written.
+    """
+    sources = read_sources(run, "table_3")
+    rows = [row for study in sources.studies for row in _measured(run, study)]
+    for ensemble in published("table_3"):
+        rows += [
+            {"ensemble": ensemble["ensemble"], "source": "paper", "members": ensemble["members"], "devices": n}
+            | {"worst_fit": worst_fit, "refined": refined, "gain": refined / worst_fit}
+            for n, worst_fit, refined in zip(ensemble["gpus"], ensemble["worst_fit"], ensemble["refined"], strict=True)
+        ]
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    write_csv(run.output("table_3", "csv"), table)
+    devices = ", ".join(
+        f"{each.name} ({'a GPU' if each.gpu is not None else f'{each.cores} CPU cores'}, {each.memory_mb} MB)"
+        for each in run.allocation.devices
+    )
+    caption = _CAPTION.format(devices=devices, differs=what_differs(run, sources))
+    write_page(run, sources, table.round(2), title="Table 3: allocation on n devices", caption=caption)
+
+
+def _measured(run: PaperRun, study: Study) -> list[dict[str, Any]]:
+    rows = []
+    for budget in run.paper.allocated_budgets:
+        for n_devices in sorted(run.allocation.device_counts):
+            keys = ["members", "worst_fit_images_per_second", "images_per_second", "n_benches"]
+            found = study.json(f"allocation/budget-{budget}/devices-{n_devices}.json", keys)
+            worst_fit, refined = found["worst_fit_images_per_second"], found["images_per_second"]
+            rows.append(
+                {
+                    "ensemble": f"{study.name}, B={budget}",
+                    "source": "measured",
+                    # A member's replicas are one member.
+                    "members": len({member["model"] for member in found["members"]}),
+                    "devices": n_devices,
+                    "worst_fit": worst_fit,
+                    "refined": refined,
+                    "gain": refined / worst_fit if worst_fit > 0 else None,
+                    "benches": found["n_benches"],
+                }
+            )
+    return rows

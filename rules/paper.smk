@@ -17,6 +17,7 @@ rule paper:
     """Every table and figure of the paper, at the scale of the data given."""
     input:
         [PAPER.output(item, "md") for item in ITEMS],
+        PAPER.output("numbers", "json"),
 
 
 for item in ITEMS:
@@ -127,6 +128,24 @@ rule make_paper_figure:
         "../envs/paper.yaml"
     params:
         item=lambda wildcards: wildcards.figure,
+        run=canonical_json(PAPER),
+    script:
+        "../workflow/scripts/make_paper_item.py"
+
+
+rule make_paper_numbers:
+    """Every number of the items, under a name of its own: what the documentation quotes."""
+    input:
+        tables=[PAPER.output(item, "csv") for item in ITEMS],
+        code=stage_code("report/paper", modules=["numbers"]),
+    output:
+        numbers=PAPER.output("numbers", "json"),
+    log:
+        f"{LOGS}/paper/numbers.log",
+    conda:
+        "../envs/paper.yaml"
+    params:
+        item="numbers",
         run=canonical_json(PAPER),
     script:
         "../workflow/scripts/make_paper_item.py"

@@ -8,7 +8,6 @@ import pandas as pd
 
 from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.io import write_csv
-from ensembleflow.report.drawing import as_bool
 from ensembleflow.report.paper.page import what_differs, write_page
 from ensembleflow.report.paper.sources import Study, read_sources
 
@@ -48,10 +47,10 @@ def _rows(study: Study, loss: str) -> list[dict[str, Any]]:
     rows = []
     for budget in ensembles.budget.dropna().unique():
         own = ensembles[ensembles.budget == budget]
-        smobf, forward = own[as_bool(own.chosen)], own[own.method == "forward_greedy"]
-        if smobf.empty or forward.empty or forward[loss].isna().all():
+        smobf, forward = study.chosen(str(budget)), own[own.method == "forward_greedy"]
+        if smobf is None or forward.empty or forward[loss].isna().all():
             continue
-        pair = {"smobf": smobf.iloc[0], "forward": forward.loc[forward[loss].idxmin()]}
+        pair = {"smobf": smobf, "forward": forward.loc[forward[loss].idxmin()]}
         row: dict[str, Any] = {"study": study.name, "seed": study.seed, "budget": budget}
         for method, values in pair.items():
             row |= {f"{method}_{name}": values[name] for name in ("n_members", "cost_seconds", "test_error")}

@@ -13,6 +13,7 @@ import pandas as pd
 from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv, read_json
+from ensembleflow.report.drawing import as_bool
 
 __all__ = ["Sources", "Study", "read_sources"]
 
@@ -55,6 +56,11 @@ class Study:
         """`selection/ensembles.csv`, its budgets as text."""
         columns = ["method", "budget", "weight", "n_members", "members", "cost_seconds", "test_error", "chosen"]
         return self.table("selection/ensembles.csv", columns, dtype={"budget": str})
+
+    def chosen(self, budget: str) -> pd.Series | None:
+        """The row of the ensemble chosen for a budget, or None where the study has no such budget."""
+        rows = self.ensembles[as_bool(self.ensembles.chosen) & (self.ensembles.budget == budget)]
+        return None if rows.empty else rows.iloc[0]
 
     def best_single(self) -> pd.Series:
         """The row of the single model that is best on validation, whatever its cost."""

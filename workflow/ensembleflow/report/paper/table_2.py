@@ -9,10 +9,9 @@ import pandas as pd
 
 from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.io import write_csv
-from ensembleflow.report.drawing import as_bool
 from ensembleflow.report.paper.page import what_differs, write_page
 from ensembleflow.report.paper.published import published
-from ensembleflow.report.paper.sources import Study, read_sources
+from ensembleflow.report.paper.sources import read_sources
 
 __all__ = ["make_table_2"]
 
@@ -34,14 +33,14 @@ def make_table_2(run: PaperRun) -> None:
     rows: list[dict[str, Any]] = []
     for budget in run.selection.budgets:
         for algorithm in run.paper.algorithms:
-            found = [each for study in sources.of(algorithm) if (each := _chosen(study, str(budget))) is not None]
+            found = [each for study in sources.of(algorithm) if (each := study.chosen(str(budget))) is not None]
             if found:
-                errors = [error for error, _ in found]
+                errors = [100.0 * float(each.test_error) for each in found]
                 rows.append(
                     {"data": run.dataset, "source": "ours", "budget": budget, "algorithm": algorithm}
                     | {"seeds": len(found), "error": median(errors)}
                     | {"error_std": stdev(errors) if len(errors) > 1 else None}
-                    | {"members": median(members for _, members in found)}
+                    | {"members": median(int(each.n_members) for each in found)}
                 )
     for data, columns in published("table_2").items():
         budgets = columns["budgets"]
@@ -60,12 +59,6 @@ def make_table_2(run: PaperRun) -> None:
     write_csv(run.output("table_2", "csv"), table)
     title = "Table 2: error by search algorithm and budget"
     write_page(run, sources, _by_algorithm(table), title=title, caption=caption)
-
-
-def _chosen(study: Study, budget: str) -> tuple[float, int] | None:
-    ensembles = study.ensembles
-    rows = ensembles[as_bool(ensembles.chosen) & (ensembles.budget == budget)]
-    return None if rows.empty else (100.0 * float(rows.test_error.iloc[0]), int(rows.n_members.iloc[0]))
 
 
 def _by_algorithm(table: pd.DataFrame) -> pd.DataFrame:

@@ -82,7 +82,8 @@ def _over_time(run: PaperRun, sources: Sources) -> list[dict[str, Any]]:
     replay = read_csv(run.output("figure_3", "csv"), columns, dtype={"budget": str})
     budget = str(run.selection.budgets[-1])
     devices = {study.name: study.accounting["n_devices"] for study in sources.studies}
-    own = replay[(replay.budget == budget) & replay.test_error.notna()]
+    first = replay.study == replay.study.iloc[0] if len(replay) else replay.budget.notna()
+    own = replay[first & (replay.budget == budget) & replay.test_error.notna()]
     return [
         {
             "method": f"ours with B={budget}",

@@ -1,6 +1,8 @@
 # Requires: the studies of the block `paper`: one an algorithm and seed, all of one dataset file.
 # Makes: paper/{item}.csv and .md, of figures .png and .svg; {study}/library/whole/ and {study}/selection/pruning.csv.
 # An item of which studies are missing is drawn from the others: --config 'paper={missing_studies: leave_out}'.
+import json
+
 from ensembleflow.config.paper_plan import FIGURES, ITEMS, WHOLE_LIBRARY
 
 
@@ -149,3 +151,34 @@ rule make_paper_numbers:
         run=canonical_json(PAPER),
     script:
         "../workflow/scripts/make_paper_item.py"
+
+
+rule run_autokeras:
+    """Auto-Keras on the same images, in an environment of its own; no item needs it, table 4 shows it once it is there."""
+    input:
+        dataset=DATASET,
+        program=stage_code("report/paper", modules=["autokeras_process"]),
+    output:
+        result=f"{RESULTS}/paper/autokeras.json",
+    log:
+        f"{LOGS}/paper/autokeras.log",
+    benchmark:
+        f"{BENCHMARKS}/paper/autokeras.tsv"
+    conda:
+        "../envs/autokeras.yaml"
+    threads: whole_machine(CONFIG.resources.search.threads)
+    resources:
+        mem_mb=CONFIG.resources.search.mem_mb,
+        runtime=CONFIG.resources.search.runtime_minutes,
+    params:
+        python=lambda wildcards: CONFIG.paper.autokeras_python,
+        options=lambda wildcards, threads: json.dumps(
+            {
+                "max_trials": CONFIG.paper.autokeras_trials,
+                "epochs": CONFIG.search.max_epochs,
+                "seed": CONFIG.paper.seeds[0],
+                "threads": threads,
+            }
+        ),
+    shell:
+        "{params.python:q} -P {input.program} {input.dataset:q} {output.result:q} {params.options:q} > {log} 2>&1"

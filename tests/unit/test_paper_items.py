@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -15,7 +17,7 @@ import pytest
 from PIL import Image
 
 from ensembleflow.config.paper_plan import FIGURES, ITEMS, PaperRun
-from ensembleflow.report.paper import make_item
+from ensembleflow.report.paper import autokeras_process, make_item
 from paper_artefacts import BUDGETS, KEEP_FRACTION, paper_run, write_study
 
 Make = Callable[..., pd.DataFrame]
@@ -216,3 +218,25 @@ def test_table_4_has_each_search_alone_ours_over_time_and_auto_keras_once_it_has
     Path(run.output("autokeras", "json")).write_text(json.dumps(found))
     row = make(run, "table_4").set_index("method").loc["Auto-Keras 2.0.0"]
     assert (row.minutes, row.device_minutes, row.accuracy) == (2, 4, 75)
+
+
+def test_the_caption_says_what_differs_from_the_paper(results: Path, tmp_path: Path) -> None:
+    run = paper_run(results)
+    make(run, "table_2")
+    told = page(run, "table_2")
+    assert "the data (digits instead of CIFAR100 and microfossils)" in told
+    assert "12 trials of at most 9 epochs" in told
+    assert "2 workers of this machine instead of 6 Tesla V100" in told
+    as_in_the_paper = run.model_copy(update={"dataset": "cifar100", "results_dir": str(tmp_path / "other")})
+    make(as_in_the_paper, "table_2")
+    assert "instead of CIFAR100" not in page(as_in_the_paper, "table_2")
+
+
+def test_a_python_without_auto_keras_is_told_how_to_make_one_that_has_it(tmp_path: Path) -> None:
+    options = json.dumps({"max_trials": 1, "epochs": 1, "seed": 0, "threads": 1})
+    command = [sys.executable, "-P", autokeras_process.__file__, "no.h5", str(tmp_path / "result.json"), options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "envs/autokeras.txt" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

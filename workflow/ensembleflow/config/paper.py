@@ -55,6 +55,17 @@ class PaperConfig(Block):
         min_length=1,
         description="Budgets of the ensembles that table 3 places on `allocation.device_counts` devices each.",
     )
+    autokeras_trials: int = Field(
+        10,
+        ge=1,
+        description="Networks that Auto-Keras tries (`snakemake run_autokeras`), each for at most `search.max_epochs` "
+        "epochs.",
+    )
+    autokeras_python: str = Field(
+        "python",
+        min_length=1,
+        description="The Python that has Auto-Keras (envs/autokeras.txt); `python` is that of the conda environment.",
+    )
     missing_studies: Literal["make", "leave_out"] = Field(
         "make",
         description="What becomes of studies that are not finished: `make` makes them first; `leave_out` draws every "

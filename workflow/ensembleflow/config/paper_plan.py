@@ -53,7 +53,7 @@ class PaperRun(Block):
             selection=config.selection,
             allocation=config.allocation,
             report=config.report,
-            paper=config.paper.model_copy(update={"missing_studies": "make"}),
+            paper=config.paper.model_copy(update={"missing_studies": "make", "autokeras_python": "python"}),
         )
 
     def study(self, algorithm: str, seed: int) -> str:

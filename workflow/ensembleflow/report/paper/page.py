@@ -13,6 +13,8 @@ from ensembleflow.report.paper.sources import Sources
 
 __all__ = ["figure_provenance", "markdown_table", "what_differs", "write_page"]
 
+_PAPERS_DATA = ("cifar100", "microfossils")
+
 
 def write_page(run: PaperRun, sources: Sources, shown: pd.DataFrame, *, title: str, caption: str) -> None:
     """Write an item's page, `results/paper/{item}.md`.
@@ -55,10 +57,9 @@ def _cell(value: object) -> str:
 
 def what_differs(run: PaperRun, sources: Sources) -> str:
     """A sentence on data, hardware and time, of what the studies' accounts tell."""
-    text = (
-        f"What differs from the paper: the data ({run.dataset} instead of CIFAR100 and microfossils), the search "
-        f"({run.search.n_trials} trials of at most {run.search.max_epochs} epochs)"
-    )
+    data = "" if run.dataset in _PAPERS_DATA else f"the data ({run.dataset} instead of CIFAR100 and microfossils), "
+    trials = f"{run.search.n_trials} trials of at most {run.search.max_epochs} epochs"
+    text = f"What differs from the paper: {data}the search ({trials})"
     accounts = [study.accounting for study in sources.studies if (study.folder / "search/accounting.json").exists()]
     if not accounts:
         return f"{text} and the hardware."

@@ -20,7 +20,7 @@ _CAPTION = """Test accuracy in percent on the same data, with the time it took. 
 validation of a whole search, that is AutoML without ensembling: of the same trials and time as the ensembles' for
 {algorithm}, and of searches of as many trials by the other algorithms; mean and standard deviation over the seeds.
 *Ours* is SMOBF's ensemble within the largest budget at snapshots of one study's time (figure 3's table). Auto-Keras
-runs in an environment of its own (`snakemake paper_autokeras`){autokeras}. Rows `paper` are the paper's, on CIFAR100,
+runs in an environment of its own (`snakemake run_autokeras`){autokeras}. Rows `paper` are the paper's, on CIFAR100,
 and those that it takes from others. {differs}"""
 
 _COLUMNS = ["method", "source", "data", "devices", "minutes", "device_minutes", "networks", "seeds"]

@@ -16,7 +16,7 @@ os.environ.update(
 )
 
 from ensembleflow.config import canonical_json, parse_config, study_config
-from ensembleflow.config.paper_plan import ITEMS, PaperRun
+from ensembleflow.config.paper_plan import ITEMS, PaperRun, simulated_allocation
 from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError

@@ -68,6 +68,19 @@ use rule measure_costs as measure_whole_library with:
         f"{BENCHMARKS}/{{study}}/measure_whole_library.tsv"
 
 
+use rule allocate_ensemble as simulate_allocation with:
+    output:
+        allocation=f"{RESULTS}/{{study}}/allocation/budget-{{budget}}/simulated-{{n}}.json",
+        search=f"{RESULTS}/{{study}}/allocation/budget-{{budget}}/simulated-search-{{n}}.csv",
+        profiles=f"{RESULTS}/{{study}}/allocation/budget-{{budget}}/simulated-profile-{{n}}.csv",
+    log:
+        f"{LOGS}/{{study}}/simulate_allocation/budget-{{budget}}-devices-{{n}}.log",
+    benchmark:
+        f"{BENCHMARKS}/{{study}}/simulate_allocation/budget-{{budget}}-devices-{{n}}.tsv"
+    params:
+        allocation=lambda wildcards: canonical_json(simulated_allocation(CONFIG, int(wildcards.n))),
+
+
 rule study_pruning:
     """Select from the best fractions of the whole library: loss, error and time of each."""
     input:

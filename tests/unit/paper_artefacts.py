@@ -25,7 +25,7 @@ SELECTION = SelectionConfig(budgets=list(BUDGETS))
 def paper_config(results: Path, **paper: Any) -> Config:
     """A config whose studies `write_study` makes up."""
     values = {"algorithms": ["random", "hyperband"], "seeds": [0, 1], "workers": [1, 3], "snapshots": [0.4, 1.0]}
-    values |= {"keep_fractions": [0.25, 0.5, 1.0], "allocated_budgets": ["1x", "2x"]}
+    values |= {"keep_fractions": [0.25, 0.5, 1.0], "allocated_budgets": ["1x", "2x"], "simulated_gpus": [0, 1]}
     return parse_config(
         {
             "results_dir": str(results),
@@ -54,6 +54,8 @@ def write_study(results: Path, algorithm: str = "hyperband", seed: int = 0) -> P
     shutil.move(scratch / STUDY, study)
     shutil.rmtree(scratch)
     shutil.rmtree(study / "selection")
+    for path in study.glob("allocation/*/devices-*.json"):
+        shutil.copy(path, path.with_name(path.name.replace("devices", "simulated")))
     trials = pd.read_csv(study / "search/trials.csv")
     _write_runs(study, trials)
     kept, whole = study / "library", study / WHOLE_LIBRARY

@@ -199,6 +199,7 @@ def test_table_3_has_both_ensembles_on_each_number_of_devices(results: Path) -> 
     table = make(paper_run(results), "table_3")
     measured = table[table.source == "measured"]
     assert measured.devices.tolist() == [1, 2, 1, 2]
+    assert table[table.source == "simulated"].devices.tolist() == [0, 1, 0, 1]
     allocation = json.loads((results / "digits-hyperband-s0/allocation/budget-2x/devices-2.json").read_text())
     assert measured.refined.iloc[-1] == pytest.approx(allocation["images_per_second"])
     assert measured.worst_fit.iloc[-1] == pytest.approx(allocation["worst_fit_images_per_second"])

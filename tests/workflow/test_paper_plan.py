@@ -34,7 +34,7 @@ def test_the_paper_is_one_study_an_algorithm_and_seed_of_one_dataset_file(paper_
     assert jobs["select_ensemble"] == 2 * 4
     # All models only of the studies that the pruning study is about.
     assert jobs["cache_whole_library"] == jobs["measure_whole_library"] == jobs["study_pruning"] == 2
-    assert jobs["allocate_ensemble"] == 2 * 2
+    assert jobs["allocate_ensemble"] == jobs["simulate_allocation"] == 2 * 2
     assert jobs["make_paper_table"] + jobs["make_paper_figure"] == len(ITEMS)
     assert set(re.findall(r"study=([\w-]+)", output)) == {
         f"digits-{algorithm}-s{seed}" for algorithm in ("random", "hyperband") for seed in (0, 1)

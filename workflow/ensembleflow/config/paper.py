@@ -55,6 +55,18 @@ class PaperConfig(Block):
         min_length=1,
         description="Budgets of the ensembles that table 3 places on `allocation.device_counts` devices each.",
     )
+    simulated_gpus: Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(distinct)] = Field(
+        [0, 1, 2, 3, 4, 5, 6],
+        description="Numbers of GPUs, beside the first of `allocation.devices`, on which table 3 places the same "
+        "ensembles by simulated benches.",
+    )
+    simulated_gpu_memory_mb: int = Field(16_000, ge=1, description="Memory of a simulated GPU in MB.")
+    simulated_gpu_speed: float = Field(
+        10.0,
+        gt=0,
+        description="How many times as fast a simulated GPU is as what is profiled in its place: this machine's first "
+        "GPU, or one core where there is none.",
+    )
     autokeras_trials: int = Field(
         10,
         ge=1,

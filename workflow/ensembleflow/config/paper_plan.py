@@ -9,6 +9,7 @@ from ensembleflow.config.base import Block
 from ensembleflow.config.models import (
     AllocationConfig,
     Config,
+    DeviceConfig,
     LibraryConfig,
     ReportConfig,
     SearchConfig,
@@ -16,7 +17,7 @@ from ensembleflow.config.models import (
 )
 from ensembleflow.config.paper import PaperConfig
 
-__all__ = ["FIGURES", "ITEMS", "TABLE_1_ALGORITHMS", "WHOLE_LIBRARY", "PaperRun"]
+__all__ = ["FIGURES", "ITEMS", "TABLE_1_ALGORITHMS", "WHOLE_LIBRARY", "PaperRun", "simulated_allocation"]
 
 TABLE_1_ALGORITHMS = ("random", "hyperband", "genetic")
 WHOLE_LIBRARY = "library/whole"
@@ -77,6 +78,20 @@ class PaperRun(Block):
         return str(Path(self.results_dir, "paper", f"{item}.{suffix}"))
 
 
+def simulated_allocation(config: Config, n_devices: int) -> AllocationConfig:
+    """The allocation's config with simulated benches on its first device and `n_devices - 1` GPUs."""
+    paper = config.paper
+    gpus = [
+        DeviceConfig(
+            name=f"gpu{n}", cores=1, memory_mb=paper.simulated_gpu_memory_mb, gpu=n, speed=paper.simulated_gpu_speed
+        )
+        for n in range(n_devices - 1)
+    ]
+    devices = [config.allocation.devices[0], *gpus]
+    changed = {"bench": "simulated", "devices": devices, "device_counts": [n_devices]}
+    return config.allocation.model_copy(update=changed)
+
+
 class Item:
     """One table, figure or section of the paper.
 
@@ -110,11 +125,10 @@ def _one_algorithm(paper: PaperConfig) -> list[str]:
 
 
 def _allocations(run: PaperRun) -> list[str]:
-    return [
-        f"allocation/budget-{budget}/devices-{n}.json"
-        for budget in run.paper.allocated_budgets
-        for n in run.allocation.device_counts
-    ]
+    names = [f"devices-{n}" for n in run.allocation.device_counts]
+    # The first device is the CPU.
+    names += [f"simulated-{1 + n}" for n in run.paper.simulated_gpus]
+    return [f"allocation/budget-{budget}/{name}.json" for budget in run.paper.allocated_budgets for name in names]
 
 
 ITEMS: dict[str, Item] = {

@@ -14,9 +14,11 @@ from ensembleflow.report.paper.sources import Study, read_sources
 
 __all__ = ["make_table_3"]
 
-_CAPTION = """Images a second of two ensembles on the first n devices: placed by worst-fit on memory (the paper's first
-algorithm), and then refined by measuring (its second). Rows `measured` are benches of the whole ensemble on this
-machine's devices: {devices}. Rows `paper` are the paper's, n GPUs beside one CPU. {differs}"""
+_CAPTION = """Images a second of ensembles placed by worst-fit on memory (the paper's first algorithm), and then refined
+(its second). Rows `measured` are benches of the whole ensemble on the first n of this machine's devices: {devices}.
+Rows `simulated` are n GPUs beside the first of these: benches in virtual time from the members' profiles, each GPU
+assumed to be {speed:g} times as fast as {place}, with {memory:,} MB; they show where the members go, not how fast a
+certain GPU is. Rows `paper` are the paper's, n GPUs beside one CPU. {differs}"""
 
 _COLUMNS = ["ensemble", "source", "members", "devices", "worst_fit", "refined", "gain", "benches"]
 
@@ -29,7 +31,7 @@ def make_table_3(run: PaperRun) -> None:
         StorageError: an output cannot be written.
     """
     sources = read_sources(run, "table_3")
-    rows = [row for study in sources.studies for row in _measured(run, study)]
+    rows = [row for study in sources.studies for row in _rows(run, study)]
     for ensemble in published("table_3"):
         rows += [
             {"ensemble": ensemble["ensemble"], "source": "paper", "members": ensemble["members"], "devices": n}
@@ -42,21 +44,30 @@ def make_table_3(run: PaperRun) -> None:
         f"{each.name} ({'a GPU' if each.gpu is not None else f'{each.cores} CPU cores'}, {each.memory_mb} MB)"
         for each in run.allocation.devices
     )
-    caption = _CAPTION.format(devices=devices, differs=what_differs(run, sources))
+    caption = _CAPTION.format(
+        devices=devices,
+        speed=run.paper.simulated_gpu_speed,
+        place="this machine's first GPU, or one core where there is none",
+        memory=run.paper.simulated_gpu_memory_mb,
+        differs=what_differs(run, sources),
+    )
     write_page(run, sources, table.round(2), title="Table 3: allocation on n devices", caption=caption)
 
 
-def _measured(run: PaperRun, study: Study) -> list[dict[str, Any]]:
+def _rows(run: PaperRun, study: Study) -> list[dict[str, Any]]:
+    """An ensemble's measured rows, by number of devices, then its simulated ones, by number of GPUs."""
+    counts = [("measured", n, f"devices-{n}") for n in sorted(run.allocation.device_counts)]
+    counts += [("simulated", n, f"simulated-{1 + n}") for n in sorted(run.paper.simulated_gpus)]
     rows = []
     for budget in run.paper.allocated_budgets:
-        for n_devices in sorted(run.allocation.device_counts):
+        for source, n_devices, name in counts:
             keys = ["members", "worst_fit_images_per_second", "images_per_second", "n_benches"]
-            found = study.json(f"allocation/budget-{budget}/devices-{n_devices}.json", keys)
+            found = study.json(f"allocation/budget-{budget}/{name}.json", keys)
             worst_fit, refined = found["worst_fit_images_per_second"], found["images_per_second"]
             rows.append(
                 {
                     "ensemble": f"{study.name}, B={budget}",
-                    "source": "measured",
+                    "source": source,
                     # A member's replicas are one member.
                     "members": len({member["model"] for member in found["members"]}),
                     "devices": n_devices,

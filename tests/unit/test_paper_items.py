@@ -241,3 +241,19 @@ def test_a_python_without_auto_keras_is_told_how_to_make_one_that_has_it(tmp_pat
     assert "envs/autokeras.txt" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_errors_are_those_of_macro_f1_where_the_search_minimises_it(results: Path) -> None:
+    run = paper_run(results)
+    run = run.model_copy(update={"search": run.search.model_copy(update={"metric": "macro_f1_error"})})
+    table = make(run, "table_2")
+    errors = []
+    for seed in (0, 1):
+        chosen = json.loads((results / f"digits-hyperband-s{seed}/selection/budget-4x.json").read_text())
+        errors.append(100 * chosen["test"]["macro_f1_error"])
+    own = table[(table.source == "ours") & (table.algorithm == "hyperband") & (table.budget == "4x")]
+    assert own.error.tolist() == pytest.approx([median(errors)])
+    assert "Errors are 1 - macro F1" in page(run, "table_2")
+    replayed = make(run, "figure_3")
+    end = replayed[(replayed.snapshot == 1) & (replayed.study == "digits-hyperband-s1") & (replayed.budget == "4x")]
+    assert end.test_error.iloc[0] == pytest.approx(errors[1] / 100)

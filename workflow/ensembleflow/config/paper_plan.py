@@ -57,6 +57,11 @@ class PaperRun(Block):
             paper=config.paper.model_copy(update={"missing_studies": "make", "autokeras_python": "python"}),
         )
 
+    @property
+    def metric(self) -> str:
+        """What is called the error: as in the paper 1 - macro F1 where the search minimises that, else 1 - accuracy."""
+        return "macro_f1_error" if self.search.metric == "macro_f1_error" else "error"
+
     def study(self, algorithm: str, seed: int) -> str:
         """A study's name."""
         return f"{self.dataset}-{algorithm}-s{seed}"

@@ -36,7 +36,8 @@ def make_combiners(run: PaperRun) -> None:
 
 
 def _rows(study: Study) -> list[dict[str, object]]:
-    columns = ["budget", "method", "combiner", "n_members", "test_error"]
+    test = f"test_{study.metric}"
+    columns = ["budget", "method", "combiner", "n_members", test]
     comparison = study.table("selection/comparison.csv", columns, dtype={"budget": str})
     own = comparison[comparison.method == "smobf"]
     rows: list[dict[str, object]] = []
@@ -44,7 +45,7 @@ def _rows(study: Study) -> list[dict[str, object]]:
         by_combiner = group.set_index("combiner")
         n_members = int(by_combiner.n_members["average"])
         if n_members > 1:
-            errors = (100.0 * by_combiner.test_error).to_dict()
+            errors = (100.0 * by_combiner[test]).to_dict()
             rows.append(
                 {"study": study.name, "seed": study.seed, "budget": budget, "n_members": n_members}
                 | {name: errors.get(name) for name in _COMBINERS}

@@ -14,7 +14,8 @@ from ensembleflow.report.paper.sources import read_sources
 __all__ = ["make_figure_5"]
 
 _CAPTION = """Ensembles of one study: SMOBF's, chosen for each budget (`B=4x`), and forward greedy's, the baseline, of
-each size (`#3`), by their cost and their error. Left and low is better; the grey band is the Pareto front by validation
+each size (`#3`), by their cost and their error (1 - accuracy in any case). Left and low is better; the
+grey band is the Pareto front by validation
 loss. In the paper: figures 5 (CIFAR100) and 6 (microfossils), with the axes exchanged; it prints no numbers of them.
 {differs}"""
 

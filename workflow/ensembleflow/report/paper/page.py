@@ -59,7 +59,8 @@ def what_differs(run: PaperRun, sources: Sources) -> str:
     """A sentence on data, hardware and time, of what the studies' accounts tell."""
     data = "" if run.dataset in _PAPERS_DATA else f"the data ({run.dataset} instead of CIFAR100 and microfossils), "
     trials = f"{run.search.n_trials} trials of at most {run.search.max_epochs} epochs"
-    text = f"What differs from the paper: {data}the search ({trials})"
+    told = "Errors are 1 - macro F1, as the paper's of microfossils. " if run.metric == "macro_f1_error" else ""
+    text = f"{told}What differs from the paper: {data}the search ({trials})"
     accounts = [study.accounting for study in sources.studies if (study.folder / "search/accounting.json").exists()]
     if not accounts:
         return f"{text} and the hardware."

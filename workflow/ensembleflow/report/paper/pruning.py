@@ -14,7 +14,8 @@ __all__ = ["make_pruning"]
 
 _CAPTION = """SMOBF within the budget {budget} (of all models' median cost) on the best X % of the library by validation
 {metric}, from the models' cached predictions. Lines are the seeds, dots their mean; the dashed line is the paper's
-20 %. Left: error on the test images. Right: time of one selection, its checks included. In the paper (section 3.3.1):
+20 %. Left: error on the test images (1 - accuracy in any case). Right:
+time of one selection, its checks included. In the paper (section 3.3.1):
 above 20 % accuracy is not reduced, below 15 % it is in some experiments; it prints no numbers. {differs}"""
 
 _COLUMNS = ["study", "seed", "keep_fraction", "n_models", "n_members", "cost_seconds", "valid_loss", "valid_error"]

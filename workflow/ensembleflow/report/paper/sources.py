@@ -29,12 +29,14 @@ class Study:
         algorithm: of the search.
         seed: of the study.
         folder: its artefacts.
+        metric: what is called the error, `error` or `macro_f1_error`.
     """
 
     name: str
     algorithm: str
     seed: int
     folder: Path
+    metric: str
 
     def table(self, name: str, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
         """A CSV artefact by its path in the study, such as `search/trials.csv`; `options` go to pandas."""
@@ -53,9 +55,11 @@ class Study:
 
     @cached_property
     def ensembles(self) -> pd.DataFrame:
-        """`selection/ensembles.csv`, its budgets as text."""
-        columns = ["method", "budget", "weight", "n_members", "members", "cost_seconds", "test_error", "chosen"]
-        return self.table("selection/ensembles.csv", columns, dtype={"budget": str})
+        """`selection/ensembles.csv`, its budgets as text; `test_error` is of the study's `metric`."""
+        test = f"test_{self.metric}"
+        columns = ["method", "budget", "weight", "n_members", "members", "cost_seconds", test, "chosen"]
+        table = self.table("selection/ensembles.csv", columns, dtype={"budget": str})
+        return table.assign(test_error=table[test])
 
     def chosen(self, budget: str) -> pd.Series | None:
         """The row of the ensemble chosen for a budget, or None where the study has no such budget."""
@@ -96,7 +100,8 @@ def read_sources(run: PaperRun, item: str) -> Sources:
     """
     studies, notes = [], []
     for algorithm, seed in run.studies(item):
-        study = Study(run.study(algorithm, seed), algorithm, seed, Path(run.results_dir, run.study(algorithm, seed)))
+        name = run.study(algorithm, seed)
+        study = Study(name, algorithm, seed, Path(run.results_dir, name), run.metric)
         files = run.files(item, algorithm, seed)
         if missing := [path for path in files if not Path(path).exists()]:
             notes.append(_lacking(study, missing))

@@ -29,8 +29,8 @@ class WholeLibrary:
         costs: by column, (models,) in the same order.
     """
 
-    def __init__(self, predictions: Predictions, costs: dict[str, npt.NDArray[np.float64]]) -> None:
-        self.models, self.costs = predictions.models, costs
+    def __init__(self, predictions: Predictions, costs: dict[str, npt.NDArray[np.float64]], metric: str) -> None:
+        self.models, self.costs, self._metric = predictions.models, costs, metric
         self._probabilities = {split: predictions.probabilities(split) for split in ("valid", "test")}
         self._labels = {split: predictions.labels(split) for split in ("valid", "test")}
         self._finite = [
@@ -64,9 +64,9 @@ class WholeLibrary:
         }
 
     def error(self, places: Sequence[int], split: str) -> float:
-        """Error of the average of models, given by place, on `valid` or `test`."""
+        """Error, by the study's `metric`, of the average of models, given by place, on `valid` or `test`."""
         mean = np.mean([self._probabilities[split][place] for place in places], axis=0, dtype=np.float64)
-        return classification_metrics(mean, self._labels[split])["error"]
+        return classification_metrics(mean, self._labels[split])[self._metric]
 
 
 @contextmanager
@@ -79,4 +79,4 @@ def open_whole_library(study: Study) -> Iterator[WholeLibrary]:
     folder = study.folder / WHOLE_LIBRARY
     with open_predictions(folder / "predictions.h5") as predictions:
         costs = read_costs(folder / "costs.csv", predictions.models, folder / "predictions.h5")
-        yield WholeLibrary(predictions, costs)
+        yield WholeLibrary(predictions, costs, study.metric)

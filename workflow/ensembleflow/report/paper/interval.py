@@ -17,7 +17,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     mean = fmean(values)
     if len(values) < 2:
         return mean, -math.inf, math.inf
-    from scipy.stats import t  # type: ignore[import-untyped]  # scikit-learn brings it along
+    from scipy.stats import t  # scikit-learn brings it along
 
     half = float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half

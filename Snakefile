@@ -3,6 +3,7 @@
 #   snakemake --profile slurm                      everything, as Slurm jobs
 #   snakemake --cores all --configfile my.yaml     another config (only what differs from config/config.yaml)
 #   snakemake --cores all TARGET                   up to one stage: search library selection allocation bundles
+#   snakemake --cores all paper --configfile config/paper.yaml   the paper's tables and figures
 import os
 
 from snakemake.utils import min_version
@@ -25,6 +26,7 @@ include: "rules/allocation.smk"
 include: "rules/bundles.smk"
 include: "rules/targets.smk"
 include: "rules/report.smk"
+include: "rules/paper.smk"
 
 
 localrules:

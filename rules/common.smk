@@ -1,5 +1,6 @@
 # Requires: `config`, merged by Snakemake.
 # Makes: CONFIG, the checked config; the paths and parameters that all rules share.
+import functools
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join([PACKAGE_PARENT, *(entry for entry in python_path if entry not in ("", PACKAGE_PARENT))])
 )
 
-from ensembleflow.config import canonical_json, parse_config
+from ensembleflow.config import canonical_json, parse_config, study_config
+from ensembleflow.config.paper_plan import ITEMS, PaperRun, simulated_allocation
 from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
@@ -32,9 +34,9 @@ config.update(CONFIG.model_dump(mode="json"))
 
 RESULTS = CONFIG.results_dir
 STUDY = CONFIG.study
-JOBS = list(range(len(search_jobs(CONFIG.search))))
 BUDGETS = CONFIG.selection.budgets
 N_DEVICES = max(CONFIG.allocation.device_counts)
+PAPER = PaperRun.of(CONFIG)
 
 DATASET = f"{RESULTS}/datasets/{CONFIG.dataset.name}.h5"
 LOGS = f"{RESULTS}/logs"
@@ -77,7 +79,8 @@ def stage_code(folder, modules=None, beside=()):
         files = [path for path in files if path.stem in modules]
     files = [*files, *(package.joinpath(name) for name in beside)]
     # Relative, so that a project folder that moves, or is mounted elsewhere, has the same inputs as before.
-    return sorted(os.path.relpath(path) for path in files if path.suffix in (".py", ".mplstyle", ".j2", ".css", ".js"))
+    read = (".py", ".mplstyle", ".j2", ".css", ".js", ".yaml")
+    return sorted(os.path.relpath(path) for path in files if path.suffix in read)
 
 
 def whole_machine(threads):
@@ -89,6 +92,40 @@ def whole_machine(threads):
 def training_environment(gpus):
     """The conda environment of rules that use TensorFlow."""
     return "../envs/training-gpu.yaml" if gpus else "../envs/training.yaml"
+
+
+@functools.cache  # each of a study's thousands of jobs asks
+def config_of(study):
+    """The config of one study of the run: its own algorithm and seed, else what all have in common."""
+    try:
+        return study_config(CONFIG, study)
+    except EnsembleflowError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def study_jobs(study, pattern):
+    """A file of each of a study's search jobs, by the pattern of its path below `{study}/search`."""
+    jobs = range(len(search_jobs(config_of(study).search)))
+    return expand(f"{RESULTS}/{study}/search/{pattern}", job=jobs)
+
+
+def study_priority(study):
+    """Higher for the earlier of the paper's studies; 0 for any other study."""
+    names = [
+        f"{CONFIG.dataset.name}-{algorithm}-s{seed}"
+        for algorithm in CONFIG.paper.algorithms
+        for seed in CONFIG.paper.seeds
+    ]
+    return len(names) - names.index(study) if study in names else 0
+
+
+def paper_sources(item):
+    """The artefacts that an item is drawn from: all of them, or those that are there."""
+    files = [path for study in PAPER.studies(item) for path in PAPER.files(item, *study)]
+    if CONFIG.paper.missing_studies == "leave_out":
+        files = [path for path in files if os.path.exists(path)]
+    optional = [f"{RESULTS}/paper/{name}" for name in ITEMS[item].optional]
+    return [*files, *(path for path in optional if os.path.exists(path))]
 
 
 def allocation_block(n):

@@ -23,7 +23,7 @@ rule cache_predictions:
     """Export the kept models and cache what they predict on validation and test."""
     input:
         models=f"{RESULTS}/{{study}}/library/models.csv",
-        trained=expand(f"{RESULTS}/{{{{study}}}}/search/models/job-{{job}}", job=JOBS),
+        trained=lambda wildcards: study_jobs(wildcards.study, "models/job-{job}"),
         dataset=DATASET,
     output:
         exported=directory(f"{RESULTS}/{{study}}/library/exported"),

@@ -11,7 +11,7 @@ rule train_trials:
         # Only an algorithm with generations has any.
         earlier=lambda wildcards: expand(
             f"{RESULTS}/{wildcards.study}/search/trials/job-{{job}}.json",
-            job=earlier_jobs(CONFIG.search, int(wildcards.job)),
+            job=earlier_jobs(config_of(wildcards.study).search, int(wildcards.job)),
         ),
     output:
         trials=f"{RESULTS}/{{study}}/search/trials/job-{{job}}.json",
@@ -20,8 +20,9 @@ rule train_trials:
         f"{LOGS}/{{study}}/train_trials/job-{{job}}.log",
     benchmark:
         f"{BENCHMARKS}/{{study}}/train_trials/job-{{job}}.tsv"
-    # In the order of the slots, so that a run on one core is the same each time.
-    priority: lambda wildcards: 1 / (1 + int(wildcards.job))
+    # In the order of the slots, so that a run on one core is the same each time; a study after the other, so that each
+    # has the machine to itself, and its time can be told.
+    priority: lambda wildcards: study_priority(wildcards.study) + 1 / (1 + int(wildcards.job))
     # Not in the two Snakemakes that wrap a cluster job: each would try again by itself, in a job told to stop.
     retries: 0 if workflow.remote_exec else 2
     conda:
@@ -33,7 +34,7 @@ rule train_trials:
         gpu=CONFIG.resources.search.gpus,
         attempt=lambda wildcards, attempt: attempt,
     params:
-        plan=lambda wildcards: plan_job(CONFIG, int(wildcards.job)),
+        plan=lambda wildcards: plan_job(config_of(wildcards.study), int(wildcards.job)),
     script:
         "../workflow/scripts/train_trials.py"
 
@@ -41,7 +42,7 @@ rule train_trials:
 rule freeze_tables:
     """Gather the jobs' trials into one table of trials and one of epochs."""
     input:
-        jobs=expand(f"{RESULTS}/{{{{study}}}}/search/trials/job-{{job}}.json", job=JOBS),
+        jobs=lambda wildcards: study_jobs(wildcards.study, "trials/job-{job}.json"),
         # Not the training's modules: see ALGORITHM_VERSION.
         code=stage_code("search", modules=["record", "tables"]),
     output:

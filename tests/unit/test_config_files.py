@@ -13,7 +13,7 @@ from ensembleflow.config.render import main, render_yaml, rendered_files
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "config" / "config.yaml"
-OVERRIDES = ["cifar100", "microfossils", "tiny"]
+OVERRIDES = ["cifar100", "microfossils", "tiny", "paper", "paper_tiny"]
 TABLE_5 = {
     "learning_rate": (0.001, 0.01),
     "batch_size": (8, 48),

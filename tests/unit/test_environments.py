@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-gpu.lock", "requirements-engines.lock", "requirements-test.lock")
 LOCK_OF_ENVIRONMENT = {
     "analysis.yaml": "requirements.lock",
+    "paper.yaml": "requirements.lock",
     "training.yaml": "requirements.lock",
     "training-gpu.yaml": "requirements-gpu.lock",
 }
@@ -92,7 +93,19 @@ def test_a_conda_environment_has_the_python_that_the_lock_was_made_for(name: str
 
 
 def test_every_environment_is_checked() -> None:
-    assert {path.name for path in (REPOSITORY / "envs").glob("*.yaml")} == set(LOCK_OF_ENVIRONMENT)
+    # Auto-Keras has requirements of its own: see below.
+    names = {path.name for path in (REPOSITORY / "envs").glob("*.yaml")} - {"autokeras.yaml"}
+    assert names == set(LOCK_OF_ENVIRONMENT)
+
+
+def test_auto_keras_environment_pins_everything_to_one_version() -> None:
+    assert yaml.safe_load((REPOSITORY / "envs/autokeras.yaml").read_text())["dependencies"][-1] == {
+        "pip": ["-r autokeras.txt"]
+    }
+    lines = (REPOSITORY / "envs/autokeras.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert "autokeras" in {requirement.name for requirement in requirements}
+    assert all([pin.operator for pin in requirement.specifier] == ["=="] for requirement in requirements)
 
 
 def test_the_environments_pin_only_direct_dependencies() -> None:

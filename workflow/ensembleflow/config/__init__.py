@@ -9,6 +9,7 @@ from ensembleflow.config.models import (
     DatasetConfig,
     DeviceConfig,
     LibraryConfig,
+    PaperConfig,
     PredictionsConfig,
     ReportConfig,
     SearchConfig,
@@ -16,6 +17,7 @@ from ensembleflow.config.models import (
     SpaceConfig,
     n_kept,
 )
+from ensembleflow.config.studies import study_config
 
 __all__ = [
     "PRIMARY_COST",
@@ -25,6 +27,7 @@ __all__ = [
     "DatasetConfig",
     "DeviceConfig",
     "LibraryConfig",
+    "PaperConfig",
     "PredictionsConfig",
     "ReportConfig",
     "SearchConfig",
@@ -36,4 +39,5 @@ __all__ = [
     "load_config",
     "n_kept",
     "parse_config",
+    "study_config",
 ]

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ensembleflow.config.base import Block, distinct
 from ensembleflow.config.budget import Budget
 from ensembleflow.config.dataset import DatasetConfig, SyntheticConfig
+from ensembleflow.config.paper import PaperConfig
 from ensembleflow.config.resources import ResourcesConfig
 from ensembleflow.config.search import SearchConfig, SpaceConfig
 
@@ -23,6 +24,7 @@ __all__ = [
     "DatasetConfig",
     "DeviceConfig",
     "LibraryConfig",
+    "PaperConfig",
     "PredictionsConfig",
     "ReportConfig",
     "ResourcesConfig",
@@ -214,6 +216,7 @@ class Config(Block):
         default_factory=AllocationConfig, description="The allocation of members to devices."
     )
     report: ReportConfig = Field(default_factory=ReportConfig, description="The report's look.")
+    paper: PaperConfig = Field(default_factory=PaperConfig, description="The paper's tables and figures.")
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="What jobs ask for; never part of a result."
     )

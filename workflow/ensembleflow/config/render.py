@@ -145,6 +145,8 @@ and an impossible combination are refused before anything runs, with file and li
 | --- | --- |
 | `config.yaml` | the default: handwritten digits, a study that a laptop finishes |
 | `tiny.yaml` | the smallest honest study, for tests |
+| `paper.yaml` | the paper's tables and figures with handwritten digits: `snakemake paper` |
+| `paper_tiny.yaml` | the same at the least size, for tests |
 | `cifar100.yaml` | CIFAR100 with the paper's hyperparameter space, for GPUs |
 | `microfossils.yaml` | a folder of images with the paper's hyperparameter space, for GPUs |
 
@@ -162,6 +164,7 @@ Formatting, comments, the order of keys and written-out defaults do not count as
 | `selection` | the selection and every stage after it |
 | `allocation` | the allocation and every stage after it |
 | `report` | the report |
+| `paper` | the paper's tables and figures; a new algorithm or seed is a study of its own |
 | `resources` | nothing |
 
 Another `dataset.name`, `search.algorithm` or `seed` names another study, in a folder of its own: the results

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 from ensembleflow.config.base import Block, FloatRange, IntRange, Metric, distinct
 from ensembleflow.config.storage_url import check_storage_url
 
-__all__ = ["SearchConfig", "SpaceConfig"]
+__all__ = ["Algorithm", "SearchConfig", "SpaceConfig"]
+
+Algorithm = Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"]
 
 
 class SpaceConfig(Block):
@@ -62,7 +64,7 @@ class SpaceConfig(Block):
 class SearchConfig(Block):
     """The hyperparameter search."""
 
-    algorithm: Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"] = Field(
+    algorithm: Algorithm = Field(
         "hyperband",
         description="`random` sampling; `hyperband`: random sampling with Optuna's Hyperband pruner; `gp`: Bayesian "
         "optimisation with a Gaussian process; `tpe`: tree-structured Parzen estimator; `bohb`: `tpe` with Hyperband; "

@@ -78,7 +78,9 @@ def measure(metric: str) -> Measure:
 
 
 @contextmanager
-def drawn_figure(config: ReportConfig, height_inches: float, png: str | Path, svg: str | Path) -> Iterator[Figure]:
+def drawn_figure(
+    config: ReportConfig, height_inches: float, png: str | Path, svg: str | Path, provenance: str | None = None
+) -> Iterator[Figure]:
     """Yield an empty figure to draw on, in the package's style; it is saved when the block ends well.
 
     Args:
@@ -86,20 +88,22 @@ def drawn_figure(config: ReportConfig, height_inches: float, png: str | Path, sv
         height_inches: the figure's height.
         png: where the PNG is written, `figure_width_inches` × `dpi` pixels wide.
         svg: where the SVG is written.
+        provenance: what the figure was drawn from, for the files' metadata (`Description`).
 
-    The files carry no date and no software version: the same drawing gives the same bytes.
+    The files carry no date and no version of the drawing software: the same drawing gives the same bytes.
 
     Raises:
         StorageError: a file cannot be written.
     """
+    told = {} if provenance is None else {"Description": provenance}
     # "default" first: a user's own matplotlibrc must not change the figures.
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(config.figure_width_inches, height_inches), dpi=config.dpi, layout="constrained")
         yield figure
         with atomic_path(png) as aside:
-            figure.savefig(aside, format="png", dpi=config.dpi, metadata={"Software": None})
+            figure.savefig(aside, format="png", dpi=config.dpi, metadata={"Software": None, **told})
         with atomic_path(svg) as aside:
-            figure.savefig(aside, format="svg", dpi=config.dpi, metadata={"Date": None, "Creator": None})
+            figure.savefig(aside, format="svg", dpi=config.dpi, metadata={"Date": None, "Creator": None, **told})
 
 
 def scale_by_range(axis: Axis, values: pd.Series | np.ndarray) -> None:

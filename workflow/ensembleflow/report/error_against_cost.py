@@ -66,6 +66,7 @@ def plot_error_against_cost(
     table_csv: str | Path,
     figure_png: str | Path,
     figure_svg: str | Path,
+    provenance: str | None = None,
 ) -> None:
     """Draw validation and test error of the selected ensembles against their cost (the paper's figures 5 and 6).
 
@@ -83,6 +84,7 @@ def plot_error_against_cost(
         table_csv: where the drawn table is written, a row a method and set of members.
         figure_png: where the PNG is written.
         figure_svg: where the SVG is written.
+        provenance: for the figure's metadata.
 
     Raises:
         ArtefactError: a table is missing, damaged or lacks a column.
@@ -97,7 +99,7 @@ def plot_error_against_cost(
     metric = "error" if table.valid_error.notna().any() else loss
 
     height = 2 * _PANEL_HEIGHT_INCHES + _LEGEND_INCHES
-    with drawn_figure(config, height, figure_png, figure_svg) as figure:
+    with drawn_figure(config, height, figure_png, figure_svg, provenance) as figure:
         panels = dict(zip(_SPLITS, figure.subplots(2, 1, sharex=True), strict=True))
         for split, panel in panels.items():
             _draw_split(panel, table, split, metric)

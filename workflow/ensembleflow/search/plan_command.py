@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ensembleflow.config import Config, SearchConfig, load_config
 from ensembleflow.errors import ConfigError
-from ensembleflow.io import read_json, write_csv
+from ensembleflow.io import write_csv
 
 if TYPE_CHECKING:
     from ensembleflow.search.simulation import Limits, Recording
@@ -115,7 +115,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ensembleflow.search.accounting import account_study
-    from ensembleflow.search.simulation import read_recording
+    from ensembleflow.search.simulation import optuna_study, read_recording
     from ensembleflow.search.simulation.table import plan_rows, print_plan
 
     default = [path for path in [Path("config/config.yaml")] if path.exists()]
@@ -129,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
         recording = read_recording(study_dir / "search", config.search.metric)
         accounts = account_study(study_dir / "search", config.search.max_epochs)
         recorded_algorithm = _recorded_algorithm(study_dir)
-        study_name = _optuna_study(study_dir, config.study)
+        study_name = optuna_study(study_dir, config.study)
     rows = plan_rows(
         search,
         recording,
@@ -178,11 +178,9 @@ def _assumed(arguments: argparse.Namespace, search: SearchConfig) -> Recording:
 
 def _limits(arguments: argparse.Namespace, recording: Recording) -> Limits:
     """The measured defaults, what was recorded, and over both what the command line says."""
-    from ensembleflow.search.simulation import Limits
+    from ensembleflow.search.simulation import recorded_limits
 
-    limits = replace(Limits(), start_seconds=recording.start_seconds, between_seconds=recording.between_seconds)
-    if recording.launch_seconds is not None:
-        limits = replace(limits, launch_seconds=recording.launch_seconds)
+    limits = recorded_limits(recording)
     names = ("launch_seconds", "start_seconds", "jobs_per_second", "max_jobs", "notice_seconds", "storage_seconds")
     asked = {name: getattr(arguments, name) for name in names}
     return replace(limits, **{name: value for name, value in asked.items() if value is not None})
@@ -192,9 +190,3 @@ def _recorded_algorithm(study_dir: Path) -> str | None:
     """The algorithm in a study's name, `{dataset}-{algorithm}-s{seed}`."""
     match = re.fullmatch(r".+-([a-z]+)-s\d+", study_dir.resolve().name)
     return match[1] if match else None
-
-
-def _optuna_study(study_dir: Path, otherwise: str) -> str:
-    """The name of Optuna's study, on which the brackets depend; a job's file has it."""
-    job = study_dir / "search" / "trials" / "job-0.json"
-    return str(read_json(job, ["optuna_study"])["optuna_study"]) if job.exists() else otherwise

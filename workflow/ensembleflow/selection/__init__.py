@@ -8,7 +8,7 @@ from ensembleflow.selection.greedy import Run, Step
 from ensembleflow.selection.local_search import local_search
 from ensembleflow.selection.methods import best_single, greedy_with_replacement, top_k, weight_sweep
 from ensembleflow.selection.pareto import pareto_front
-from ensembleflow.selection.pruning_study import pruning_study
+from ensembleflow.selection.pruning_study import pruning_study, write_pruning_study
 from ensembleflow.selection.smobf import ForwardResult, SmobfResult, forward_greedy, smobf, smobf_budgets
 from ensembleflow.selection.stage import select_ensemble, select_for_budget
 from ensembleflow.selection.tables import collect_ensembles
@@ -37,4 +37,5 @@ __all__ = [
     "smobf_budgets",
     "top_k",
     "weight_sweep",
+    "write_pruning_study",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,15 @@ import pandas as pd
 
 from ensembleflow.config import n_kept
 from ensembleflow.errors import SelectionError
-from ensembleflow.library import Predictions
+from ensembleflow.io import write_csv
+from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import METRICS, classification_metrics
 from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
 from ensembleflow.selection.candidates import CostsLike, read_candidates
+from ensembleflow.selection.costs import read_costs
 from ensembleflow.selection.smobf import SmobfResult, smobf
 
-__all__ = ["KEEP_FRACTIONS", "pruning_study"]
+__all__ = ["KEEP_FRACTIONS", "pruning_study", "write_pruning_study"]
 
 KEEP_FRACTIONS = (0.05, 0.10, 0.15, 0.20, 0.30, 0.50, 1.0)
 _COLUMNS = [
@@ -105,6 +108,40 @@ def pruning_study(
             row |= {"n_members": 0, "members": ""}
         rows.append(row)
     return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def write_pruning_study(
+    predictions_path: str | Path,
+    costs_path: str | Path,
+    output_csv: str | Path,
+    *,
+    budget: str,
+    keep_fractions: Sequence[float],
+    weights: Sequence[float],
+    loss: str,
+    rank_by: str,
+) -> None:
+    """Write the `pruning_study` of a whole library; fractions of it that keep no model are left out.
+
+    Args:
+        predictions_path: `predictions.h5` of all models, in rank order.
+        costs_path: their `costs.csv`.
+        output_csv: where the table is written.
+        budget: as for `pruning_study`.
+        keep_fractions: likewise.
+        weights: likewise.
+        loss: likewise.
+        rank_by: likewise.
+
+    Raises:
+        ArtefactError: a file is missing or broken, or they are not about the same models.
+        SelectionError: no fraction keeps a model, or no model is usable.
+    """
+    with open_predictions(predictions_path) as predictions:
+        costs = read_costs(costs_path, predictions.models, predictions_path)
+        fractions = [fraction for fraction in keep_fractions if n_kept(len(predictions.models), fraction)]
+        options: dict[str, Any] = {"weights": weights, "loss": loss, "rank_by": rank_by}
+        write_csv(output_csv, pruning_study(predictions, costs, budget, keep_fractions=fractions, **options))
 
 
 def _splits(

@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 
 import pandas as pd
 
-from ensembleflow.io import read_csv
+from ensembleflow.io import read_csv, read_json
 from ensembleflow.search.accounting import Run, merge_intervals, process_spans, read_runs, require_tables
+from ensembleflow.search.simulation.limits import Limits
 
-__all__ = ["RecordedTrial", "Recording", "assume_recording", "read_recording"]
+__all__ = [
+    "RecordedTrial",
+    "Recording",
+    "assume_recording",
+    "optuna_study",
+    "read_recording",
+    "recorded_limits",
+]
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,20 @@ def assume_recording(
         trials.append(RecordedTrial(slot, None, seconds, (seconds,) * max_epochs, tuple(values), 0.0))
     origin = f"assumed trials: {epoch_seconds:g} s an epoch on average, spread {spread:g}"
     return Recording(tuple(trials), start_seconds, 0.0, None, origin)
+
+
+def recorded_limits(recording: Recording) -> Limits:
+    """The measured defaults, but for what was recorded of starts, pauses and launches."""
+    limits = replace(Limits(), start_seconds=recording.start_seconds, between_seconds=recording.between_seconds)
+    if recording.launch_seconds is None:
+        return limits
+    return replace(limits, launch_seconds=recording.launch_seconds)
+
+
+def optuna_study(study_dir: str | Path, otherwise: str) -> str:
+    """The name of a study's study in Optuna, on which the brackets depend, as a job's file has it."""
+    job = Path(study_dir, "search", "trials", "job-0.json")
+    return str(read_json(job, ["optuna_study"])["optuna_study"]) if job.exists() else otherwise
 
 
 def _recorded_trial(

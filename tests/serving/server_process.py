@@ -131,7 +131,8 @@ class ServerProcess:
                 os.kill(pid, signal.SIGCONT)
 
     def log_lines(self) -> list[dict]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        # What follows the last line break is still being written.
+        return [json.loads(line) for line in self.log.read_text().split("\n")[:-1]]
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, timeout=PATIENCE_SECONDS)

@@ -66,7 +66,7 @@ def test_an_allocation_of_another_ensemble_is_refused(served_bundle, tmp_path):
     (tmp_path / "devices-1.json").write_text(json.dumps(allocation))
     finished = run_serve(served_bundle, "--allocation", tmp_path / "devices-1.json")
     assert finished.returncode == 1
-    assert "the allocation does not suit the ensemble" in finished.stderr and "trial-00007@cpu0/8" in finished.stderr
+    assert "an allocation is of another ensemble" in finished.stderr and "trial-00007" in finished.stderr
 
 
 def test_a_stop_finishes_what_is_at_work_and_leaves_no_process(small_bundle, exported, images, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -72,7 +73,7 @@ def test_each_member_kind_of_device_and_engine_is_measured_once(exported, images
     devices = [ONE_CORE, Device("cpu1", CORES[-1:], 4096), Device("both", CORES, 4096)]
     expected = {model: exported.answers(model, images) for model in models}
     with caplog.at_level(logging.INFO, "ensembleflow"), watching() as seen:
-        profiles = profile_members(members, devices, ["openvino"], [32, 1, 8], images, expected=expected, seconds=0.1)
+        profiles = profile_members(members, devices, ["openvino"], [32, 1, 8], images, expected=expected, seconds=0.3)
     kinds = list(dict.fromkeys(device.kind for device in devices))
     assert [(each.model, each.device_kind, each.engine, each.batch_size) for each in profiles] == [
         (model, kind, "openvino", size) for model in models for kind in kinds for size in (1, 8, 32)
@@ -87,7 +88,27 @@ def test_each_member_kind_of_device_and_engine_is_measured_once(exported, images
     told = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
     assert len(told) == len(models) * len(kinds)
     assert told[-1].startswith(f"profiles: {len(told)}/{len(told)}: {models[-1]} on {kinds[-1]} with openvino: ")
-    assert "tensorflow" not in sys.modules
+
+
+_PARENT = """
+import sys
+import numpy as np
+from ensembleflow.allocation import Device, Member, profile_members
+model, folder, core = sys.argv[1:]
+images = np.zeros((8, 8, 8, 1), np.uint8)
+(profile,) = profile_members(
+    [Member(model, folder)], [Device("cpu0", (int(core),), 4096)], ["tensorflow"], [8], images, seconds=0.05
+)
+assert profile.images_per_second > 0, profile
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_whoever_has_members_measured_need_not_import_tensorflow(exported):
+    model = exported.models[0]
+    command = [sys.executable, "-c", _PARENT, model, str(exported.folder / model), str(CORES[0])]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_a_member_that_fails_at_a_batch_size_scores_0_there_and_above(exported, images):

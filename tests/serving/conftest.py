@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensembleflow.serving import make_bundle
 from server_process import MAX_IMAGES, TOKEN, ServerProcess, write_answers
 from stage_artefacts import Results
 
@@ -88,14 +87,7 @@ def served_bundle(exported: Exported, tmp_path_factory: pytest.TempPathFactory) 
     """A bundle of all three members."""
     folder = tmp_path_factory.mktemp("served")
     results = Results(folder, exported, exported.models)
-    make_bundle(
-        results.selection,
-        results.allocation,
-        results.exported_dir,
-        results.predictions,
-        results.dataset,
-        folder / "bundle",
-    )
+    results.make_bundle(folder / "bundle")
     return folder / "bundle"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ensembleflow.config.models import DatasetConfig
 from ensembleflow.datasets import open_dataset, prepare_dataset
 from ensembleflow.io import create_hdf5
+from ensembleflow.serving import make_bundle
 
 CLASS_NAMES = [str(digit) for digit in range(10)]
 
@@ -48,6 +49,9 @@ class Results:
         placed = [{"model": model, "device": "cpu0", "batch_size": 32, "memory_mb": 500.0} for model in members]
         devices = [{"name": "cpu0", "core_ids": [0], "memory_mb": 4096}]
         self.write(self.allocation, {"members": placed, "devices": devices, "images_per_second": 1000.0})
+
+    def make_bundle(self, output_dir: Path) -> None:
+        make_bundle(self.selection, self.allocation, self.exported_dir, self.predictions, self.dataset, output_dir)
 
     @staticmethod
     def write(path: Path, content: dict) -> None:

@@ -12,7 +12,7 @@ import pytest
 from ensembleflow.allocation import Pipeline, assign_cores, read_allocation
 from ensembleflow.cli import main
 from ensembleflow.config.models import DeviceConfig
-from ensembleflow.serving import make_bundle, open_bundle
+from ensembleflow.serving import open_bundle
 from stage_artefacts import Results
 
 MEMBERS = ("trial-00001", "trial-00002")
@@ -25,7 +25,7 @@ def bundle(exported, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     results = Results(folder, exported, MEMBERS)
     made = folder / "bundle"
-    make_bundle(results.selection, results.allocation, results.exported_dir, results.predictions, results.dataset, made)
+    results.make_bundle(made)
     return made
 
 

@@ -14,22 +14,11 @@ from PIL import Image
 from ensembleflow.cli import main
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
-from ensembleflow.serving import check_answers, make_bundle, open_bundle
+from ensembleflow.serving import check_answers, open_bundle
 from ensembleflow.serving.command import print_table
 from stage_artefacts import Results
 
 MEMBERS = ("trial-00001", "trial-00000")
-
-
-def make(results: Results, output_dir: Path) -> None:
-    make_bundle(
-        results.selection,
-        results.allocation,
-        results.exported_dir,
-        results.predictions,
-        results.dataset,
-        output_dir,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +26,7 @@ def original(exported, tmp_path_factory) -> Path:
     """A bundle whose results folder is gone."""
     folder = tmp_path_factory.mktemp("results")
     made = tmp_path_factory.mktemp("elsewhere") / "bundle"
-    make(Results(folder, exported, MEMBERS), folder / "bundle")
+    Results(folder, exported, MEMBERS).make_bundle(folder / "bundle")
     shutil.copytree(folder / "bundle", made)
     shutil.rmtree(folder)
     return made
@@ -91,7 +80,7 @@ def test_a_simulated_allocation_is_neither_bundled_nor_served(bundle, exported, 
     allocation = json.loads(results.allocation.read_text())
     results.allocation.write_text(json.dumps({**allocation, "bench": {"kind": "simulated"}}))
     with pytest.raises(BundleError, match="a simulated allocation cannot be served"):
-        make(results, tmp_path / "new")
+        results.make_bundle(tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert main(["serve", str(bundle), "--port", "0", "--allocation", str(results.allocation)]) == 1
     assert "a simulated allocation cannot be served" in capsys.readouterr().err
@@ -234,7 +223,7 @@ def test_devices_with_more_cores_than_the_machine_share_them_with_a_warning(bund
 def test_a_bundle_that_would_answer_differently_is_not_made(exported, tmp_path):
     results = Results(tmp_path, exported, ("trial-00000",), disturbance=1e-3)
     with pytest.raises(BundleError, match="answers differently") as caught:
-        make(results, tmp_path / "bundles" / "budget-4x")
+        results.make_bundle(tmp_path / "bundles" / "budget-4x")
     assert "1 of 200 images differ" in str(caught.value)
     assert "predictions.h5" in str(caught.value)
     assert list((tmp_path / "bundles").iterdir()) == []
@@ -243,7 +232,7 @@ def test_a_bundle_that_would_answer_differently_is_not_made(exported, tmp_path):
 @pytest.mark.parametrize("every_class", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_whatever_the_cache_holds_the_bundle_holds_every_answer_unrounded(exported, tmp_path, dtype, every_class):
-    make(Results(tmp_path, exported, MEMBERS, dtype=dtype, every_class=every_class), tmp_path / "bundle")
+    Results(tmp_path, exported, MEMBERS, dtype=dtype, every_class=every_class).make_bundle(tmp_path / "bundle")
     opened = open_bundle(tmp_path / "bundle")
     images = opened.check_images()
     np.testing.assert_allclose(opened.check_probabilities(), exported.average(images, MEMBERS), atol=1e-6)
@@ -258,7 +247,7 @@ def test_whatever_the_cache_holds_the_bundle_holds_every_answer_unrounded(export
 def test_more_than_the_rounding_of_the_cache_makes_no_bundle(exported, tmp_path, dtype, disturbance, every_class):
     results = Results(tmp_path, exported, ("trial-00000",), disturbance, dtype, every_class)
     with pytest.raises(BundleError, match="1 of 200 images differ"):
-        make(results, tmp_path / "bundle")
+        results.make_bundle(tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -273,11 +262,11 @@ def test_artefacts_that_do_not_belong_together_make_no_bundle(exported, tmp_path
     allocation = json.loads(results.allocation.read_text())
     results.allocation.write_text(json.dumps({**allocation, "members": allocation["members"][::-1]}))
     with pytest.raises(BundleError, match="do not belong together") as caught:
-        make(results, tmp_path / "bundle")
+        results.make_bundle(tmp_path / "bundle")
     assert "allocation.json: members" in str(caught.value)
     results.allocation.write_text(json.dumps({**allocation, "budget": "8x"}))
     with pytest.raises(BundleError, match="do not belong together"):
-        make(results, tmp_path / "bundle")
+        results.make_bundle(tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -288,6 +277,6 @@ def test_predictions_of_another_dataset_make_no_bundle(exported, tmp_path):
     with h5py.File(results.predictions, "a") as file:
         file.attrs["dataset_checksum"] = "0" * 64
     with pytest.raises(BundleError, match="do not belong together"):
-        make(results, tmp_path / "bundle")
+        results.make_bundle(tmp_path / "bundle")
     with open_dataset(results.dataset) as dataset:
         assert dataset.name == "digits"

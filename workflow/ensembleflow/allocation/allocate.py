@@ -16,7 +16,7 @@ from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError
 from ensembleflow.io import read_json, write_csv, write_json
 from ensembleflow.library import open_predictions
-from ensembleflow.models.tolerances import ANSWER_TOLERANCE
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE, cached_answer_tolerance
 
 __all__ = ["allocate_ensemble", "tell_tuning"]
 
@@ -114,7 +114,6 @@ def _read_ensemble(
         if predictions.has_every_class:
             cached = predictions.probabilities("valid")
             expected = {model: np.array(cached[predictions.models.index(model)][:n_checked]) for model in models}
-            # A probability is stored within half a step of the numbers just below 1.
-            tolerance += float(np.finfo(cached.dtype).epsneg) / 2
+            tolerance = cached_answer_tolerance(cached.dtype)
         members = [Member(model, Path(exported_dir) / model) for model in models]
         return Ensemble(members, images, dataset.n_classes, expected, tolerance)

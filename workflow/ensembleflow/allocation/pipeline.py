@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -94,10 +93,6 @@ class Pipeline:
     def reconfigure(self, allocation: Allocation) -> None:
         """Change to another allocation, restarting as few processes as possible (`Dispatcher.reconfigure`)."""
         self._await(self._dispatcher.reconfigure(allocation))
-
-    def submit(self, images: npt.NDArray[np.uint8]) -> Future[npt.NDArray[np.float32]]:
-        """Begin to predict, beside other requests; what `predict` does, but for its start."""
-        return asyncio.run_coroutine_threadsafe(self._predict(images), self._loop)
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """The ensemble's class probabilities: the mean of its members'.

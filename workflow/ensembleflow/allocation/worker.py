@@ -143,11 +143,6 @@ class Worker:
         return self._process.pid
 
     @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return not self._control.closed and self._process.poll() is None
-
-    @property
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Its answers, (slots, images, classes), in memory shared with the process."""
         return self._probabilities.array

@@ -23,6 +23,7 @@ __all__ = [
     "CostConfig",
     "DatasetConfig",
     "DeviceConfig",
+    "Engine",
     "LibraryConfig",
     "PaperConfig",
     "PredictionsConfig",
@@ -131,6 +132,10 @@ class DeviceConfig(Block):
     )
 
 
+Engine = Literal["tensorflow", "onnxruntime", "openvino"]
+"""What computes a member; each the name of its Python package."""
+
+
 def _default_devices() -> list[DeviceConfig]:
     return [DeviceConfig(name=f"cpu{i}", cores=1, memory_mb=6144) for i in range(2)]
 
@@ -153,7 +158,7 @@ class AllocationConfig(Block):
         [8, 32, 128], min_length=1, description="Batch sizes in images that the refinement may choose from."
     )
     engines: Annotated[
-        list[Literal["tensorflow", "onnxruntime", "openvino"]],
+        list[Engine],
         AfterValidator(distinct),
     ] = Field(
         ["tensorflow"],

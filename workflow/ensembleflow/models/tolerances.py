@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ANSWER_TOLERANCE", "OUTSIDE_BY", "sum_off_by"]
+__all__ = ["ANSWER_TOLERANCE", "OUTSIDE_BY", "cached_answer_tolerance", "sum_off_by"]
 
 ANSWER_TOLERANCE = 1e-4
 """By how much two float32 answers of one model to one image may differ.
@@ -14,6 +14,13 @@ ANSWER_TOLERANCE = 1e-4
 Batch sizes, thread counts, processors and engines change the order of float32 sums, hence answers by about 1e-6; a
 wrong model, wrong pixels or bfloat16 change them by 1e-3 and more.
 """
+
+
+def cached_answer_tolerance(dtype: np.dtype[Any]) -> float:
+    """By how much an answer may differ from one that is cached in a floating-point type."""
+    # A probability is stored within half a step of the numbers just below 1.
+    return ANSWER_TOLERANCE + float(np.finfo(dtype).epsneg) / 2
+
 
 OUTSIDE_BY = 1e-3
 """A probability this far outside 0 … 1 is still rounding."""

@@ -24,7 +24,7 @@ from ensembleflow.allocation import (
     Placement,
     assign_cores,
 )
-from ensembleflow.config.models import DeviceConfig
+from ensembleflow.config.models import DeviceConfig, Engine
 from ensembleflow.errors import BundleError
 from ensembleflow.models.tolerances import ANSWER_TOLERANCE
 
@@ -63,7 +63,7 @@ class BundledPlacement(_Part):
     model: _ModelId
     device: str
     batch_size: int = Field(ge=1, le=65536)
-    engine: Literal["tensorflow", "onnxruntime", "openvino"] = "tensorflow"
+    engine: Engine = "tensorflow"
 
 
 class BundledDevice(_Part):

@@ -15,8 +15,8 @@ from ensembleflow.errors import BundleError
 from ensembleflow.io import atomic_directory, provenance, read_json, write_json
 from ensembleflow.library import open_predictions
 from ensembleflow.models.engines import DEFAULT_ENGINE, prepare_members
+from ensembleflow.models.tolerances import cached_answer_tolerance
 from ensembleflow.serving.bundle import (
-    ANSWER_TOLERANCE,
     MANIFEST,
     Bundle,
     Manifest,
@@ -26,9 +26,6 @@ from ensembleflow.serving.bundle import (
     require_equal_answers,
 )
 from ensembleflow.serving.bundled_allocation import bundled_allocation
-from ensembleflow.serving.client import ask_server
-from ensembleflow.serving.http_server import listen, server_in_thread
-from ensembleflow.serving.service import Service
 
 __all__ = ["make_bundle"]
 
@@ -115,6 +112,11 @@ def make_bundle(
 
 
 def _served_answers(bundle: Bundle, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    # Half a second of imports, which no other command that imports this package needs.
+    from ensembleflow.serving.client import ask_server
+    from ensembleflow.serving.http_server import listen, server_in_thread
+    from ensembleflow.serving.service import Service
+
     # Nothing to compare with is in the bundle yet: the caller compares.
     service = Service(bundle, bundle.dispatcher(), checks_answers=False)
     with server_in_thread(service, listen("127.0.0.1", 0)) as url:
@@ -170,8 +172,7 @@ def _read_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list
             images=images[places],
             cached=stored[rows][:, places].mean(axis=0, dtype=np.float64),
             true_classes=true_classes,
-            # A probability is stored within half a step of the numbers just below 1.
-            tolerance=ANSWER_TOLERANCE + float(np.finfo(stored.dtype).epsneg) / 2,
+            tolerance=cached_answer_tolerance(stored.dtype),
         )
         return check, {
             "class_names": dataset.class_names,

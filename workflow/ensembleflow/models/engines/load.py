@@ -6,10 +6,12 @@ import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.config.models import Engine
 from ensembleflow.errors import EngineError
 from ensembleflow.models.engines.loaded import LoadedEngine
 from ensembleflow.models.tolerances import ANSWER_TOLERANCE
@@ -17,7 +19,7 @@ from ensembleflow.models.tolerances import ANSWER_TOLERANCE
 __all__ = ["DEFAULT_ENGINE", "ENGINES", "check_engine", "import_engine", "installed_engines", "load_engine"]
 
 DEFAULT_ENGINE = "tensorflow"
-ENGINES = ("tensorflow", "onnxruntime", "openvino")  # each the name of its package and of a module here
+ENGINES: tuple[str, ...] = get_args(Engine)  # each a module here
 
 
 def installed_engines() -> tuple[str, ...]:

@@ -5,8 +5,9 @@
 
 Serves an ensemble of seven CIFAR-shaped networks of mixed sizes (`serving_ensemble.py`) and, with `--bundle`, that of a
 bundle of the workflow, with TensorFlow as engine for all, and with the engines that the allocation's search picks for
-ours. Peers get virtual environments of their own in `~/.cache/ensembleflow-benchmark`, made by the first run, and
-several settings each, of which the best at each request size counts. Contenders take turns within a round; the tables,
+ours, in float32 or with bfloat16 allowed as well. Peers get virtual environments of their own in
+`~/.cache/ensembleflow-benchmark`, made by the first run, and several settings each, of which the best at each request
+size counts. Contenders take turns within a round; the tables,
 Markdown on the standard output, give medians over the rounds, and medians of the rounds' ratios. Every answer is
 compared with the bundle's own.
 """
@@ -26,8 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from serving_contenders import (
+    BFLOAT16,
     IN_PROCESS,
     IN_TURN,
+    OURS,
     PEERS,
     SAME_ENGINE,
     SEARCHED,
@@ -44,14 +47,12 @@ from serving_limit import Limit, measure_limit
 from serving_tables import Results, print_tables
 
 from ensembleflow.io import provenance
-from ensembleflow.models.engines import DEFAULT_ENGINE, ENGINES
-from ensembleflow.serving import ANSWER_TOLERANCE, open_bundle
-
-BUNDLES = {SAME_ENGINE: "tensorflow", SEARCHED: "searched"}
+from ensembleflow.models.tolerances import answer_tolerance
+from ensembleflow.serving import open_bundle
 
 
 def main() -> None:
-    names = (SAME_ENGINE, SEARCHED, IN_PROCESS, *PEERS, IN_TURN)
+    names = (*OURS, IN_PROCESS, *PEERS, IN_TURN)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, help="a bundle in a results folder of the workflow, served as well")
     parser.add_argument("--contenders", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
@@ -92,21 +93,20 @@ def _input(study: Path, budget: str, scratch: Path, arguments: argparse.Namespac
     """The ensemble's bundles, made where they are not there, and the images and answers to measure with."""
     folder = scratch / "bundles" / f"{study.name}-{budget}"
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {"tensorflow": ("tensorflow",), "searched": ENGINES}
-    bundles = {name: folder / name for name in wanted}
+    bundles = {name: folder / name.replace(", ", "-").replace(" ", "-") for name in OURS}
     for name, path in bundles.items():
         if not path.exists():
             print(f"searching an allocation: {study.name}, budget {budget}, {name}", file=sys.stderr, flush=True)
-            bundle_of(study, budget, wanted[name], arguments.max_benches, path)
-    opened = open_bundle(bundles["tensorflow"])
+            bundle_of(study, budget, OURS[name], arguments.max_benches, path)
+    opened = open_bundle(bundles[SAME_ENGINE])
     models = opened.manifest.members
     return Input(
         title=f"{study.name}, budget {budget}: {len(models)} members",
         study=study,
         models=models,
         bundles=bundles,
-        images=bundles["tensorflow"] / "check" / "images.npy",
-        expected=bundles["tensorflow"] / "check" / "probabilities.npy",
+        images=bundles[SAME_ENGINE] / "check" / "images.npy",
+        expected=bundles[SAME_ENGINE] / "check" / "probabilities.npy",
         image_shape=opened.manifest.image_shape,
     )
 
@@ -114,8 +114,8 @@ def _input(study: Path, budget: str, scratch: Path, arguments: argparse.Namespac
 def _contenders(arguments: argparse.Namespace) -> list[Contender]:
     found = []
     for name in arguments.contenders:
-        if name in BUNDLES:
-            found.append(ours(BUNDLES[name], name))
+        if name in OURS:
+            found.append(ours(name))
         elif name in PEERS:
             found += peers(name, arguments.clients)
         elif name == IN_TURN:
@@ -139,7 +139,7 @@ def _measure(
     if contender.target is None:
         output = folder / "measured.json"
         output.unlink(missing_ok=True)
-        bundle = str(given.bundles["tensorflow"])
+        bundle = str(given.bundles[SAME_ENGINE])
         settings = {**common, "sizes": arguments.sizes, "bundle": bundle, "output": str(output)}
         with running(contender, given, folder, settings) as process:
             if process.wait() != 0:
@@ -152,7 +152,7 @@ def _measure(
             settings = {**common, "target": target._asdict(), "request_images": size, "images_per_second": None}
             measured = _load(settings, folder)
             _record(results, contender, number, size, "closed", measured)
-            if contender.name in BUNDLES:
+            if contender.name in OURS:
                 half = {**settings, "images_per_second": measured["images_per_second"] / 2}
                 _record(results, contender, number, size, "half", _load(half, folder))
 
@@ -175,7 +175,8 @@ def _record(
     measured: dict[str, Any],
 ) -> None:
     told = f"{contender.title}, {size} images a request"
-    if measured["failures"] or not measured["worst_difference"] <= ANSWER_TOLERANCE:
+    tolerance = answer_tolerance(OURS.get(contender.name, ()))
+    if measured["failures"] or not measured["worst_difference"] <= tolerance:
         raise SystemExit(f"{told}: wrong answers or none: {measured}")
     if measured["n_requests"] == 0:
         raise SystemExit(f"{told}: no request was answered in the time: raise --seconds")
@@ -192,9 +193,10 @@ def _record(
 
 def _limits(given: Input, arguments: argparse.Namespace, folder: Path) -> dict[str, Limit]:
     """With TensorFlow, and with each member's fastest engine where one of the contenders may choose."""
-    wanted: dict[str, tuple[str, ...]] = {"TensorFlow": (DEFAULT_ENGINE,)}
-    if SEARCHED in arguments.contenders:
-        wanted["any engine"] = ENGINES
+    wanted: dict[str, tuple[str, ...]] = {"TensorFlow": OURS[SAME_ENGINE]}
+    for contender, name in ((SEARCHED, "any engine"), (BFLOAT16, "any engine, bfloat16 too")):
+        if contender in arguments.contenders:
+            wanted[name] = OURS[contender]
     seconds = min(1.0, arguments.seconds / 10)
     return {
         name: measure_limit(given.members, engines, given.images, given.study, seconds, folder)

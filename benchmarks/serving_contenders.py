@@ -26,9 +26,13 @@ import numpy as np
 from serving_load import Connection
 from serving_protocols import PROTOCOLS, Target
 
+from ensembleflow.models.engines import DEFAULT_ENGINE, ENGINES, FLOAT32_ENGINES
+
 __all__ = [
+    "BFLOAT16",
     "IN_PROCESS",
     "IN_TURN",
+    "OURS",
     "PEERS",
     "SAME_ENGINE",
     "SEARCHED",
@@ -44,7 +48,8 @@ __all__ = [
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(__file__).parent / "peers"
 ENVIRONMENTS = Path.home() / ".cache" / "ensembleflow-benchmark"
-SAME_ENGINE, SEARCHED = "ours", "ours, searched"
+SAME_ENGINE, SEARCHED, BFLOAT16 = "ours", "ours, searched", "ours, searched, bfloat16 allowed"
+OURS = {SAME_ENGINE: (DEFAULT_ENGINE,), SEARCHED: FLOAT32_ENGINES, BFLOAT16: ENGINES}  # what may compute a member
 IN_PROCESS, IN_TURN = "ours in process", "TensorFlow in turn"
 PEERS = {"Ray Serve": "ray[serve]==2.60.0", "KServe": "kserve==0.21.0", "MLServer": "mlserver==1.7.1"}
 # MLServer 1.7.1 calls uvloop as it was before 0.22: its workers end at their start with a newer one.
@@ -60,7 +65,7 @@ class Input:
     Attributes:
         title: for the tables.
         study: the study's folder in a results folder; `models` its members.
-        bundles: bundle folders by what the search may use: `tensorflow`, `searched`.
+        bundles: bundle folders by the names of `OURS`.
         images: .npy file of uint8 images; `expected` of their probabilities.
         image_shape: (height, width, channels).
     """
@@ -76,7 +81,7 @@ class Input:
     @property
     def members(self) -> list[str]:
         """The folders of the members' exported functions."""
-        return [str(self.bundles["tensorflow"] / "members" / model) for model in self.models]
+        return [str(self.bundles[SAME_ENGINE] / "members" / model) for model in self.models]
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,13 @@ class Contender:
         return f"{self.name}, {self.setting}" if self.setting else self.name
 
 
-def ours(which: str, title: str) -> Contender:
+def ours(name: str) -> Contender:
     """`ensembleflow serve` with one of the input's bundles."""
     return Contender(
-        name=title,
+        name=name,
         setting="",
         command=lambda given, _, port: [
-            *(sys.executable, "-m", "ensembleflow.cli", "serve", str(given.bundles[which]), "--port", str(port))
+            *(sys.executable, "-m", "ensembleflow.cli", "serve", str(given.bundles[name]), "--port", str(port))
         ],
         target=Target(0, "", "v2 binary"),  # a bundle is served under its study's name
     )

@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 
 from ensembleflow.errors import ServingError
-from ensembleflow.serving import ANSWER_TOLERANCE, open_bundle
+from ensembleflow.serving import open_bundle
 from ensembleflow.serving.client import ask_server
 
 IMAGES_A_REQUEST = 8
@@ -41,6 +41,7 @@ class Clients:
         opened = open_bundle(bundle)
         self._url, self._model = url, opened.manifest.study
         self._images, self._expected = opened.check_images(), opened.check_probabilities()
+        self._tolerance = opened.answer_tolerance(opened.allocation)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(n_clients)]
@@ -80,7 +81,7 @@ class Clients:
                     self.answered_since_refusal.clear()
                 time.sleep(PAUSE_AFTER_A_REFUSAL_SECONDS)
                 continue
-            right = bool((np.abs(answer - self._expected[chosen]) <= ANSWER_TOLERANCE).all())
+            right = bool((np.abs(answer - self._expected[chosen]) <= self._tolerance).all())
             with self._lock:
                 self.n_right += right
                 self.n_wrong += not right

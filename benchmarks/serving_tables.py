@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from serving_contenders import IN_PROCESS, PEERS, SAME_ENGINE, SEARCHED, Contender
+from serving_contenders import IN_PROCESS, OURS, PEERS, SAME_ENGINE, Contender
 from serving_limit import Limit
 
 __all__ = ["Results", "print_tables"]
@@ -89,7 +89,7 @@ def print_tables(title: str, results: Results, limits: dict[str, Limit], argumen
 
 
 def _print_size(size: int, results: Results, limits: dict[str, Limit]) -> None:
-    ourselves = [name for name in (SAME_ENGINE, SEARCHED) if name in results.names()]
+    ourselves = [name for name in OURS if name in results.names()]
     columns = ["contender", "setting", "images/s", "p50 ms", "p99 ms", "requests"]
     columns += [f"{name}, times it" for name in ourselves]
     columns += [f"of the limit, {name}" for name in limits]
@@ -108,26 +108,27 @@ def _print_size(size: int, results: Results, limits: dict[str, Limit]) -> None:
 
 
 def _print_targets(results: Results, sizes: Sequence[int]) -> None:
+    ourselves = [name for name in OURS if name in results.names()]
     rows = []
     for size in sizes:
         rates = {name: results.best(name, size) for name in results.names() if name in PEERS}
         best = max(rates, key=lambda name: median(rates[name][1]))
         setting, theirs = rates[best]
         row: list[object] = [size, f"{best}, {setting}", median(theirs)]
-        for name, factor in ((SAME_ENGINE, 1), (SEARCHED, 2)):
-            if name in results.names():
-                target = f"{factor * TARGETS[size]:g}" if size in TARGETS else ""
-                row += [_ratio(results.best(name, size)[1], theirs), target]
+        for name in ourselves:
+            factor = 1 if name == SAME_ENGINE else 2
+            target = f"{factor * TARGETS[size]:g}" if size in TARGETS else ""
+            row += [_ratio(results.best(name, size)[1], theirs), target]
         rows.append(row)
-    columns = ["images a request", "best peer", "its images/s", "ours, times it", "target"]
-    if SEARCHED in results.names():
-        columns += ["ours with searched engines, times it", "target"]
+    columns = ["images a request", "best peer", "its images/s"]
+    for name in ourselves:
+        columns += [f"{name}, times it", "target"]
     _print_table("Against the best peer", columns, rows)
 
 
 def _print_half_load(results: Results, sizes: Sequence[int]) -> None:
     rows = []
-    for name in (SAME_ENGINE, SEARCHED):
+    for name in OURS:
         for size in sizes if name in results.names() else ():
             offered, p50, p99 = (
                 results.values(name, "", size, each, "half") for each in ("images_per_second", "p50_ms", "p99_ms")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ensembleflow.allocation import MemberError
 from ensembleflow.cli import main
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
+from ensembleflow.models.tolerances import BFLOAT16_ANSWER_TOLERANCE
 from ensembleflow.serving import check_answers, open_bundle
 from ensembleflow.serving.command import print_table
+from processor import has_bfloat16
 from stage_artefacts import Results
 
 MEMBERS = ("trial-00001", "trial-00000")
@@ -66,6 +70,29 @@ def test_a_bundle_is_servable_by_the_proof_that_a_server_answered_as_the_cache_d
     assert proof is not None
     assert proof.n_images == 200
     assert 0 <= proof.largest_difference <= 1e-5 < proof.tolerance < 2e-4
+    assert (proof.engines, proof.n_other_classes) == (["tensorflow"], 0)
+
+
+def test_a_bundle_tells_what_computed_it_and_holds_other_engines_to_the_wider_tolerance(exported, tmp_path):
+    results = Results(tmp_path, exported, MEMBERS)
+    allocation = json.loads(results.allocation.read_text())
+    allocation["members"][0]["engine"] = "openvino_bfloat16"
+    results.allocation.write_text(json.dumps(allocation))
+    if not has_bfloat16():
+        with pytest.raises(MemberError, match="does not compute in bfloat16"):
+            results.make_bundle(tmp_path / "bundle")
+        return
+    results.make_bundle(tmp_path / "bundle")
+    opened = open_bundle(tmp_path / "bundle")
+    proof = opened.manifest.servable
+    assert proof.engines == ["openvino_bfloat16", "tensorflow"]
+    assert 1e-6 < proof.largest_difference <= BFLOAT16_ANSWER_TOLERANCE <= proof.tolerance
+    assert 0 <= proof.n_other_classes <= proof.n_images
+    exact = tuple(replace(placement, engine="tensorflow") for placement in opened.allocation)
+    assert opened.answer_tolerance(exact) == opened.answer_tolerance(opened.allocation) == BFLOAT16_ANSWER_TOLERANCE
+    with opened.pipeline() as pipeline:
+        pipeline.reconfigure(exact)
+        check_answers(opened, pipeline)
 
 
 def test_a_bundle_without_the_proof_is_not_served(bundle, capsys):

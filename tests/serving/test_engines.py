@@ -19,6 +19,7 @@ from ensembleflow.errors import ArtefactError, EngineError
 from ensembleflow.io import child_environment
 from ensembleflow.models.engines import (
     ENGINES,
+    FLOAT32_ENGINES,
     ONNX_FILE,
     LoadedEngine,
     check_engine,
@@ -27,11 +28,13 @@ from ensembleflow.models.engines import (
     load_engine,
     prepare_members,
 )
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE, answer_tolerance
+from processor import has_bfloat16
 
 TESTS = Path(__file__).resolve().parents[1]
 NETWORKS = ["v1-large", "v2-small", "next-small", "next-large"]
 # TensorFlow's answers are made by another process.
-OTHERS = [engine for engine in ENGINES if engine != "tensorflow"]
+OTHERS = [engine for engine in FLOAT32_ENGINES if engine != "tensorflow"]
 TASKS = Path("/proc/self/task")
 
 
@@ -99,6 +102,27 @@ def test_an_engine_answers_as_keras_does_and_the_same_each_time(network, engine)
     loaded_again = load_engine(engine, network.folder, 1).predict(network.images, 4)
     assert once.dtype == np.float32
     assert once.tobytes() == again.tobytes() == loaded_again.tobytes()
+
+
+def test_bfloat16_answers_within_its_own_tolerance_and_is_refused_where_the_processor_lacks_it(network):
+    if not has_bfloat16():
+        with pytest.raises(EngineError, match="does not compute in bfloat16"):
+            load_engine("openvino_bfloat16", network.folder, 1)
+        return
+    loaded = load_engine("openvino_bfloat16", network.folder, 1)
+    # It is bfloat16: float32 would be a hundred times as near.
+    with pytest.raises(EngineError, match="answers otherwise"):
+        check_engine(loaded, network.images, network.answers, 4, tolerance=1e-5)
+    tolerance = answer_tolerance(["openvino_bfloat16"])
+    assert check_engine(loaded, network.images, network.answers, 4, tolerance=tolerance) <= tolerance
+    assert loaded.predict(network.images, 4).tobytes() == loaded.predict(network.images, 4).tobytes()
+
+
+def test_only_bfloat16_widens_the_tolerance_and_one_such_member_widens_the_ensembles():
+    assert {answer_tolerance([engine]) for engine in FLOAT32_ENGINES} == {answer_tolerance([]), ANSWER_TOLERANCE}
+    assert set(ENGINES) - set(FLOAT32_ENGINES) == {"openvino_bfloat16"}
+    assert answer_tolerance(["tensorflow", "openvino_bfloat16"]) == answer_tolerance(["openvino_bfloat16"])
+    assert answer_tolerance(["openvino_bfloat16"]) > ANSWER_TOLERANCE
 
 
 def test_images_of_any_batch_size_and_layout_are_answered_alike(networks, engine):
@@ -223,15 +247,15 @@ def test_an_engine_that_does_not_exist_or_cannot_use_a_gpu_is_refused(networks):
     folder = networks["v2-small"].folder
     with pytest.raises(EngineError, match="no such engine") as caught:
         load_engine("caffe", folder, 1)
-    assert "tensorflow, onnxruntime, openvino" in str(caught.value)
+    assert "tensorflow, onnxruntime, openvino, openvino_bfloat16" in str(caught.value)
     with pytest.raises(EngineError, match="CPU cores only"):
         load_engine("openvino", folder, 1, gpu=True)
 
 
 _HIDDEN = """
 import sys
-engine = sys.argv[1]
-sys.modules[engine] = None  # as if it was not installed
+engine, package = sys.argv[1:]
+sys.modules[package] = None  # as if it was not installed
 from pathlib import Path
 from ensembleflow.errors import EngineError
 from ensembleflow.models.engines import installed_engines, load_engine
@@ -247,7 +271,8 @@ except EngineError as error:
 def test_an_engine_that_is_not_installed_is_told_with_the_command_that_installs_it(name):
     lock = "requirements.lock" if name == "tensorflow" else "requirements-engines.lock"
     assert name in installed_engines()
-    done = subprocess.run([sys.executable, "-c", _HIDDEN, name], capture_output=True, text=True, check=True, timeout=60)
+    command = [sys.executable, "-c", _HIDDEN, name, name.removesuffix("_bfloat16")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.startswith(f"the engine {name} is not installed\n")
     assert f"hint:     pip install -r {lock}" in done.stdout
 

@@ -217,7 +217,8 @@ def test_a_member_of_another_number_of_classes_is_refused(exported):
 
 # It has no __main__ guard, as Snakemake's scripts have none: a child that ran it again would print twice.
 _PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from ensembleflow.allocation import Device, Member, Pipeline, Placement
 model, folder = sys.argv[1:]
 pipeline = Pipeline([Member(model, folder)], [Device("cpu0", (%d,), 1000)], (Placement(model, "cpu0", 8),),

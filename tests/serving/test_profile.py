@@ -29,6 +29,7 @@ from ensembleflow.allocation import (
     profiles_table,
 )
 from ensembleflow.models.engines import ENGINES
+from processor import has_bfloat16
 from troubled_members import make_member
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
@@ -155,6 +156,21 @@ def test_an_engine_that_answers_otherwise_than_the_cache_scores_0(exported, imag
         "answers otherwise than the exported function: probabilities that differ by up to 0.0002" in each.failure
         for each in profiles
     )
+
+
+def test_each_engine_has_its_own_tolerance_beyond_the_rounding_of_the_cache(exported, images):
+    model = exported.models[0]
+    wrong = exported.answers(model, images)
+    wrong[7, 3] += 2e-4
+    members, expected = [Member(model, exported.folder / model)], {model: wrong}
+    engines = ["openvino", "openvino_bfloat16"]
+    profiles = profile_members(members, [ONE_CORE], engines, [8], images, expected=expected, seconds=0.05)
+    assert "answers otherwise" in profiles[0].failure
+    assert ("does not compute in bfloat16" in profiles[1].failure) is not has_bfloat16()
+    (rounded,) = profile_members(
+        members, [ONE_CORE], engines[:1], [8], images, expected=expected, expected_rounding=2e-4, seconds=0.05
+    )
+    assert not rounded.failure and rounded.images_per_second > 0
 
 
 def test_what_cannot_be_loaded_scores_0_with_the_reason(images, tmp_path):

@@ -16,7 +16,7 @@ from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError
 from ensembleflow.io import read_json, write_csv, write_json
 from ensembleflow.library import open_predictions
-from ensembleflow.models.tolerances import ANSWER_TOLERANCE, cached_answer_tolerance
+from ensembleflow.models.tolerances import cache_rounding
 
 __all__ = ["allocate_ensemble", "tell_tuning"]
 
@@ -41,7 +41,7 @@ def allocate_ensemble(
     Args:
         selection_json: the chosen ensemble (`budget-{budget}.json`).
         exported_dir: the folder of the models' exported functions.
-        predictions_h5: the cached predictions, which every engine's answers must equal.
+        predictions_h5: the cached predictions, which every engine's answers must equal, within its tolerance.
         dataset_h5: the dataset, whose validation images are predicted.
         config: devices, engines, batch sizes, objective and how long to search.
         n_devices: how many of the devices to use.
@@ -110,10 +110,10 @@ def _read_ensemble(
             raise AllocationError(
                 "members of the ensemble have no cached predictions", where=predictions_h5, found=", ".join(missing)
             )
-        expected, tolerance = None, ANSWER_TOLERANCE
+        expected, rounding = None, 0.0
         if predictions.has_every_class:
             cached = predictions.probabilities("valid")
             expected = {model: np.array(cached[predictions.models.index(model)][:n_checked]) for model in models}
-            tolerance = cached_answer_tolerance(cached.dtype)
+            rounding = cache_rounding(cached.dtype)
         members = [Member(model, Path(exported_dir) / model) for model in models]
-        return Ensemble(members, images, dataset.n_classes, expected, tolerance)
+        return Ensemble(members, images, dataset.n_classes, expected, rounding)

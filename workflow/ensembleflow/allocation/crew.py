@@ -115,14 +115,15 @@ class Crew:
         self._listener = listener
         self._queues = {model: WorkQueue() for model in self._members}
         self._posts: list[_Post] = []
+        self._posts_of: dict[str, list[_Post]] = {model: [] for model in self._members}
         self._loop = asyncio.get_running_loop()
 
     def unavailable(self) -> dict[str, str]:
         """The members without a process that can answer, and why."""
         return {
-            model: next((post.reason for post in self._posts_of(model)), _Post.reason)
+            model: next((post.reason for post in self._posts_of[model]), _Post.reason)
             for model in self._members
-            if not any(post.ready for post in self._posts_of(model))
+            if not any(post.ready for post in self._posts_of[model])
         }
 
     def status(self) -> list[WorkerStatus]:
@@ -138,6 +139,8 @@ class Crew:
         self.changing = True
         try:
             self._posts = self._posts_for(placed)
+            for model in self._members:
+                self._posts_of[model] = [post for post in self._posts if post.member.model == model]
             failures = {}
             for post in self._posts:
                 failure = None if post.settled is None else await post.settled
@@ -156,7 +159,7 @@ class Crew:
                 batch.miss(model, unavailable[model])
             else:
                 queue.put(batch)
-                for post in self._posts_of(model):
+                for post in self._posts_of[model]:
                     self._give(post)
 
     def close(self) -> None:
@@ -165,9 +168,7 @@ class Crew:
             self._dismiss(post)
             post.settle("the ensemble is not running")
         self._posts = []
-
-    def _posts_of(self, model: str) -> list[_Post]:
-        return [post for post in self._posts if post.member.model == model]
+        self._posts_of = {model: [] for model in self._members}
 
     def _posts_for(self, placed: Sequence[tuple[Placement, Device]]) -> list[_Post]:
         left = [post for post in self._posts if post.ready]
@@ -212,11 +213,15 @@ class Crew:
         self._watch(post, self._limits.start_timeout_seconds)
 
     def _receive(self, post: _Post, worker: Worker) -> None:
+        # One message a call: while there are more, the event loop calls again.
+        if post.worker is not worker:
+            return
         try:
-            while post.worker is worker and (message := worker.receive()) is not None:
-                self._heed(post, worker, *message)
+            message = worker.receive()
         except EOFError:
             self._lose(post, worker.reason_of_death())
+        else:
+            self._heed(post, worker, *message)
 
     def _heed(self, post: _Post, worker: Worker, answer: str, value: Any) -> None:
         if answer == "failed":
@@ -242,7 +247,7 @@ class Crew:
     def _give(self, post: _Post) -> None:
         """Order a process to predict, as far as it can take orders and there is work."""
         queue = self._queues[post.member.model]
-        shared = sum(each.ready for each in self._posts_of(post.member.model)) > 1
+        shared = sum(each.ready for each in self._posts_of[post.member.model]) > 1
         while post.worker is not None and post.ready and len(post.unanswered) < _ORDERS_AHEAD:
             work = queue.take(post.placement.batch_size if shared else None)
             if work is None:
@@ -273,7 +278,7 @@ class Crew:
             if self._restarts:
                 self._restart_later(post)
         queue = self._queues[model]
-        others = [each for each in self._posts_of(model) if each.ready]
+        others = [each for each in self._posts_of[model] if each.ready]
         if others:
             queue.put_back(lost)
             for other in others:

@@ -23,13 +23,14 @@ from ensembleflow.allocation.request import (
     QueueFullError,
     Request,
     RequestQueue,
-    Segment,
 )
 from ensembleflow.allocation.shared_array import SharedArray
 from ensembleflow.allocation.worker import Member, WorkerStatus
 from ensembleflow.errors import AllocationError
 
 __all__ = ["Dispatcher"]
+
+_WAIT_SHARE = 0.25  # of what a batch takes
 
 
 class Dispatcher:
@@ -38,7 +39,8 @@ class Dispatcher:
     Images of waiting requests are copied once, into a slot of the shared memory, as one batch. All members predict it
     side by side, each in its own time; this process, which never imports TensorFlow, adds up their probabilities as
     they come, and answers. While members work, further requests wait and make the next batch; a second batch is
-    begun beside the first once it fills the largest of the members' batch sizes.
+    begun beside the first once it fills the largest of the members' batch sizes. An idle ensemble waits a little for
+    as many requests as there were before the last answers: clients that wait for an answer ask again.
 
     A process that dies, fails or hangs is started anew. Meanwhile requests that want every member are refused, unless
     a replica of the member lives: then it does the work.
@@ -83,8 +85,9 @@ class Dispatcher:
         self._queue = RequestQueue()
         self._n_slots = self.limits.batches_at_work
         self._free_slots = list(range(self._n_slots))
-        self._n_last_requests = 1
-        self._idle_since = 0.0
+        self._n_expected = 0
+        self._batch_seconds = 0.0
+        self._idle_since = self._last_arrival = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._images: SharedArray | None = None
         self._crew: Crew | None = None
@@ -190,13 +193,14 @@ class Dispatcher:
                 hint="try again later, or use fewer clients",
             )
         loop = asyncio.get_running_loop()
+        self._last_arrival = loop.time()
         request = Request(
             images,
             self._models,
             self.n_classes,
             allow_partial=allow_partial,
             with_members=with_members,
-            arrived_at=loop.time(),
+            arrived_at=self._last_arrival,
             answer=loop.create_future(),
         )
         self._queue.put(request)
@@ -231,17 +235,22 @@ class Dispatcher:
         if self._crew is None or self._crew.changing:
             return
         full = max(placement.batch_size for placement in self._allocation)
-        while self._free_slots and (oldest := self._queue.oldest()) is not None:
+        while self._free_slots and self._queue.oldest() is not None:
             if self._queue.n_images < full:
                 if len(self._free_slots) < self._n_slots:
                     return  # what comes meanwhile makes the next batch larger
-                wait_until = max(oldest.arrived_at, self._idle_since) + self.limits.batch_wait_seconds
                 loop = asyncio.get_running_loop()
-                # Where clients wait for their answers before they ask again, as many will come as were answered.
-                if self._queue.n_requests < self._n_last_requests and loop.time() < wait_until:
+                if self._queue.n_requests < self._n_expected and loop.time() < (wait_until := self._wait_until()):
                     self._timer = loop.call_at(wait_until, self._fill_slots)
                     return
             self._begin_batch()
+
+    def _wait_until(self) -> float:
+        """When to wait no longer for requests: none has come for a while, or what could be won is lost by waiting."""
+        return min(
+            max(self._last_arrival, self._idle_since) + self.limits.batch_wait_seconds,
+            self._idle_since + _WAIT_SHARE * self._batch_seconds,
+        )
 
     def _begin_batch(self) -> None:
         assert self._images is not None and self._crew is not None
@@ -253,7 +262,6 @@ class Dispatcher:
             slots[slot, segment.batch_start : segment.batch_start + segment.length] = images
         now = asyncio.get_running_loop().time()
         batch = Batch(slot, segments, self._models, self.n_classes, now)
-        self._n_last_requests = _n_requests(segments)
         self._crew.predict(batch)
 
     def _on_progress(self, batch: Batch) -> None:
@@ -263,7 +271,10 @@ class Dispatcher:
         now = asyncio.get_running_loop().time()
         self._free_slots.append(batch.slot)
         self._idle_since = now
-        self.listener.batch_finished(batch.n_images, _n_requests(batch.segments), now - batch.started_at)
+        self._batch_seconds = now - batch.started_at
+        n_requests = len({id(segment.request) for segment in batch.segments})
+        self._n_expected = self._queue.n_requests + n_requests
+        self.listener.batch_finished(batch.n_images, n_requests, self._batch_seconds)
         batch.deliver()
         self._fill_slots()
 
@@ -283,10 +294,6 @@ class Dispatcher:
                 expected=f"members {' '.join(self._models)} in this order, on devices {', '.join(self._devices)}",
             )
         return allocation
-
-
-def _n_requests(segments: Sequence[Segment]) -> int:
-    return len({id(segment.request) for segment in segments})
 
 
 def _too_late(request: Request, seconds: float) -> None:

@@ -22,7 +22,7 @@ from ensembleflow.allocation.devices import Device
 from ensembleflow.allocation.process import reason_of_death, spawn_process
 from ensembleflow.allocation.shared_array import SharedArray
 from ensembleflow.allocation.worker import Member
-from ensembleflow.models.tolerances import ANSWER_TOLERANCE
+from ensembleflow.models.tolerances import answer_tolerance
 
 __all__ = ["Profile", "profile_members", "profiles_from_table", "profiles_table"]
 
@@ -63,7 +63,7 @@ def profile_members(
     images: npt.NDArray[np.uint8],
     *,
     expected: Mapping[str, npt.NDArray[np.floating]] | None = None,
-    tolerance: float = ANSWER_TOLERANCE,
+    expected_rounding: float = 0.0,
     min_calls: int = 5,
     seconds: float = 0.5,
     timeout_seconds: float = 120.0,
@@ -83,7 +83,8 @@ def profile_members(
         images: at least one, uint8 (images, height, width, channels); repeated up to the largest batch.
         expected: by model id, what it must answer to the first of `images`, (at most images, classes): an engine that
             answers otherwise fails. None checks nothing.
-        tolerance: by how much a probability may differ from `expected`.
+        expected_rounding: by how much `expected` may be off by itself; beyond that an engine has its tolerance
+            (`ensembleflow.models.tolerances`).
         min_calls: calls measured at a batch size, at least; their median counts. (One call before them is not.)
         seconds: calls go on for as long.
         timeout_seconds: the most that a batch size may take, from its first call to its last; the start has its own.
@@ -114,7 +115,7 @@ def profile_members(
                 "images_fd": shared.fd,
                 "images_shape": shared.array.shape,
                 "expected": answers.get(member.model),
-                "tolerance": tolerance,
+                "tolerance": answer_tolerance([engine]) + expected_rounding,
                 "batch_sizes": sizes,
                 "min_calls": min_calls,
                 "seconds": seconds,

@@ -33,7 +33,8 @@ class Limits:
         max_batch_images: images of one batch, which may be of several requests.
         max_batch_bytes: bytes of a batch's images; large images make smaller batches.
         batches_at_work: batches that members work at at a time, so that a fast one need not wait for a slow one.
-        batch_wait_seconds: how long an idle ensemble waits for more requests to make a batch of.
+        batch_wait_seconds: how long an ensemble that has just answered waits for the next request to make a batch of,
+            as long as there are fewer than before; at most a quarter of what the last batch took.
         worker_timeout_seconds: a member's process that is silent so long at work is taken as hung and killed.
         start_timeout_seconds: likewise, while it loads its model.
     """

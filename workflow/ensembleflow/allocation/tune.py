@@ -35,7 +35,6 @@ from ensembleflow.errors import AllocationError
 from ensembleflow.io import warn_of_other_work
 from ensembleflow.models.engines import prepare_members
 from ensembleflow.models.gpu import visible_gpus
-from ensembleflow.models.tolerances import ANSWER_TOLERANCE
 
 __all__ = ["Ensemble", "Tuning", "simulated_devices", "tune_allocation"]
 
@@ -54,14 +53,14 @@ class Ensemble:
         images: uint8 (images, height, width, channels), to be predicted in benches.
         n_classes: that each member tells apart.
         expected: by model id, what it answers to the first of `images`, (at most images, classes); engines must.
-        tolerance: by how much a probability may differ from that.
+        expected_rounding: by how much that may be off by itself.
     """
 
     members: Sequence[Member]
     images: npt.NDArray[np.uint8]
     n_classes: int
     expected: Mapping[str, npt.NDArray[np.floating[Any]]] | None = None
-    tolerance: float = ANSWER_TOLERANCE
+    expected_rounding: float = 0.0
 
     @property
     def models(self) -> list[str]:
@@ -216,7 +215,7 @@ def _profile(ensemble: Ensemble, devices: Sequence[Device], config: AllocationCo
         config.batch_sizes,
         ensemble.images[:_PROFILE_IMAGES],
         expected=ensemble.expected,
-        tolerance=ensemble.tolerance,
+        expected_rounding=ensemble.expected_rounding,
     )
 
 

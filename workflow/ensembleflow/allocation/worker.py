@@ -162,15 +162,13 @@ class Worker:
         self.device = device
         self.order("configure", device.core_ids, placement.batch_size)
 
-    def receive(self) -> tuple[Any, ...] | None:
-        """The next message that is there, or None.
+    def receive(self) -> tuple[Any, ...]:
+        """The next message; to be called when there is one to read.
 
         Raises:
             EOFError: the process has died.
         """
         try:
-            if not self._control.poll():
-                return None
             message: tuple[Any, ...] = self._control.recv()
         except OSError as error:
             raise EOFError from error

@@ -10,6 +10,7 @@ sure.
 from __future__ import annotations
 
 import mmap
+import os
 import signal
 import sys
 import time
@@ -25,6 +26,9 @@ from ensembleflow.models.engines.process import error_text, load_pinned, peak_me
 def main() -> int:
     """Obey the orders that come over the file descriptor given as the only argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if hasattr(os, "SCHED_BATCH"):
+        # Where the parent shares this core, each order would else take the core from it before the next is given.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with Connection(int(sys.argv[1])) as control:
         try:
             _, settings = control.recv()

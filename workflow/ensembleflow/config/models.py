@@ -132,8 +132,8 @@ class DeviceConfig(Block):
     )
 
 
-Engine = Literal["tensorflow", "onnxruntime", "openvino"]
-"""What computes a member; each the name of its Python package."""
+Engine = Literal["tensorflow", "onnxruntime", "openvino", "openvino_bfloat16"]
+"""What computes a member: a Python package, and where it is not float32 the precision."""
 
 
 def _default_devices() -> list[DeviceConfig]:
@@ -164,7 +164,8 @@ class AllocationConfig(Block):
         ["tensorflow"],
         min_length=1,
         description="What may compute a member; the refinement chooses for each. The others than `tensorflow` are "
-        "optional packages.",
+        "optional packages; `openvino_bfloat16` is faster where the processor has bfloat16, and its answers are "
+        "less precise.",
     )
     max_replicas: int = Field(
         1, ge=1, description="Devices that one member may run on at once, so that they share its images."

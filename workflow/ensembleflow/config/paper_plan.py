@@ -139,7 +139,7 @@ def _allocations(run: PaperRun) -> list[str]:
 ITEMS: dict[str, Item] = {
     "table_1": Item(_table_1_algorithms, lambda run: [*_SEARCH, _ENSEMBLES]),
     "table_2": Item(lambda paper: paper.algorithms, lambda run: [_TRIALS, _ACCOUNTING, _ENSEMBLES]),
-    "figure_3": Item(_one_algorithm, lambda run: [*_SEARCH, *_WHOLE]),
+    "figure_3": Item(_one_algorithm, lambda run: [*_SEARCH, "library/costs.csv", *_WHOLE]),
     "pruning": Item(_one_algorithm, lambda run: ["selection/pruning.csv"]),
     "figure_5": Item(_one_algorithm, lambda run: [_ENSEMBLES, "selection/pareto.csv"], all_seeds=False),
     "smobf": Item(_one_algorithm, lambda run: [_ENSEMBLES]),

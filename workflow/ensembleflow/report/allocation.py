@@ -38,7 +38,7 @@ _MAX_BUDGET_LETTERS = 20
 # From the largest number of devices down.
 _PATH_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
 _MEMBER_KEYS = ("model", "batch_size", "engine", "memory_mb")
-_ENGINE_TEXT = {"tensorflow": "", "onnxruntime": "ONNX", "openvino": "OV"}
+_ENGINE_TEXT = {"tensorflow": "", "onnxruntime": "ONNX", "openvino": "OV", "openvino_bfloat16": "OV bf16"}
 _BENCH: Look = {
     "marker": "o",
     "markersize": 3.0,

@@ -50,7 +50,7 @@ Look = dict[str, Any]
 _STYLE = Path(__file__).with_name("ensembleflow.mplstyle")
 # Narrower figures stack what others put side by side.
 WIDE_INCHES = 4.5
-_MAX_LEGEND_COLUMNS = 4
+_MAX_LEGEND_COLUMNS = 6
 _LOG_RATIO = 5.0
 # Over more decades than this, labels at 2 and 5 would touch.
 _LABELLED_DECADES = 2.2

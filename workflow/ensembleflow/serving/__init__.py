@@ -1,11 +1,10 @@
 """Bundles: an ensemble as one self-contained folder, and predicting with it."""
 
-from ensembleflow.serving.bundle import ANSWER_TOLERANCE, Bundle, check_answers, open_bundle
+from ensembleflow.serving.bundle import Bundle, check_answers, open_bundle
 from ensembleflow.serving.images import NamedImages, read_images
 from ensembleflow.serving.make_bundle import make_bundle
 
 __all__ = [
-    "ANSWER_TOLERANCE",
     "Bundle",
     "NamedImages",
     "check_answers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -96,7 +97,23 @@ _MODEL: dict[str, Any] = {"tags": ["metadata"], "responses": _faults(401, 404)}
 _MODEL_READY: dict[str, Any] = {"tags": ["health"], "responses": _faults(401, 404, 503)}
 _PAGE: dict[str, Any] = {"include_in_schema": False, "response_class": HTMLResponse}
 
+
+class _DirectRoute(APIRoute):
+    """A route whose function is given the request and the path's parts, and returns the answer, with nothing between.
+
+    For a small image, what FastAPI does to find out arguments took a fifth of the server's time.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handle(request: Request) -> Response:
+            answer: Response = await self.endpoint(request=request, **request.path_params)
+            return answer
+
+        return handle
+
+
 router = APIRouter()
+direct = APIRouter(route_class=_DirectRoute)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -107,9 +124,10 @@ def create_app(service: Service) -> FastAPI:
         description="An ensemble of deep networks behind the Open Inference Protocol v2.",
         docs_url=None,
         redoc_url=None,
+        # Not by include_router, which compares each request with each route twice.
+        routes=[*direct.routes, *router.routes],
     )
     app.state.service = service
-    app.include_router(router)
     for kind, status in ((ProtocolError, 400), (DatasetError, 400), (ServingError, 503)):
         app.add_exception_handler(kind, _tell(status))
     app.add_exception_handler(HTTPException, _tell_http)
@@ -118,13 +136,13 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-@router.post("/v2/models/{name}/infer", **_INFER)
+@direct.post("/v2/models/{name}/infer", **_INFER)
 async def infer(name: str, request: Request) -> Response:
     """Predict images."""
     return await _infer(request, _service(request, name))
 
 
-@router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
+@direct.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
 async def infer_version(name: str, version: str, request: Request) -> Response:
     """Predict images, with a version of the model."""
     return await _infer(request, _service(request, name, version))
@@ -262,16 +280,23 @@ async def _infer(request: Request, service: Service) -> Response:
 
 async def _unless_gone(request: Request, answering: Coroutine[Any, Any, Answer]) -> Answer:
     """The answer; nothing is worked at any longer once the client has gone."""
-    answer = asyncio.ensure_future(answering)
+    waiting = asyncio.current_task()
+    assert waiting is not None
     gone = asyncio.ensure_future(request.receive())
+
+    def stop(_: asyncio.Future[Any]) -> None:
+        waiting.cancel()
+
+    gone.add_done_callback(stop)
     try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise HTTPException(499, "the client has gone")
-        return answer.result()
+        return await answering
+    except asyncio.CancelledError:
+        if gone.done() and waiting.uncancel() == 0:  # nobody else has cancelled it
+            raise HTTPException(499, "the client has gone") from None
+        raise
     finally:
+        gone.remove_done_callback(stop)
         gone.cancel()
-        answer.cancel()
 
 
 def _service(request: Request, name: str, version: str | None = None) -> Service:

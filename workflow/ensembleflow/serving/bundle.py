@@ -26,10 +26,9 @@ from ensembleflow.allocation import (
 )
 from ensembleflow.config.models import DeviceConfig, Engine
 from ensembleflow.errors import BundleError
-from ensembleflow.models.tolerances import ANSWER_TOLERANCE
+from ensembleflow.models.tolerances import answer_tolerance
 
 __all__ = [
-    "ANSWER_TOLERANCE",
     "MANIFEST",
     "SCHEMA_VERSION",
     "Bundle",
@@ -82,11 +81,16 @@ class Proof(_Part):
         n_images: validation images that it was asked for, over HTTP.
         largest_difference: of a probability.
         tolerance: the largest difference allowed.
+        n_other_classes: images whose most probable class was another than the cached one; None where the cache holds
+            the true classes only.
+        engines: what computed the members.
     """
 
     n_images: int = Field(ge=1)
     largest_difference: float = Field(ge=0)
     tolerance: float = Field(gt=0)
+    n_other_classes: int | None = Field(None, ge=0)
+    engines: list[Engine] = Field([])
 
 
 class Manifest(_Part):
@@ -150,6 +154,11 @@ class Bundle:
         return tuple(
             Placement(each.model, each.device, each.batch_size, each.engine) for each in self.manifest.allocation
         )
+
+    def answer_tolerance(self, allocation: Allocation) -> float:
+        """By how much a probability may differ from `check_probabilities` under an allocation of these members."""
+        proven = [] if self.manifest.servable is None else self.manifest.servable.engines
+        return answer_tolerance([*proven, *(placement.engine for placement in allocation)])
 
     def devices(self) -> list[Device]:
         """The allocation's devices, on this machine.
@@ -252,12 +261,11 @@ def check_answers(bundle: Bundle, pipeline: Pipeline) -> None:
     """Have the running ensemble predict the bundle's check images, and compare with those that it was made with.
 
     Raises:
-        BundleError: an answer differs by more than `ANSWER_TOLERANCE`.
+        BundleError: an answer differs by more than the engines' tolerance.
         MemberError: a member failed.
     """
-    require_equal_answers(
-        pipeline.predict(bundle.check_images()), bundle.check_probabilities(), ANSWER_TOLERANCE, bundle.path
-    )
+    answers, tolerance = pipeline.predict(bundle.check_images()), bundle.answer_tolerance(pipeline.allocation)
+    require_equal_answers(answers, bundle.check_probabilities(), tolerance, bundle.path)
 
 
 def require_equal_answers(

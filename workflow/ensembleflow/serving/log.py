@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import queue
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 import orjson
@@ -18,6 +19,7 @@ from ensembleflow.errors import StorageError
 __all__ = ["json_log"]
 
 _MAX_WAITING_LINES = 10_000
+_PAUSE_SECONDS = 0.1
 _LOGGERS = ("ensembleflow", "uvicorn", "asyncio")
 
 
@@ -39,35 +41,52 @@ def json_log(path: Path | None) -> Iterator[None]:
     except OSError as error:
         raise StorageError("the log cannot be written", where=path, found=error.strerror) from None
     handler.setFormatter(_JsonLine())
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(_MAX_WAITING_LINES)
-    listener = QueueListener(lines, handler)
-    entrance = _Entrance(lines)
+    writer = _Writer(handler)
     levels = {}
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         levels[name] = logger.level
-        logger.addHandler(entrance)
+        logger.addHandler(writer)
         logger.setLevel(logging.INFO if name == "ensembleflow" else logging.WARNING)
-    listener.start()
     try:
         yield
     finally:
         for name, level in levels.items():
-            logging.getLogger(name).removeHandler(entrance)
+            logging.getLogger(name).removeHandler(writer)
             logging.getLogger(name).setLevel(level)
-        listener.stop()
+        writer.close()
         handler.close()
 
 
-class _Entrance(QueueHandler):
-    """Puts records into the queue as they are: the formatter of the other end makes text of them."""
+class _Writer(logging.Handler):
+    """Keeps records for a thread, which looks for them itself.
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
+    If each record woke it, the event loop would on a busy machine lose the processor with each.
+    """
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        with suppress(queue.Full):
-            self.queue.put_nowait(record)
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self._handler = handler
+        self._waiting: deque[logging.LogRecord] = deque()
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._waiting) < _MAX_WAITING_LINES:
+            self._waiting.append(record)
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join()
+        super().close()
+
+    def _write(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._ends.wait(_PAUSE_SECONDS)
+            while self._waiting:
+                self._handler.handle(self._waiting.popleft())
 
 
 class _JsonLine(logging.Formatter):

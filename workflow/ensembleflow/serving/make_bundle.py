@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ensembleflow.errors import BundleError
 from ensembleflow.io import atomic_directory, provenance, read_json, write_json
 from ensembleflow.library import open_predictions
 from ensembleflow.models.engines import DEFAULT_ENGINE, prepare_members
-from ensembleflow.models.tolerances import cached_answer_tolerance
+from ensembleflow.models.tolerances import answer_tolerance, cache_rounding
 from ensembleflow.serving.bundle import (
     MANIFEST,
     Bundle,
@@ -47,8 +48,8 @@ def make_bundle(
     """Write a self-contained bundle, and prove that a server answers from it as the cached predictions say.
 
     The server is started on the loopback interface and asked over HTTP for up to 200 validation images. If an answer
-    differs by more than `ANSWER_TOLERANCE` and the rounding of the cache, there is no bundle. The answers are kept in
-    it: they hold every class, unrounded, whatever the cache holds.
+    differs by more than its engines' tolerance and the rounding of the cache, there is no bundle. The answers are kept
+    in it: they hold every class, unrounded, whatever the cache holds.
 
     Args:
         selection_json: the chosen ensemble (`budget-{budget}.json`).
@@ -98,7 +99,7 @@ def make_bundle(
             **dataset,
         )
         answers = _served_answers(Bundle(folder, manifest), check.images)
-        proof = check.compare(answers, predictions_h5)
+        proof = check.compare(answers, sorted(engines), predictions_h5)
         check.write(answers, folder / "check")
         manifest = manifest.model_copy(update={"servable": proof, "files": file_checksums(folder)})
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
@@ -131,19 +132,29 @@ class _Check:
         images: uint8 (images, height, width, channels).
         cached: float64 (images, classes), or of the true classes only, (images, 1).
         true_classes: int64 (images, 1) in the latter case.
-        tolerance: by how much an answer may differ from what is cached.
+        rounding: by how much what is cached may be off by itself.
     """
 
     images: npt.NDArray[np.uint8]
     cached: npt.NDArray[np.float64]
     true_classes: npt.NDArray[np.int64] | None
-    tolerance: float
+    rounding: float
 
-    def compare(self, answers: npt.NDArray[np.float32], cache: str | Path) -> Proof:
+    def compare(self, answers: npt.NDArray[np.float32], engines: Sequence[str], cache: str | Path) -> Proof:
         if self.true_classes is not None:
             answers = np.take_along_axis(answers, self.true_classes, axis=1)
-        difference = require_equal_answers(answers, self.cached, self.tolerance, cache)
-        return Proof(n_images=len(answers), largest_difference=difference, tolerance=self.tolerance)
+        tolerance = answer_tolerance(engines) + self.rounding
+        difference = require_equal_answers(answers, self.cached, tolerance, cache)
+        n_other_classes = None
+        if self.true_classes is None:
+            n_other_classes = int((answers.argmax(axis=1) != self.cached.argmax(axis=1)).sum())
+        return Proof(
+            n_images=len(answers),
+            largest_difference=difference,
+            tolerance=tolerance,
+            n_other_classes=n_other_classes,
+            engines=list(engines),
+        )
 
     def write(self, answers: npt.NDArray[np.float32], folder: Path) -> None:
         folder.mkdir()
@@ -172,7 +183,7 @@ def _read_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list
             images=images[places],
             cached=stored[rows][:, places].mean(axis=0, dtype=np.float64),
             true_classes=true_classes,
-            tolerance=cached_answer_tolerance(stored.dtype),
+            rounding=cache_rounding(stored.dtype),
         )
         return check, {
             "class_names": dataset.class_names,

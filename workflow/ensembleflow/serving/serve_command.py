@@ -84,7 +84,7 @@ def add_command(subparsers: Any) -> None:
         type=_milliseconds,
         default=limits.batch_wait_seconds * 1000,
         metavar="MS",
-        help="milliseconds that an idle ensemble waits for more requests to batch",
+        help="milliseconds that an ensemble which has just answered waits for each further request to batch",
     )
     parser.add_argument(
         "--grace", type=_seconds, default=30.0, metavar="S", help="seconds for requests at work when the server stops"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ensembleflow.allocation import Answer, Dispatcher
 from ensembleflow.errors import BundleError, ConfigError, ServingError
-from ensembleflow.serving.bundle import ANSWER_TOLERANCE, MANIFEST, Bundle, require_equal_answers
+from ensembleflow.serving.bundle import MANIFEST, Bundle, require_equal_answers
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
 
@@ -91,7 +91,7 @@ class Service:
         """Start the members, and have them answer the bundle's check images.
 
         Raises:
-            BundleError: an answer differs by more than `ANSWER_TOLERANCE`.
+            BundleError: an answer differs by more than its engines' tolerance.
             MemberError: a member cannot run.
         """
         await self.dispatcher.start()
@@ -108,7 +108,7 @@ class Service:
         require_equal_answers(
             np.concatenate([answer.probabilities for answer in answers]),
             self.bundle.check_probabilities(),
-            ANSWER_TOLERANCE,
+            self.bundle.answer_tolerance(self.dispatcher.allocation),
             self.bundle.path,
         )
 

@@ -3,6 +3,7 @@
 from ensembleflow.models.engines.load import (
     DEFAULT_ENGINE,
     ENGINES,
+    FLOAT32_ENGINES,
     check_engine,
     import_engine,
     installed_engines,
@@ -14,6 +15,7 @@ from ensembleflow.models.engines.prepare import ONNX_FILE, convert_to_onnx, prep
 __all__ = [
     "DEFAULT_ENGINE",
     "ENGINES",
+    "FLOAT32_ENGINES",
     "ONNX_FILE",
     "LoadedEngine",
     "check_engine",

@@ -14,17 +14,27 @@ import numpy.typing as npt
 from ensembleflow.config.models import Engine
 from ensembleflow.errors import EngineError
 from ensembleflow.models.engines.loaded import LoadedEngine
-from ensembleflow.models.tolerances import ANSWER_TOLERANCE
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE, answer_tolerance
 
-__all__ = ["DEFAULT_ENGINE", "ENGINES", "check_engine", "import_engine", "installed_engines", "load_engine"]
+__all__ = [
+    "DEFAULT_ENGINE",
+    "ENGINES",
+    "FLOAT32_ENGINES",
+    "check_engine",
+    "import_engine",
+    "installed_engines",
+    "load_engine",
+]
 
 DEFAULT_ENGINE = "tensorflow"
 ENGINES: tuple[str, ...] = get_args(Engine)  # each a module here
+FLOAT32_ENGINES = tuple(engine for engine in ENGINES if answer_tolerance([engine]) == ANSWER_TOLERANCE)
+_PACKAGES = {engine: engine.removesuffix("_bfloat16") for engine in ENGINES}
 
 
 def installed_engines() -> tuple[str, ...]:
     """The engines that this Python has, found without importing them."""
-    return tuple(engine for engine in ENGINES if importlib.util.find_spec(engine) is not None)
+    return tuple(engine for engine in ENGINES if importlib.util.find_spec(_PACKAGES[engine]) is not None)
 
 
 def import_engine(engine: str) -> ModuleType:
@@ -36,12 +46,12 @@ def import_engine(engine: str) -> ModuleType:
     if engine not in ENGINES:
         raise EngineError("there is no such engine", found=engine, expected="one of " + ", ".join(ENGINES))
     try:
-        return importlib.import_module(engine)
+        return importlib.import_module(_PACKAGES[engine])
     except ImportError as error:
         raise EngineError(
             f"the engine {engine} is not installed",
             found=str(error),
-            expected=f"the Python package {engine}",
+            expected=f"the Python package {_PACKAGES[engine]}",
             hint=f"pip install -r {'requirements' if engine == DEFAULT_ENGINE else 'requirements-engines'}.lock",
         ) from error
 

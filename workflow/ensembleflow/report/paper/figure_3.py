@@ -24,9 +24,10 @@ BEST_SINGLE = "best single"
 _CAPTION = """Test error of one study against tuning time (the CSV has every seed's): at each snapshot the models that
 were finished by then are ranked, the best {keep:.3g} % kept, and SMOBF selects from them within each budget; nothing is
 trained again. A budget is the same number of seconds at every snapshot: multiples are of the median cost of the models
-kept at the end. Grey: the best single model by validation. A trial that still ran at a snapshot has no model there, as
-a search broken off then would have had none of it. In the paper: figures 3 (CIFAR100) and 4 (microfossils), of which it
-prints no numbers; its text reads 5 points of accuracy from one to two models and 1 point from B=120 to B=320.
+kept at the end, and these cost what they did in the study's own selection. Grey: the best single model by validation. A
+trial that still ran at a snapshot has no model there, as a search broken off then would have had none of it. In the
+paper: figures 3 (CIFAR100) and 4 (microfossils), of which it prints no numbers; its text reads 5 points of accuracy
+from one to two models and 1 point from B=120 to B=320.
 {differs}"""
 
 _COLUMNS = ["study", "budget", "snapshot", "minutes", "n_trials", "n_kept", "n_members", "members", "cost_seconds"]

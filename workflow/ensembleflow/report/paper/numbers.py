@@ -13,10 +13,9 @@ from ensembleflow.config import canonical_json
 from ensembleflow.config.paper_plan import ITEMS, PaperRun
 from ensembleflow.io import read_csv, write_json
 
-__all__ = ["collect_numbers", "make_numbers", "wrong_quotes"]
+__all__ = ["KEYS", "collect_numbers", "make_numbers", "wrong_quotes"]
 
-# What tells a table's rows apart.
-_KEYS = {
+KEYS = {
     "table_1": ("source", "algorithm", "trials", "workers"),
     "table_2": ("data", "source", "budget", "algorithm"),
     "figure_3": ("study", "budget", "snapshot"),
@@ -28,6 +27,8 @@ _KEYS = {
     "table_4": ("source", "method", "minutes"),
     "claims": ("name",),
 }
+"""The columns that tell an item's rows apart."""
+
 _QUOTE = re.compile(r"(?P<text>[-+−]?[\d,]*\d(?:\.\d+)?)\s?%?<!--\s*=\s*(?P<name>[^>]*?)\s*-->")
 
 
@@ -40,7 +41,7 @@ def make_numbers(run: PaperRun) -> None:
     """
     numbers: dict[str, float | int] = {}
     for item in ITEMS:
-        numbers |= collect_numbers(item, read_csv(run.output(item, "csv"), dtype=dict.fromkeys(_KEYS[item], str)))
+        numbers |= collect_numbers(item, read_csv(run.output(item, "csv"), dtype=dict.fromkeys(KEYS[item], str)))
     made = {"ensembleflow": ensembleflow.__version__, "run": canonical_json(run), "numbers": numbers}
     write_json(run.output("numbers", "json"), made)
 
@@ -55,7 +56,7 @@ def collect_numbers(item: str, table: pd.DataFrame) -> dict[str, float | int]:
     Raises:
         ValueError: two rows have the same name.
     """
-    keys = _KEYS[item]
+    keys = KEYS[item]
     numbers: dict[str, float | int] = {}
     for row in table.to_dict("records"):
         head = "/".join([item, *(str(row[key]) for key in keys)])

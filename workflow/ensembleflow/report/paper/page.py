@@ -13,6 +13,7 @@ from ensembleflow.report.paper.sources import Sources
 
 __all__ = ["figure_provenance", "markdown_table", "what_differs", "write_page"]
 
+_LONG_NUMBER = 1e4  # from here on four digits would need an exponent
 _PAPERS_DATA = ("cifar100", "microfossils")
 
 
@@ -52,7 +53,9 @@ def markdown_table(table: pd.DataFrame) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= _LONG_NUMBER else f"{value:.4g}"
 
 
 def what_differs(run: PaperRun, sources: Sources) -> str:

@@ -15,10 +15,10 @@ from ensembleflow.report.paper.sources import Study, read_sources
 __all__ = ["make_table_3"]
 
 _CAPTION = """Images a second of ensembles placed by worst-fit on memory (the paper's first algorithm), and then refined
-(its second). Rows `measured` are benches of the whole ensemble on the first n of this machine's devices: {devices}.
-Rows `simulated` are n GPUs beside the first of these: benches in virtual time from the members' profiles, each GPU
-assumed to be {speed:g} times as fast as {place}, with {memory:,} MB; they show where the members go, not how fast a
-certain GPU is. Rows `paper` are the paper's, n GPUs beside one CPU. {differs}"""
+(its second{replicas}). Rows `measured` are benches of the whole ensemble on the first n of this machine's devices:
+{devices}. Rows `simulated` are n GPUs beside the first of these: benches in virtual time from the members' profiles,
+each GPU assumed to be {speed:g} times as fast as {place}, with {memory:,} MB; they show where the members go, not how
+fast a certain GPU is. Rows `paper` are the paper's, n GPUs beside one CPU. {differs}"""
 
 _COLUMNS = ["ensemble", "source", "members", "devices", "worst_fit", "refined", "gain", "benches"]
 
@@ -44,7 +44,10 @@ def make_table_3(run: PaperRun) -> None:
         f"{each.name} ({'a GPU' if each.gpu is not None else f'{each.cores} CPU cores'}, {each.memory_mb} MB)"
         for each in run.allocation.devices
     )
+    n_replicas = run.allocation.max_replicas
     caption = _CAPTION.format(
+        replicas=f"; a member may run on up to {n_replicas} devices at once, as it cannot in the paper"
+        * (n_replicas > 1),
         devices=devices,
         speed=run.paper.simulated_gpu_speed,
         place="this machine's first GPU, or one core where there is none",

@@ -20,6 +20,8 @@ from ensembleflow.selection.smobf import smobf
 
 __all__ = ["WholeLibrary", "open_whole_library"]
 
+_KEPT_COSTS = "library/costs.csv"
+
 
 class WholeLibrary:
     """The opened cache of all models of a study.
@@ -73,10 +75,18 @@ class WholeLibrary:
 def open_whole_library(study: Study) -> Iterator[WholeLibrary]:
     """Open the cache of all models of a study.
 
+    Its kept models cost what they cost in the study's own selection: a second measurement differs by some per cent, and
+    what is selected at a budget's edge with it.
+
     Raises:
         ArtefactError: a file is damaged, lacks classes, or costs and cache are not about the same models.
     """
     folder = study.folder / WHOLE_LIBRARY
     with open_predictions(folder / "predictions.h5") as predictions:
         costs = read_costs(folder / "costs.csv", predictions.models, folder / "predictions.h5")
+        known = set(study.table(_KEPT_COSTS, ["model"], dtype=str, keep_default_na=False).model)
+        places = [place for place, model in enumerate(predictions.models) if model in known]
+        kept = [predictions.models[place] for place in places]
+        for column, values in read_costs(study.folder / _KEPT_COSTS, kept, folder / "predictions.h5").items():
+            costs[column][places] = values
         yield WholeLibrary(predictions, costs, study.metric)

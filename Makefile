@@ -1,12 +1,15 @@
 # make run      the whole default workflow on this machine, from images to a report
 # make test     all tests
 # make docs     the documentation's site, in site/; a link that leads nowhere is an error
+# make paper-docs  the tables, figures and numbers of `snakemake paper` into docs/paper/, which the pages quote
+# make gallery  the figures of `make run` into docs/images/gallery/
 # All make .venv from the hash-checked lock; nothing else has to be installed by hand.
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := results
+PAPER_RESULTS := results_paper
 SNAKEMAKE := $(BIN)/snakemake
 # Lines of Snakemake's scheduler that tell a person nothing.
 CHATTER := /^(Select jobs to execute|Execute [0-9]+ jobs|Using shell|Conda environments|Assuming unrestricted|Using workflow specific)/d
@@ -15,7 +18,7 @@ SHELL := /bin/bash
 UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint typecheck imports docs check lock clean
+.PHONY: help run test lint typecheck imports docs paper-docs gallery check lock clean
 
 help:
 	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
@@ -44,6 +47,15 @@ imports: $(VENV)/test.stamp
 docs: $(VENV)/test.stamp
 	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=workflow $(BIN)/mkdocs build --quiet
 	@echo "open site/index.html; its search needs a server: python3 -m http.server --directory site"
+
+paper-docs:
+	@test -e $(PAPER_RESULTS)/paper/numbers.json || { echo "there is no $(PAPER_RESULTS)/paper/numbers.json: snakemake --cores all paper --configfile config/paper.yaml makes it"; exit 1; }
+	cp $(PAPER_RESULTS)/paper/{*.md,*.csv,*.svg,numbers.json} docs/paper/
+
+gallery:
+	@test -e $(RESULTS)/figures || { echo "there are no $(RESULTS)/figures: make run makes them"; exit 1; }
+	mkdir -p docs/images/gallery
+	cp $(RESULTS)/figures/*.svg docs/images/gallery/
 
 check: lint typecheck imports docs test
 

@@ -55,6 +55,7 @@ def main() -> None:
     names = (*OURS, IN_PROCESS, *PEERS, IN_TURN)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, help="a bundle in a results folder of the workflow, served as well")
+    parser.add_argument("--only-bundle", action="store_true", help="leave the CIFAR-shaped ensemble out")
     parser.add_argument("--contenders", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--sizes", nargs="+", type=int, default=[1, 8, 64], help="images a request")
     parser.add_argument("--clients", type=int, default=8)
@@ -64,9 +65,11 @@ def main() -> None:
     parser.add_argument("--max-benches", type=int, default=24, help="of the allocation's search; 1: worst-fit as it is")
     parser.add_argument("--scratch", type=Path, help="a folder that keeps the bundles (default: a temporary one)")
     arguments = parser.parse_args()
+    if arguments.only_bundle and arguments.bundle is None:
+        parser.error("--only-bundle needs --bundle")
     with tempfile.TemporaryDirectory(prefix="ensembleflow-benchmark-") as folder:
         scratch = (arguments.scratch or Path(folder)).resolve()
-        inputs = [_cifar_shaped(scratch, arguments)]
+        inputs = [] if arguments.only_bundle else [_cifar_shaped(scratch, arguments)]
         if arguments.bundle:
             bundle = arguments.bundle.resolve()
             inputs.append(_input(bundle.parents[1], bundle.name.removeprefix("budget-"), scratch, arguments))

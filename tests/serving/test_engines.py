@@ -28,6 +28,7 @@ from ensembleflow.models.engines import (
     load_engine,
     prepare_members,
 )
+from ensembleflow.models.engines.openvino_bfloat16 import _PairsOrMore
 from ensembleflow.models.tolerances import ANSWER_TOLERANCE, answer_tolerance
 from processor import has_bfloat16
 
@@ -116,6 +117,17 @@ def test_bfloat16_answers_within_its_own_tolerance_and_is_refused_where_the_proc
     tolerance = answer_tolerance(["openvino_bfloat16"])
     assert check_engine(loaded, network.images, network.answers, 4, tolerance=tolerance) <= tolerance
     assert loaded.predict(network.images, 4).tobytes() == loaded.predict(network.images, 4).tobytes()
+    # A batch of one is where OpenVINO's own answers may be entirely wrong.
+    for batch_size in (1, 2, 10):
+        together = loaded.predict(network.images, batch_size)
+        np.testing.assert_allclose(together, loaded.predict(network.images, 4), atol=tolerance / 2)
+
+
+def test_bfloat16_never_computes_one_image_alone():
+    model = _MeanPixel()
+    images = np.random.default_rng(0).integers(0, 256, (7, 2, 2, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(_PairsOrMore(model).predict(images, 3), _MeanPixel().predict(images, 3))
+    assert model.sizes == [3, 3, 2]
 
 
 def test_only_bfloat16_widens_the_tolerance_and_one_such_member_widens_the_ensembles():

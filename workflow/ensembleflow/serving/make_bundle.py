@@ -34,6 +34,7 @@ _LOG = logging.getLogger("ensembleflow.serving")
 
 _MAX_CHECK_IMAGES = 200
 _CHECK_IMAGES_A_REQUEST = 64
+_LONE_CHECK_IMAGES = 20
 _MAX_CHECK_BYTES = 32 * 2**20
 
 
@@ -121,7 +122,15 @@ def _served_answers(bundle: Bundle, images: npt.NDArray[np.uint8]) -> npt.NDArra
     # Nothing to compare with is in the bundle yet: the caller compares.
     service = Service(bundle, bundle.dispatcher(), checks_answers=False)
     with server_in_thread(service, listen("127.0.0.1", 0)) as url:
-        return ask_server(url, bundle.manifest.study, images, images_a_request=_CHECK_IMAGES_A_REQUEST)
+        # Some alone: an engine may compute a batch of one by other kernels.
+        parts = ((images[:_LONE_CHECK_IMAGES], 1), (images[_LONE_CHECK_IMAGES:], _CHECK_IMAGES_A_REQUEST))
+        return np.concatenate(
+            [
+                ask_server(url, bundle.manifest.study, part, images_a_request=images_a_request)
+                for part, images_a_request in parts
+                if len(part)
+            ]
+        )
 
 
 @dataclass(frozen=True)

@@ -205,9 +205,13 @@ def test_an_engine_computes_with_as_many_threads_as_it_is_given(networks, engine
     images = np.tile(network.images, (8, 1, 1, 1))
     loaded.predict(images, len(images))
     before = run_nanoseconds()
-    for _ in range(5):
-        loaded.predict(images, len(images))
-    busy = [name for name, spent in run_nanoseconds().items() if spent - before.get(name, 0) > 5e6]
+    busy: list[str] = []
+    for _ in range(40):  # on a busy machine a thread may find its work done by the others at first
+        for _ in range(5):
+            loaded.predict(images, len(images))
+        busy = [name for name, spent in run_nanoseconds().items() if spent - before.get(name, 0) > 5e6]
+        if len(busy) >= threads:
+            break
     assert len(busy) == threads
 
 

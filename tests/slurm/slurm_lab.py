@@ -76,7 +76,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 ReturnToService=2
 SlurmdTimeout=10
 MessageTimeout=10
-KillWait=10
+KillWait=30
 # Finished jobs stay in squeue and scontrol for the length of a test session.
 MinJobAge=3600
 {nodes}

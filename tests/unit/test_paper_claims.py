@@ -16,7 +16,6 @@ from ensembleflow.report.paper.interval import mean_interval, verdict_of
 from ensembleflow.report.paper.numbers import collect_numbers, wrong_quotes
 from paper_artefacts import paper_run, write_study
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ITEMS_OF_CLAIMS = ("figure_3", "pruning", "smobf", "combiners", "table_3", "claims")
 
 
@@ -138,12 +137,3 @@ def test_two_rows_of_one_name_are_refused() -> None:
 )
 def test_a_quote_must_be_the_number_rounded(page: str, n_wrong: int) -> None:
     assert len(wrong_quotes(page, NUMBERS)) == n_wrong
-
-
-def test_the_documentation_quotes_the_numbers_that_lie_beside_it() -> None:
-    path = REPOSITORY / "docs" / "numbers.json"
-    numbers = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else {}
-    pages = [*(REPOSITORY / "docs").glob("**/*.md"), REPOSITORY / "README.md"]
-    assert {
-        page.name: wrong for page in pages if (wrong := wrong_quotes(page.read_text(encoding="utf-8"), numbers))
-    } == {}

@@ -7,9 +7,8 @@ Serves an ensemble of seven CIFAR-shaped networks of mixed sizes (`serving_ensem
 bundle of the workflow, with TensorFlow as engine for all, and with the engines that the allocation's search picks for
 ours, in float32 or with bfloat16 allowed as well. Peers get virtual environments of their own in
 `~/.cache/ensembleflow-benchmark`, made by the first run, and several settings each, of which the best at each request
-size counts. Contenders take turns within a round; the tables,
-Markdown on the standard output, give medians over the rounds, and medians of the rounds' ratios. Every answer is
-compared with the bundle's own.
+size counts. Contenders take turns within a round; the tables, Markdown on the standard output, give medians over the
+rounds, and medians of the rounds' ratios. Every answer is compared with the bundle's own.
 """
 
 from __future__ import annotations

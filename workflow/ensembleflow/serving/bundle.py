@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,7 @@ __all__ = [
     "file_checksums",
     "open_bundle",
     "require_equal_answers",
+    "split_check_images",
 ]
 
 MANIFEST = "bundle.json"
@@ -45,6 +47,8 @@ SCHEMA_VERSION = 2
 _MAX_MANIFEST_BYTES = 16 * 2**20
 _SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # an empty file that Snakemake puts into each folder it tracks
 _MAX_FILES = 100_000
+_CHECK_IMAGES_A_REQUEST = 64
+_LONE_CHECK_IMAGES = 20
 _REMAKE_HINT = "copy the bundle again, or delete it and run snakemake again"
 
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
@@ -255,6 +259,20 @@ def open_bundle(path: str | Path) -> Bundle:
                 hint=_REMAKE_HINT,
             )
     return Bundle(path, manifest)
+
+
+def split_check_images(
+    images: npt.NDArray[np.uint8], images_a_request: int = _CHECK_IMAGES_A_REQUEST
+) -> list[npt.NDArray[np.uint8]]:
+    """Check images as requests: some alone, since an engine may compute a batch of one by other kernels.
+
+    Args:
+        images: uint8 (images, height, width, channels).
+        images_a_request: the most images of one request.
+    """
+    n_lone = min(_LONE_CHECK_IMAGES, len(images))
+    starts = [*range(n_lone), *range(n_lone, len(images), min(images_a_request, _CHECK_IMAGES_A_REQUEST))]
+    return [images[start:stop] for start, stop in pairwise([*starts, len(images)])]
 
 
 def check_answers(bundle: Bundle, pipeline: Pipeline) -> None:

@@ -25,6 +25,7 @@ from ensembleflow.serving.bundle import (
     file_checksums,
     open_bundle,
     require_equal_answers,
+    split_check_images,
 )
 from ensembleflow.serving.bundled_allocation import bundled_allocation
 
@@ -33,8 +34,6 @@ __all__ = ["make_bundle"]
 _LOG = logging.getLogger("ensembleflow.serving")
 
 _MAX_CHECK_IMAGES = 200
-_CHECK_IMAGES_A_REQUEST = 64
-_LONE_CHECK_IMAGES = 20
 _MAX_CHECK_BYTES = 32 * 2**20
 
 
@@ -122,14 +121,9 @@ def _served_answers(bundle: Bundle, images: npt.NDArray[np.uint8]) -> npt.NDArra
     # Nothing to compare with is in the bundle yet: the caller compares.
     service = Service(bundle, bundle.dispatcher(), checks_answers=False)
     with server_in_thread(service, listen("127.0.0.1", 0)) as url:
-        # Some alone: an engine may compute a batch of one by other kernels.
-        parts = ((images[:_LONE_CHECK_IMAGES], 1), (images[_LONE_CHECK_IMAGES:], _CHECK_IMAGES_A_REQUEST))
+        parts = split_check_images(images)
         return np.concatenate(
-            [
-                ask_server(url, bundle.manifest.study, part, images_a_request=images_a_request)
-                for part, images_a_request in parts
-                if len(part)
-            ]
+            [ask_server(url, bundle.manifest.study, part, images_a_request=len(part)) for part in parts]
         )
 
 

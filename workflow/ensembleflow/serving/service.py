@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.allocation import Answer, Dispatcher
 from ensembleflow.errors import BundleError, ConfigError, ServingError
-from ensembleflow.serving.bundle import MANIFEST, Bundle, require_equal_answers
+from ensembleflow.serving.bundle import MANIFEST, Bundle, require_equal_answers, split_check_images
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
 
 __all__ = ["NotReadyError", "Service"]
 
-_CHECK_IMAGES_AT_ONCE = 64
-_LONE_CHECK_IMAGES = 8
 _MAX_IMAGES, _MAX_IMAGES_BYTES = 1024, 32 * 2**20
 _DECODING_THREADS = 2  # bounds the memory of large images
 
@@ -102,11 +99,7 @@ class Service:
         self._checked = True
 
     async def _check_answers(self) -> None:
-        images = self.bundle.check_images()
-        at_once = min(_CHECK_IMAGES_AT_ONCE, self.dispatcher.limits.max_queued_images)
-        # Some alone: an engine may compute a batch of one by other kernels.
-        starts = [*range(_LONE_CHECK_IMAGES), *range(_LONE_CHECK_IMAGES, len(images), at_once)]
-        parts = [images[start:stop] for start, stop in pairwise([*starts, len(images)]) if start < len(images)]
+        parts = split_check_images(self.bundle.check_images(), self.dispatcher.limits.max_queued_images)
         answers = [await self.dispatcher.submit(part) for part in parts]
         require_equal_answers(
             np.concatenate([answer.probabilities for answer in answers]),

@@ -47,7 +47,8 @@ def make_table_3(run: PaperRun) -> None:
     n_replicas = run.allocation.max_replicas
     caption = _CAPTION.format(
         replicas=f"; a member may run on up to {n_replicas} devices at once, as it cannot in the paper"
-        * (n_replicas > 1),
+        if n_replicas > 1
+        else "",
         devices=devices,
         speed=run.paper.simulated_gpu_speed,
         place="this machine's first GPU, or one core where there is none",

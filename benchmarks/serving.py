@@ -43,6 +43,7 @@ from serving_contenders import (
 )
 from serving_ensemble import STUDY, bundle_of
 from serving_limit import Limit, measure_limit
+from serving_load import ARRIVALS
 from serving_tables import Results, print_tables
 
 from ensembleflow.io import provenance
@@ -151,12 +152,12 @@ def _measure(
         return
     with started(contender, given, folder) as target:
         for size in arguments.sizes:
-            settings = {**common, "target": target._asdict(), "request_images": size, "images_per_second": None}
-            measured = _load(settings, folder)
+            settings = {**common, "target": target._asdict(), "request_images": size}
+            measured = _load({**settings, "arrivals": "closed"}, folder)
             _record(results, contender, number, size, "closed", measured)
-            if contender.name in OURS:
-                half = {**settings, "images_per_second": measured["images_per_second"] / 2}
-                _record(results, contender, number, size, "half", _load(half, folder))
+            for arrivals in ARRIVALS if contender.name in OURS else ():
+                half = {**settings, "arrivals": arrivals, "images_per_second": measured["images_per_second"] / 2}
+                _record(results, contender, number, size, arrivals, _load(half, folder))
 
 
 def _load(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def _record(
         raise SystemExit(f"{told}: no request was answered in the time: raise --seconds")
     results.add(contender, size, load, measured)
     print(
-        f"round {number}: {told}, {load} load: "
+        f"round {number}: {told}, {'closed loop' if load == 'closed' else f'half load, {load}'}: "
         f"{measured['images_per_second']:.0f} images/s, "
         f"p50 {measured['p50_ms']:.1f} ms, p99 {measured['p99_ms']:.1f} ms"
         + (f", clients {measured['client_cores']:.2f} cores" if "client_cores" in measured else ""),

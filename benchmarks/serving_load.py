@@ -1,4 +1,6 @@
-"""The clients, in a process of their own: closed loop (each sends when it has its answer) or open loop (Poisson).
+"""The clients, in a process of their own.
+
+In a closed loop each sends when it has its answer, in an open loop at moments that were set beforehand.
 
     python serving_load.py SETTINGS.json        # prints a JSON object
 
@@ -139,7 +141,8 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `target`; `images` and `expected`, .npy files; `request_images`; `clients`; `warmup_seconds` and
-            `seconds`; `images_per_second`, offered in an open loop, null for a closed one.
+            `seconds`; `arrivals`, `closed` for a closed loop, or when an open loop's requests are due: `random`ly
+            (a Poisson process) or `even`ly; `images_per_second`, what an open loop offers.
 
     Returns:
         images_per_second, n_requests, p50_ms, p99_ms, worst_difference from the expected probabilities, client_cores,
@@ -153,9 +156,8 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     requests = [protocol.request(images[each], target) for each in chosen]
     warmup, seconds = settings["warmup_seconds"], settings["seconds"]
     due, n_clients = None, settings["clients"]
-    if settings["images_per_second"] is not None:
-        requests_per_second = settings["images_per_second"] / size
-        due = arrivals(requests_per_second, warmup + seconds)
+    if settings["arrivals"] != "closed":
+        due = ARRIVALS[settings["arrivals"]](settings["images_per_second"] / size, warmup + seconds)
         n_clients = N_OPEN_LOOP_CLIENTS
     load = Load(target, requests, due)
     cpu_seconds = time.process_time()
@@ -185,13 +187,20 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def arrivals(requests_per_second: float, seconds: float) -> np.ndarray:
+def even_arrivals(requests_per_second: float, seconds: float) -> np.ndarray:
+    """Moments with the same time between them, in seconds from the start."""
+    return np.arange(0, seconds, 1 / requests_per_second)
+
+
+def random_arrivals(requests_per_second: float, seconds: float) -> np.ndarray:
     """Moments of a Poisson process, in seconds from its start, the same for every contender."""
     random = np.random.default_rng(0)
     n = int(2 * requests_per_second * seconds) + 100
     moments = np.cumsum(random.exponential(1 / requests_per_second, n))
     return moments[moments < seconds]
 
+
+ARRIVALS = {"even": even_arrivals, "random": random_arrivals}
 
 if __name__ == "__main__":
     print(json.dumps(measure(json.loads(Path(sys.argv[1]).read_text()))))

@@ -10,6 +10,7 @@ from typing import Any
 
 from serving_contenders import IN_PROCESS, OURS, PEERS, SAME_ENGINE, Contender
 from serving_limit import Limit
+from serving_load import ARRIVALS
 
 __all__ = ["Results", "print_tables"]
 
@@ -130,10 +131,15 @@ def _print_half_load(results: Results, sizes: Sequence[int]) -> None:
     rows = []
     for name in OURS:
         for size in sizes if name in results.names() else ():
-            offered, p50, p99 = (
-                results.values(name, "", size, each, "half") for each in ("images_per_second", "p50_ms", "p99_ms")
-            )
-            rows.append([name, size, median(offered), median(p50), median(p99), _ratio(p99, p50)])
+            row: list[object] = [name, size]
+            for arrivals in ARRIVALS:
+                offered, p50, p99 = (
+                    results.values(name, "", size, each, arrivals) for each in ("images_per_second", "p50_ms", "p99_ms")
+                )
+                row += [median(offered), median(p50), median(p99), _ratio(p99, p50)]
+            rows.append(row)
     if rows:
-        columns = ("contender", "images a request", "images/s", "p50 ms", "p99 ms", "p99 over p50")
-        _print_table("At half the load (Poisson arrivals; p99 under 3 times p50)", columns, rows)
+        columns = ["contender", "images a request"]
+        for arrivals in ARRIVALS:
+            columns += [f"{each}, {arrivals}" for each in ("images/s", "p50 ms", "p99 ms", "p99 over p50")]
+        _print_table("At half the load, requests at even and at random moments (p99 under 3 times p50)", columns, rows)

@@ -205,7 +205,14 @@ class Crew:
 
     def _start(self, post: _Post) -> None:
         try:
-            post.worker = Worker(post.member, post.placement, post.device, self._images, self._n_classes)
+            post.worker = Worker(
+                post.member,
+                post.placement,
+                post.device,
+                self._images,
+                self._n_classes,
+                self._limits.warm_up_seconds,
+            )
         except OSError as error:
             self._lose(post, f"its process cannot be started: {error.strerror}")
             return

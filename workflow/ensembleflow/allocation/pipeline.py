@@ -59,7 +59,7 @@ class Pipeline:
             image_shape=image_shape,
             n_classes=n_classes,
             # What is asked for at once makes full batches; nobody else's requests are to be waited for.
-            limits=replace(limits or Limits(), max_queued_images=2**62, batch_wait_seconds=0.0),
+            limits=replace(limits or Limits(), max_queued_images=2**62, batch_wait_seconds=0.0, warm_up_seconds=0.0),
             restarts=False,
         )
         self._loop = asyncio.new_event_loop()

@@ -37,6 +37,8 @@ class Limits:
             as long as there are fewer than before; at most a quarter of what the last batch took.
         worker_timeout_seconds: a member's process that is silent so long at work is taken as hung and killed.
         start_timeout_seconds: likewise, while it loads its model.
+        warm_up_seconds: for how long a member's process computes batches of usual sizes before it is ready; engines
+            choose their kernels for a size when they first compute it, some 2 to 10 ms that no request should wait.
     """
 
     max_queued_images: int = 16384
@@ -46,6 +48,7 @@ class Limits:
     batch_wait_seconds: float = 0.002
     worker_timeout_seconds: float = 60.0
     start_timeout_seconds: float = 300.0
+    warm_up_seconds: float = 1.0
 
     def batch_images(self, image_shape: tuple[int, int, int]) -> int:
         """Images of the largest batch, for images of a shape (height, width, channels)."""

@@ -92,6 +92,7 @@ class Worker:
         device: where.
         images: shared uint8 (slots, images, height, width, channels).
         n_classes: number of classes.
+        warm_up_seconds: for how long it computes batches of usual sizes before it is ready.
 
     Attributes:
         placement: how it runs now.
@@ -101,7 +102,13 @@ class Worker:
     """
 
     def __init__(
-        self, member: Member, placement: Placement, device: Device, images: SharedArray, n_classes: int
+        self,
+        member: Member,
+        placement: Placement,
+        device: Device,
+        images: SharedArray,
+        n_classes: int,
+        warm_up_seconds: float,
     ) -> None:
         self.member = member
         self.placement = placement
@@ -132,6 +139,7 @@ class Worker:
                 "batch_size": placement.batch_size,
                 "images_shape": (n_slots, n_images, *image_shape),
                 "n_classes": n_classes,
+                "warm_up_seconds": warm_up_seconds,
                 "images_fd": images.fd,
                 "probabilities_fd": self._probabilities.fd,
             },

@@ -23,6 +23,9 @@ import numpy.typing as npt
 
 from ensembleflow.models.engines.process import error_text, load_pinned, peak_memory_mb, pin_to_cores
 
+# Sizes that batches of a few requests have, in images.
+USUAL_BATCHES = (*range(1, 16), *range(16, 65, 8))
+
 
 def main() -> int:
     """Obey the orders that come over the file descriptor given as the only argument."""
@@ -34,7 +37,7 @@ def main() -> int:
     with Connection(int(sys.argv[1])) as control:
         try:
             _, settings = control.recv()
-            _obey(control, settings)
+            obey(control, settings)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return 0  # the parent is gone
         except Exception as error:  # whatever it is, the parent reports it as this member's failure
@@ -46,7 +49,12 @@ def main() -> int:
     return 0
 
 
-def _obey(control: Connection, settings: dict[str, Any]) -> None:
+def obey(control: Connection, settings: dict[str, Any]) -> None:
+    """Load the member and do what is ordered.
+
+    Raises:
+        EOFError, BrokenPipeError, ConnectionResetError: whoever orders is gone.
+    """
     batch_size: int = settings["batch_size"]
     n_slots, n_images, *image_shape = settings["images_shape"]
     n_classes: int = settings["n_classes"]
@@ -54,23 +62,29 @@ def _obey(control: Connection, settings: dict[str, Any]) -> None:
     images = _attach(settings["images_fd"], (n_slots, n_images, *image_shape), np.uint8)
     probabilities = _attach(settings["probabilities_fd"], (n_slots, n_images, n_classes), np.float32)
 
-    def warm_up() -> None:
-        # Tracing and the choice of kernels for this batch size must not fall into the first request.
-        answer = model.predict(np.zeros((batch_size, *image_shape), np.uint8), batch_size)
-        if answer.shape != (batch_size, n_classes):
-            raise ValueError(f"the model answers with shape {answer.shape[1:]}, the ensemble has {n_classes} classes")
+    warm: set[int] = set()
 
-    warm_up()
-    warm = {batch_size}
+    def warm_up(n_images: int) -> None:
+        # Tracing and the choice of kernels for a batch size must not fall into the first request of that size.
+        if n_images in warm:
+            return
+        answer = model.answer(np.zeros((n_images, *image_shape), np.uint8))
+        if answer.shape != (n_images, n_classes):
+            raise ValueError(f"the model answers with shape {answer.shape[1:]}, the ensemble has {n_classes} classes")
+        warm.add(n_images)
+
+    warm_up(batch_size)
+    warm_until = time.monotonic() + settings["warm_up_seconds"]
+    for n_images in USUAL_BATCHES:
+        if n_images < batch_size and time.monotonic() < warm_until:
+            warm_up(n_images)
     control.send(("ready", peak_memory_mb()))
     while True:
         order, *values = control.recv()
         if order == "configure":
             core_ids, batch_size = values
             pin_to_cores(core_ids)
-            if batch_size not in warm:
-                warm_up()
-                warm.add(batch_size)
+            warm_up(batch_size)
             control.send(("ready", peak_memory_mb()))
         elif order == "predict":
             slot, start, stop = values

@@ -11,10 +11,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-__all__ = ["Connection", "ConnectionLimits"]
+__all__ = ["BODY_IS_READ", "CLIENT_GONE", "Connection", "ConnectionLimits", "GatheringTransport"]
+
+# What a request's scope tells beyond ASGI: whether the whole body is there, and a future that ends with the connection.
+BODY_IS_READ, CLIENT_GONE = "ensembleflow.body_is_read", "ensembleflow.client_gone"
 
 _MAX_UNPARSED_BYTES = 128 * 1024  # of a head; what one read brings may be more
 _MAX_SURPLUS = 100  # connections that are told that there are too many; more are cut
+_MAX_GATHERED_BYTES = 64 * 1024  # written as one piece, which copies them
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,10 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
+        self._gone: asyncio.Future[None] = self.loop.create_future()
         self._n_unparsed = 0
         self._n_unsent: int | None = None  # when it was last looked at
+        self._head_due: float | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._surplus = False
@@ -60,6 +66,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Await a request's head, unless there are far too many connections."""
         super().connection_made(transport)
+        self.transport = self._gathering = GatheringTransport(transport, self.loop)
         n_surplus = len(self.connections) - self._limits.max_connections
         self._surplus = n_surplus > 0
         if n_surplus > _MAX_SURPLUS:
@@ -67,8 +74,11 @@ class Connection(HttpToolsProtocol):
         self._await_head(self._limits.read_timeout_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Tell the requests at work, and forget the timers."""
+        self._gone.set_result(None)
         self._stop_waiting()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
         self._stop_watching()
         super().connection_lost(exc)
 
@@ -86,6 +96,11 @@ class Connection(HttpToolsProtocol):
         if self._n_unparsed > max(_MAX_UNPARSED_BYTES, len(data)) and not self.transport.is_closing():
             self._refuse(431, "a request's head is too long")
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.scope[CLIENT_GONE] = self._gone  # type: ignore[literal-required]
+
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._n_unparsed = 0
@@ -98,8 +113,14 @@ class Connection(HttpToolsProtocol):
         self._n_unparsed = 0
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        """The whole body is there."""
+        super().on_message_complete()
+        self.scope[BODY_IS_READ] = True  # type: ignore[literal-required]
+
     def on_response_complete(self) -> None:
-        """Await the next head."""
+        """Send the answer, and await the next head."""
+        self._gathering.flush()
         super().on_response_complete()
         if self.cycle.response_complete:
             self._idle = not self.cycle.more_body
@@ -121,13 +142,27 @@ class Connection(HttpToolsProtocol):
 
     def _await_head(self, seconds: float) -> None:
         # What is left of an answered request's body counts as late, too.
-        self._stop_waiting()
-        self._head_timer = self.loop.call_later(seconds, self._on_late_head)
+        self._head_due = self.loop.time() + seconds
+        # A timer that comes too early is only set anew then: a new one for each request would cost more.
+        if self._head_timer is None or self._head_timer.when() > self._head_due:
+            self._set_head_timer(self._head_due)
 
     def _stop_waiting(self) -> None:
+        self._head_due = None
+
+    def _set_head_timer(self, due: float) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
-            self._head_timer = None
+        self._head_timer = self.loop.call_at(due, self._on_head_timer)
+
+    def _on_head_timer(self) -> None:
+        self._head_timer = None
+        if self._head_due is None:
+            return
+        if self.loop.time() < self._head_due:
+            self._set_head_timer(self._head_due)
+        else:
+            self._on_late_head()
 
     def _on_late_head(self) -> None:
         if self.flow.write_paused:  # an answer is on its way, which the other timer watches
@@ -160,3 +195,52 @@ class Connection(HttpToolsProtocol):
             STATUS_LINE[status] + head + b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
         )
         self.transport.close()
+
+
+class GatheringTransport(asyncio.Transport):
+    """A connection's transport, which sends an answer's head and body as one piece: each piece costs a system call.
+
+    Args:
+        transport: the connection's own.
+        loop: at whose next turn what was written is sent, unless `flush` or `close` comes first.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+        self._n_bytes = 0
+
+    def write(self, data: Any) -> None:
+        """Send it, soon."""
+        if not self._written:
+            self._loop.call_soon(self.flush)
+        self._written.append(data)
+        self._n_bytes += len(data)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        written, self._written = self._written, []
+        if self._n_bytes <= _MAX_GATHERED_BYTES:
+            written = [b"".join(written)] if written else []
+        self._n_bytes = 0
+        for data in written:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close the connection once all is sent."""
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or will be."""
+        return self._transport.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that were written and are not sent."""
+        return self._n_bytes + self._transport.get_write_buffer_size()

@@ -9,13 +9,14 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ensembleflow.serving.connection import BODY_IS_READ
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
 
@@ -161,7 +162,10 @@ class Gate:
         reserved = _Reservation()
         try:
             self._reserve(reserved, self._declared_length(headers))
-            body = await self._read_body(receive, reserved)
+            if scope.get(BODY_IS_READ):
+                body = await self._read_body(receive, reserved)
+            else:
+                body = await self._read_in_time(receive, reserved)
             if body is None:
                 return
             unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -174,26 +178,36 @@ class Gate:
         finally:
             self._n_buffered -= reserved.n_bytes
 
-    async def _read_body(self, receive: Receive, reserved: _Reservation) -> bytes | None:
+    async def _read_in_time(self, receive: Receive, reserved: _Reservation) -> bytes | None:
+        first_deadline = asyncio.get_running_loop().time() + self._limits.read_timeout_seconds
+        try:
+            async with asyncio.timeout_at(first_deadline) as timer:
+                return await self._read_body(
+                    receive,
+                    reserved,
+                    lambda n_read: timer.reschedule(first_deadline + n_read / _SLOWEST_BYTES_PER_SECOND),
+                )
+        except TimeoutError:
+            raise _RefusalError(408, "a request's body came too slowly", {"connection": "close"}) from None
+
+    async def _read_body(
+        self, receive: Receive, reserved: _Reservation, on_progress: Callable[[int], None] | None = None
+    ) -> bytes | None:
         """The whole body; None if the client has gone."""
         parts: list[bytes] = []
         n_read = 0
         more = True
-        first_deadline = asyncio.get_running_loop().time() + self._limits.read_timeout_seconds
-        try:
-            async with asyncio.timeout_at(first_deadline) as timer:
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    parts.append(message["body"])
-                    more = message["more_body"]
-                    n_read += len(parts[-1])
-                    self._require_length(n_read)
-                    self._reserve(reserved, n_read - reserved.n_bytes)  # where no length was declared
-                    timer.reschedule(first_deadline + n_read / _SLOWEST_BYTES_PER_SECOND)
-        except TimeoutError:
-            raise _RefusalError(408, "a request's body came too slowly", {"connection": "close"}) from None
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message["body"])
+            more = message["more_body"]
+            n_read += len(parts[-1])
+            self._require_length(n_read)
+            self._reserve(reserved, n_read - reserved.n_bytes)  # where no length was declared
+            if on_progress is not None:
+                on_progress(n_read)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _declared_length(self, headers: Headers) -> int:

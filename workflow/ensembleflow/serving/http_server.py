@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import resource
@@ -122,7 +123,13 @@ def run_server(service: Service, listener: socket.socket, limits: ServerLimits, 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.stop)
-        await server.serve(on_ready)
+        await server.serve(ready)
+
+    def ready() -> None:
+        # What the imports and the start left stays; looking through it anew holds up every request for some 75 ms.
+        gc.collect()
+        gc.freeze()
+        on_ready()
 
     asyncio.run(serve())
 

@@ -40,8 +40,8 @@ def json_log(path: Path | None) -> Iterator[None]:
         handler = WatchedFileHandler(path, encoding="utf-8") if path else logging.StreamHandler(sys.stderr)
     except OSError as error:
         raise StorageError("the log cannot be written", where=path, found=error.strerror) from None
-    handler.setFormatter(_JsonLine())
     writer = _Writer(handler)
+    writer.setFormatter(_JsonLine())
     levels = {}
     for name in _LOGGERS:
         logger = logging.getLogger(name)
@@ -59,22 +59,23 @@ def json_log(path: Path | None) -> Iterator[None]:
 
 
 class _Writer(logging.Handler):
-    """Keeps records for a thread, which looks for them itself.
+    """Keeps lines for a thread, which looks for them itself and writes all that there are as one piece.
 
-    If each record woke it, the event loop would on a busy machine lose the processor with each.
+    If each line woke it, the event loop would on a busy machine lose the processor with each; if it made the lines,
+    it would keep the interpreter from the event loop for as long as that takes.
     """
 
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
         self._handler = handler
-        self._waiting: deque[logging.LogRecord] = deque()
+        self._waiting: deque[str] = deque()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         if len(self._waiting) < _MAX_WAITING_LINES:
-            self._waiting.append(record)
+            self._waiting.append(self.format(record))
 
     def close(self) -> None:
         self._ends.set()
@@ -85,8 +86,8 @@ class _Writer(logging.Handler):
         ended = False
         while not ended:
             ended = self._ends.wait(_PAUSE_SECONDS)
-            while self._waiting:
-                self._handler.handle(self._waiting.popleft())
+            if lines := [self._waiting.popleft() for _ in range(len(self._waiting))]:
+                self._handler.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
 
 
 class _JsonLine(logging.Formatter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -74,6 +75,9 @@ class Metrics(Listener):
             ready
         )
         self._registry.register(_Workers(status))
+        # Looking children up by their labels costs more than counting.
+        self._of_requests = cache(lambda route, code: (self._requests.labels(route, code), self._seconds.labels(route)))
+        self._of_member = cache(self._member_seconds.labels)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""
@@ -81,8 +85,9 @@ class Metrics(Listener):
 
     def request(self, route: str, code: int, seconds: float, n_images: int) -> None:
         """Count an answered request; `n_images` are those that it was answered for."""
-        self._requests.labels(route, code).inc()
-        self._seconds.labels(route).observe(seconds)
+        answered, times = self._of_requests(route, code)
+        answered.inc()
+        times.observe(seconds)
         self._images.inc(n_images)
 
     def batch_finished(self, n_images: int, n_requests: int, seconds: float) -> None:
@@ -93,7 +98,7 @@ class Metrics(Listener):
 
     def member_answered(self, model: str, n_images: int, seconds: float) -> None:
         """Count a member's work."""
-        self._member_seconds.labels(model).observe(seconds)
+        self._of_member(model).observe(seconds)
 
     def member_failed(self, model: str, reason: str) -> None:
         """Count the end of a member's process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -261,7 +262,7 @@ def _images_from_json(tensor: dict[str, Any], shape: tuple[int, ...]) -> npt.NDA
     if not kinds <= {int, float}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds - {int, float}))
         raise ProtocolError("a tensor's data are not numbers", where=INPUT, found=names, expected="whole numbers")
-    n_expected = int(np.prod(shape))
+    n_expected = math.prod(shape)
     if len(numbers) != n_expected:
         raise ProtocolError("a tensor's data have another length", where=INPUT, found=len(numbers), expected=n_expected)
     if kinds == {int}:
@@ -278,7 +279,7 @@ def _images_from_bytes(
     dtype = np.dtype(INPUT_DATATYPES[tensor["datatype"]])
     if "data" in tensor:
         raise ProtocolError("a tensor has its data twice", where=INPUT, expected="data or binary_data_size, not both")
-    n_numbers = int(np.prod(shape))
+    n_numbers = math.prod(shape)
     _require_bytes(size, n_numbers * dtype.itemsize, f"binary_data_size of {tensor['datatype']} {list(shape)}")
     _require_bytes(len(body) - start, size, "bytes behind the JSON")
     numbers = np.frombuffer(body, dtype, n_numbers, start)

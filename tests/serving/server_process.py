@@ -149,7 +149,8 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def request_bytes(server: ServerProcess, images: np.ndarray, *headers: str) -> bytes:
-    body = json.dumps(infer_json(images)).encode()
+def request_bytes(server: ServerProcess, images: np.ndarray, *headers: str, n_spaces: int = 0) -> bytes:
+    """A whole request; spaces make its body longer."""
+    body = b" " * n_spaces + json.dumps(infer_json(images)).encode()
     lines = [f"POST {INFER} HTTP/1.1", f"Host: {server.address[0]}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -24,12 +24,17 @@ from server_process import (
 )
 
 
-def test_a_client_that_goes_is_dropped_from_the_queue_and_harms_nobody(small_server, exported, images):
+@pytest.mark.parametrize("n_spaces", [0, 100_000])
+def test_a_client_that_goes_is_dropped_from_the_queue_and_harms_nobody(small_server, exported, images, n_spaces):
     with ThreadPoolExecutor(1) as threads, small_server.stopped_workers():
         first = threads.submit(small_server.infer, images[:1])
         wait_until(lambda: small_server.metric("ensembleflow_requests_in_flight") >= 2, "the first one is at work")
         with small_server.connect() as gone:
-            gone.sendall(request_bytes(small_server, images[1:2], f"Authorization: Bearer {TOKEN}"))
+            request = request_bytes(small_server, images[1:2], f"Authorization: Bearer {TOKEN}", n_spaces=n_spaces)
+            end_of_head = request.index(b"\r\n\r\n") + 4
+            gone.sendall(request[:end_of_head])
+            wait_until(lambda: small_server.metric("ensembleflow_requests_in_flight") >= 3, "its head is read")
+            gone.sendall(request[end_of_head:])
             wait_until(lambda: small_server.metric("ensembleflow_queued_images") == 1, "the second one waits")
         wait_until(lambda: small_server.metric("ensembleflow_queued_images") == 0, "the second one is dropped")
     probabilities = np.reshape(first.result().json()["outputs"][0]["data"], (1, 10))

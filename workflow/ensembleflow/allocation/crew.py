@@ -120,6 +120,8 @@ class Crew:
 
     def unavailable(self) -> dict[str, str]:
         """The members without a process that can answer, and why."""
+        if self._posts and all(post.ready for post in self._posts):
+            return {}  # at once, since every request asks
         return {
             model: next((post.reason for post in self._posts_of[model]), _Post.reason)
             for model in self._members
@@ -211,7 +213,8 @@ class Crew:
                 post.device,
                 self._images,
                 self._n_classes,
-                self._limits.warm_up_seconds,
+                # One that comes back is waited for.
+                0.0 if post.n_restarts else self._limits.warm_up_seconds,
             )
         except OSError as error:
             self._lose(post, f"its process cannot be started: {error.strerror}")

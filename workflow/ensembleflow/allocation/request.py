@@ -37,8 +37,9 @@ class Limits:
             as long as there are fewer than before; at most a quarter of what the last batch took.
         worker_timeout_seconds: a member's process that is silent so long at work is taken as hung and killed.
         start_timeout_seconds: likewise, while it loads its model.
-        warm_up_seconds: for how long a member's process computes batches of usual sizes before it is ready; engines
-            choose their kernels for a size when they first compute it, some 2 to 10 ms that no request should wait.
+        warm_up_seconds: for how long a member's process computes batches of usual sizes before it is ready (unless
+            it takes the place of one that has failed); engines choose their kernels for a size when they first
+            compute it, some 2 to 10 ms that no request should wait.
     """
 
     max_queued_images: int = 16384

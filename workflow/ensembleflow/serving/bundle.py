@@ -276,13 +276,14 @@ def split_check_images(
 
 
 def check_answers(bundle: Bundle, pipeline: Pipeline) -> None:
-    """Have the running ensemble predict the bundle's check images, and compare with those that it was made with.
+    """Have the running ensemble predict the bundle's check images, as a server does, and compare the answers.
 
     Raises:
         BundleError: an answer differs by more than the engines' tolerance.
         MemberError: a member failed.
     """
-    answers, tolerance = pipeline.predict(bundle.check_images()), bundle.answer_tolerance(pipeline.allocation)
+    answers = np.concatenate([pipeline.predict(part) for part in split_check_images(bundle.check_images())])
+    tolerance = bundle.answer_tolerance(pipeline.allocation)
     require_equal_answers(answers, bundle.check_probabilities(), tolerance, bundle.path)
 
 

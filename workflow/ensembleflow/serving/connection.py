@@ -117,6 +117,8 @@ class Connection(HttpToolsProtocol):
         """The whole body is there."""
         super().on_message_complete()
         self.scope[BODY_IS_READ] = True  # type: ignore[literal-required]
+        if not self.pipeline:
+            self.flow.resume_reading()  # which a long body has paused: the client's end is to be seen
 
     def on_response_complete(self) -> None:
         """Send the answer, and await the next head."""

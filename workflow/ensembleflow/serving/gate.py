@@ -6,9 +6,9 @@ import asyncio
 import hmac
 import logging
 import math
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -103,7 +103,7 @@ class Gate:
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
+            request_id = os.urandom(16).hex()
         status = 0
 
         async def send_named(message: Message) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -42,6 +42,10 @@ def json_log(path: Path | None) -> Iterator[None]:
         raise StorageError("the log cannot be written", where=path, found=error.strerror) from None
     writer = _Writer(handler)
     writer.setFormatter(_JsonLine())
+    # No line holds any of it; that they may be turned off is in the logging module's guide, under Optimization.
+    unused = {name: getattr(logging, name) for name in ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing")}
+    for name in unused:
+        setattr(logging, name, None)
     levels = {}
     for name in _LOGGERS:
         logger = logging.getLogger(name)
@@ -54,6 +58,8 @@ def json_log(path: Path | None) -> Iterator[None]:
         for name, level in levels.items():
             logging.getLogger(name).removeHandler(writer)
             logging.getLogger(name).setLevel(level)
+        for name, value in unused.items():
+            setattr(logging, name, value)
         writer.close()
         handler.close()
 
@@ -74,8 +80,11 @@ class _Writer(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if len(self._waiting) < _MAX_WAITING_LINES:
-            self._waiting.append(self.format(record))
+        try:
+            if len(self._waiting) < _MAX_WAITING_LINES:
+                self._waiting.append(self.format(record))
+        except Exception:
+            self.handleError(record)
 
     def close(self) -> None:
         self._ends.set()
@@ -87,7 +96,8 @@ class _Writer(logging.Handler):
         while not ended:
             ended = self._ends.wait(_PAUSE_SECONDS)
             if lines := [self._waiting.popleft() for _ in range(len(self._waiting))]:
-                self._handler.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
+                with suppress(OSError):  # the file may be there again next time
+                    self._handler.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
 
 
 class _JsonLine(logging.Formatter):

@@ -73,7 +73,7 @@ class Clients:
         while not self._stop.is_set():
             chosen = random.integers(0, len(self._images), IMAGES_A_REQUEST)
             try:
-                answer = ask_server(self._url, self._model, self._images[chosen], images_a_request=IMAGES_A_REQUEST)
+                answer = ask_server(self._url, self._model, [self._images[chosen]])
             except ServingError:
                 with self._lock:
                     self.n_refused += 1

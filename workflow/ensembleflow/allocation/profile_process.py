@@ -25,8 +25,6 @@ from ensembleflow.models import gpu_memory_bytes
 from ensembleflow.models.engines import LoadedEngine, check_engine
 from ensembleflow.models.engines.process import error_text, load_pinned, peak_memory_mb
 
-_LONE_IMAGES = 20
-
 
 def main() -> int:
     """Measure what the settings say, which come over the file descriptor given as the only argument."""
@@ -57,9 +55,6 @@ def _measure(control: Connection, settings: dict[str, Any]) -> None:
         out = loaded.predict(batch, batch_size)  # what the first call prepares is not measured
         if expected is not None and batch_size == batch_sizes[0]:
             check_engine(loaded, images[: len(expected)], expected, batch_size, settings["tolerance"])
-            # A lone request makes a batch of one, which an engine may compute by other kernels.
-            lone = expected[:_LONE_IMAGES]
-            check_engine(loaded, images[: len(lone)], lone, 1, settings["tolerance"])
         seconds = _call_seconds(loaded, batch, out, settings["min_calls"], settings["seconds"])
         control.send(("measured", batch_size / median(seconds), peak_mb()))
 

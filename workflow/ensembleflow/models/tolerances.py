@@ -10,6 +10,7 @@ import numpy as np
 __all__ = [
     "ANSWER_TOLERANCE",
     "BFLOAT16_ANSWER_TOLERANCE",
+    "LONE_IMAGES",
     "OUTSIDE_BY",
     "answer_tolerance",
     "cache_rounding",
@@ -28,6 +29,9 @@ BFLOAT16_ANSWER_TOLERANCE = 0.1
 
 Such numbers have 8 significant bits: a logit of 10 is off by 0.02 from its own rounding alone, and each layer adds.
 """
+
+LONE_IMAGES = 20
+"""So many images are compared in batches of one as well, which an engine may compute by other kernels."""
 
 _BY_ENGINE = {"openvino_bfloat16": BFLOAT16_ANSWER_TOLERANCE}
 

@@ -27,7 +27,7 @@ from ensembleflow.allocation import (
 )
 from ensembleflow.config.models import DeviceConfig, Engine
 from ensembleflow.errors import BundleError
-from ensembleflow.models.tolerances import answer_tolerance
+from ensembleflow.models.tolerances import LONE_IMAGES, answer_tolerance
 
 __all__ = [
     "MANIFEST",
@@ -48,7 +48,6 @@ _MAX_MANIFEST_BYTES = 16 * 2**20
 _SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # an empty file that Snakemake puts into each folder it tracks
 _MAX_FILES = 100_000
 _CHECK_IMAGES_A_REQUEST = 64
-_LONE_CHECK_IMAGES = 20
 _REMAKE_HINT = "copy the bundle again, or delete it and run snakemake again"
 
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
@@ -270,7 +269,7 @@ def split_check_images(
         images: uint8 (images, height, width, channels).
         images_a_request: the most images of one request.
     """
-    n_lone = min(_LONE_CHECK_IMAGES, len(images))
+    n_lone = min(LONE_IMAGES, len(images))
     starts = [*range(n_lone), *range(n_lone, len(images), min(images_a_request, _CHECK_IMAGES_A_REQUEST))]
     return [images[start:stop] for start, stop in pairwise([*starts, len(images)])]
 

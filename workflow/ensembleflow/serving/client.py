@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -15,31 +16,25 @@ __all__ = ["ask_server"]
 
 
 def ask_server(
-    url: str, model: str, images: npt.NDArray[np.uint8], *, images_a_request: int, timeout_seconds: float = 300.0
+    url: str, model: str, requests: Sequence[npt.NDArray[np.uint8]], timeout_seconds: float = 300.0
 ) -> npt.NDArray[np.float32]:
     """The probabilities that a server answers with, asked in binary over one connection.
 
     Args:
         url: of the server, such as `http://127.0.0.1:8000`.
         model: the model's name.
-        images: uint8 (images, height, width, channels).
-        images_a_request: how many to send at once.
+        requests: the images of each, uint8 (images, height, width, channels).
         timeout_seconds: for each answer.
 
     Returns:
-        float32 (images, classes).
+        float32 (images, classes), those of all requests.
 
     Raises:
         ServingError: the server cannot be reached, or refuses.
     """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_seconds)
     try:
-        return np.concatenate(
-            [
-                _ask(connection, model, images[start : start + images_a_request])
-                for start in range(0, len(images), images_a_request)
-            ]
-        )
+        return np.concatenate([_ask(connection, model, images) for images in requests])
     except (OSError, http.client.HTTPException) as error:
         raise ServingError("the server does not answer", where=url, found=error) from None
     finally:

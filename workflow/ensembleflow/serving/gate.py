@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -162,10 +162,7 @@ class Gate:
         reserved = _Reservation()
         try:
             self._reserve(reserved, self._declared_length(headers))
-            if scope.get(BODY_IS_READ):
-                body = await self._read_body(receive, reserved)
-            else:
-                body = await self._read_in_time(receive, reserved)
+            body = await self._read_body(receive, reserved, scope.get(BODY_IS_READ, False))
             if body is None:
                 return
             unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -178,36 +175,27 @@ class Gate:
         finally:
             self._n_buffered -= reserved.n_bytes
 
-    async def _read_in_time(self, receive: Receive, reserved: _Reservation) -> bytes | None:
-        first_deadline = asyncio.get_running_loop().time() + self._limits.read_timeout_seconds
-        try:
-            async with asyncio.timeout_at(first_deadline) as timer:
-                return await self._read_body(
-                    receive,
-                    reserved,
-                    lambda n_read: timer.reschedule(first_deadline + n_read / _SLOWEST_BYTES_PER_SECOND),
-                )
-        except TimeoutError:
-            raise _RefusalError(408, "a request's body came too slowly", {"connection": "close"}) from None
-
-    async def _read_body(
-        self, receive: Receive, reserved: _Reservation, on_progress: Callable[[int], None] | None = None
-    ) -> bytes | None:
+    async def _read_body(self, receive: Receive, reserved: _Reservation, is_there: bool) -> bytes | None:
         """The whole body; None if the client has gone."""
         parts: list[bytes] = []
         n_read = 0
         more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message["body"])
-            more = message["more_body"]
-            n_read += len(parts[-1])
-            self._require_length(n_read)
-            self._reserve(reserved, n_read - reserved.n_bytes)  # where no length was declared
-            if on_progress is not None:
-                on_progress(n_read)
+        first_deadline = asyncio.get_running_loop().time() + self._limits.read_timeout_seconds
+        try:
+            async with asyncio.timeout_at(None if is_there else first_deadline) as timer:
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    parts.append(message["body"])
+                    more = message["more_body"]
+                    n_read += len(parts[-1])
+                    self._require_length(n_read)
+                    self._reserve(reserved, n_read - reserved.n_bytes)  # where no length was declared
+                    if more:
+                        timer.reschedule(first_deadline + n_read / _SLOWEST_BYTES_PER_SECOND)
+        except TimeoutError:
+            raise _RefusalError(408, "a request's body came too slowly", {"connection": "close"}) from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _declared_length(self, headers: Headers) -> int:

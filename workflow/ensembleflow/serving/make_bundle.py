@@ -121,10 +121,7 @@ def _served_answers(bundle: Bundle, images: npt.NDArray[np.uint8]) -> npt.NDArra
     # Nothing to compare with is in the bundle yet: the caller compares.
     service = Service(bundle, bundle.dispatcher(), checks_answers=False)
     with server_in_thread(service, listen("127.0.0.1", 0)) as url:
-        parts = split_check_images(images)
-        return np.concatenate(
-            [ask_server(url, bundle.manifest.study, part, images_a_request=len(part)) for part in parts]
-        )
+        return ask_server(url, bundle.manifest.study, split_check_images(images))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ensembleflow.config.models import Engine
 from ensembleflow.errors import EngineError
 from ensembleflow.models.engines.loaded import LoadedEngine
-from ensembleflow.models.tolerances import ANSWER_TOLERANCE, answer_tolerance
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE, LONE_IMAGES, answer_tolerance
 
 __all__ = [
     "DEFAULT_ENGINE",
@@ -83,7 +83,7 @@ def check_engine(
     batch_size: int,
     tolerance: float = ANSWER_TOLERANCE,
 ) -> float:
-    """Check that a loaded engine answers as the exported function does.
+    """Check that a loaded engine answers as the exported function does, to the first images alone as well.
 
     Args:
         loaded: the model, loaded by any engine.
@@ -101,7 +101,8 @@ def check_engine(
     answers = loaded.predict(images, batch_size)
     if answers.shape != expected.shape:
         raise EngineError("an engine answers with another shape", found=answers.shape, expected=expected.shape)
-    difference = float(np.abs(answers - expected).max())
+    lone = loaded.predict(images[:LONE_IMAGES], 1)
+    difference = float(np.abs(np.concatenate([answers - expected, lone - expected[: len(lone)]])).max())
     if not difference <= tolerance:  # NaN is no answer either
         raise EngineError(
             "an engine answers otherwise than the exported function",

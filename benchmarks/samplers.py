@@ -59,7 +59,7 @@ def propose(algorithm: str, n_finished: int, n_proposals: int) -> list[float]:
         for slot in range(n_finished, n_finished + n_proposals):
             trial = claim_slot(study, slot, Path(folder))
             begin = time.perf_counter()
-            suggest_hyperparameters(trial, plan.search.space)
+            suggest_hyperparameters(trial, plan.search)
             seconds.append(time.perf_counter() - begin)
     return seconds
 
@@ -69,7 +69,7 @@ def finished_study(algorithm: str, n_trials: int) -> tuple[optuna.Study, SearchP
     plan = SearchPlan.from_json(plan_job(parse_config({"search": search}), 0))
     storage = optuna.storages.InMemoryStorage()
     study = open_study(storage, plan, "benchmark")
-    space = distributions(plan.search.space)
+    space = distributions(plan.search)
     sampler = optuna.samplers.RandomSampler(seed=0)
     draw = random.Random(0)
     blank = optuna.trial.create_trial(state=TrialState.WAITING)

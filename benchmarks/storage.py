@@ -96,11 +96,11 @@ def live(study: optuna.Study, slot: int, lease_dir: Path, times: Times) -> None:
     plan, draw = plan_of(), random.Random(slot)
     with times.of("begin"):
         trial = claim_slot(study, slot, lease_dir)
-        suggest_hyperparameters(trial, plan.search.space)
+        suggest_hyperparameters(trial, plan.search)
     for epoch in range(1, EPOCHS + 1):
         with times.of("epoch"):
             trial.report(draw.random(), epoch)
-            should_stop(study, slot, rung_of(epoch, 0, plan.search.reduction_factor))
+            should_stop(study, slot, rung_of(epoch, 0, plan.search.min_epochs, plan.search.reduction_factor))
     with times.of("end"):
         study.tell(trial, None, state=TrialState.PRUNED)
 
@@ -122,7 +122,7 @@ def count_writes(folder: Path) -> dict[str, int]:
         return result
 
     trial = count("claim", lambda: claim_slot(study, 0, folder))
-    count("hyperparameters", lambda: suggest_hyperparameters(trial, plan_of().search.space))
+    count("hyperparameters", lambda: suggest_hyperparameters(trial, plan_of().search))
     count("report", lambda: trial.report(0.5, 1))
     count("rung", lambda: should_stop(study, 0, 0))
     count("tell", lambda: study.tell(trial, None, state=TrialState.PRUNED))
@@ -146,7 +146,7 @@ def fill_storage(storage: BaseStorage, n_trials: int) -> None:
     """Make finished trials one by one, for a storage that is no file."""
     plan = plan_of()
     study = open_study(storage, plan, "benchmark")
-    space = distributions(plan.search.space)
+    space = distributions(plan.search)
     sampler = optuna.samplers.RandomSampler(seed=0)
     known = len(study.get_trials(deepcopy=False))
     for number in range(known, n_trials):

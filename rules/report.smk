@@ -43,7 +43,7 @@ rule plot_learning_curves:
     params:
         report=canonical_json(CONFIG.report),
         search=canonical_json(
-            CONFIG.search.model_dump(mode="json", include={"metric", "max_epochs", "reduction_factor"})
+            CONFIG.search.model_dump(mode="json", include={"metric", "max_epochs", "min_epochs", "reduction_factor"})
         ),
     script:
         "../workflow/scripts/plot_learning_curves.py"

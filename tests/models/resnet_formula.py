@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembleflow.config import SpaceConfig, load_config
+from ensembleflow.config import IntRange, SpaceConfig, load_config
 from ensembleflow.models import Hyperparameters
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
@@ -88,13 +88,15 @@ def random_point(space: SpaceConfig, random: np.random.Generator) -> Hyperparame
     """A point of the space, each hyperparameter drawn evenly."""
     values: dict[str, Any] = {}
     for name in Hyperparameters.names():
+        if name in ("schedule", "weight_decay"):  # which no network's size depends on
+            continue
         bounds = getattr(space, name)
         if name in ("block", "activation"):
             values[name] = str(random.choice(bounds))
-        elif isinstance(bounds[0], int):
-            values[name] = int(random.integers(bounds[0], bounds[1], endpoint=True))
+        elif isinstance(bounds, IntRange):
+            values[name] = int(random.integers(bounds.low, bounds.high, endpoint=True))
         else:
-            values[name] = float(random.uniform(*bounds))
+            values[name] = float(random.uniform(bounds.low, bounds.high))
     return Hyperparameters(**values)
 
 

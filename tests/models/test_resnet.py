@@ -80,7 +80,7 @@ def test_the_deepest_network_builds() -> None:
 @pytest.mark.parametrize("side", [SMALL, LARGE])
 def test_the_smallest_network_of_the_papers_space_builds_for_both_sizes_of_image(block: str, side: int) -> None:
     space = papers_space()
-    filters = {"stem_filters": space.stem_filters[0], "stage_filters": space.stage_filters[0]}
+    filters = {"stem_filters": space.stem_filters.low, "stage_filters": space.stage_filters.low}
     assert agrees_with_the_formula(hyperparameters(block=block, **filters), side, n_classes=100)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from ensembleflow.errors import ArtefactError
+from ensembleflow.errors import ArtefactError, ConfigError
 from ensembleflow.models import (
     Trainer,
     build_resnet,
+    class_weights,
     model_function,
     restore_checkpoint,
     save_checkpoint,
@@ -26,6 +29,13 @@ from example_hyperparameters import hyperparameters
 DIGITS = load_digits()
 IMAGES = np.rint(DIGITS.images[:300, :, :, None] * 255 / 16).astype(np.uint8)
 LABELS = DIGITS.target[:300].astype(np.int64)
+
+
+def small_trainer(precision: str = "float32", **changes: Any) -> Trainer:
+    hp = hyperparameters(**changes)
+    return Trainer(build_resnet(hp, (8, 8, 1), 10, precision=precision), hp, n_steps=40)
+
+
 STILL = {"max_zoom": 0, "max_translation": 0, "max_shear": 0, "max_channel_shift": 0, "max_rotation_degrees": 0}
 
 
@@ -84,7 +94,7 @@ def test_a_translation_moves_by_at_most_its_share_of_the_side() -> None:
 
 
 def test_training_lowers_the_loss() -> None:
-    trainer = Trainer(build_resnet(hyperparameters(), (8, 8, 1), 10), hyperparameters())
+    trainer = small_trainer()
     epochs = [trainer.train_epoch(IMAGES, LABELS, (0, 0, epoch)) for epoch in range(4)]
     assert epochs[-1].cross_entropy < 0.7 * epochs[0].cross_entropy
     assert epochs[-1].error < epochs[0].error
@@ -92,48 +102,49 @@ def test_training_lowers_the_loss() -> None:
 
 
 # On CPUs TensorFlow has no grouped convolution in half precision.
-@pytest.mark.parametrize(("block", "precision"), [("v1", "float32"), ("next", "float32"), ("v2", "mixed_float16")])
-def test_training_resumed_from_a_checkpoint_goes_on_to_the_last_bit(block: str, precision: str, tmp_path: Path) -> None:
-    hp = hyperparameters(block=block)
-
+@pytest.mark.parametrize(
+    ("block", "precision", "schedule"),
+    [("v1", "float32", "constant"), ("next", "float32", "warmup_cosine"), ("v2", "mixed_float16", "cosine")],
+)
+def test_training_resumed_from_a_checkpoint_goes_on_to_the_last_bit(
+    block: str, precision: str, schedule: str, tmp_path: Path
+) -> None:
     def fresh_trainer() -> Trainer:
-        return Trainer(build_resnet(hp, (8, 8, 1), 10, precision=precision), hp)
+        return small_trainer(precision, block=block, schedule=schedule, weight_decay=0.01)
 
     trainer = fresh_trainer()
     trainer.train_epoch(IMAGES, LABELS, (0, 0, 1))
-    save_checkpoint(trainer.model, tmp_path / "checkpoint.npz")
+    save_checkpoint(trainer, tmp_path / "checkpoint.npz")
     expected = trainer.train_epoch(IMAGES, LABELS, (0, 0, 2))
 
     resumed = fresh_trainer()
-    restore_checkpoint(resumed.model, tmp_path / "checkpoint.npz")
+    restore_checkpoint(resumed, tmp_path / "checkpoint.npz")
     result = resumed.train_epoch(IMAGES, LABELS, (0, 0, 2))
     assert (result.loss, result.cross_entropy, result.error) == (expected.loss, expected.cross_entropy, expected.error)
     assert weights_sha256(resumed.model) == weights_sha256(trainer.model)
+    with trainer.evaluated_weights(), resumed.evaluated_weights():
+        assert weights_sha256(resumed.model) == weights_sha256(trainer.model)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(
-        Trainer(build_resnet(hyperparameters(), (8, 8, 1), 10), hyperparameters()).model, tmp_path / "c.npz"
-    )
-    other = hyperparameters(stage_filters=16)
+    save_checkpoint(small_trainer(), tmp_path / "c.npz")
     with pytest.raises(ArtefactError, match="of another network"):
-        restore_checkpoint(Trainer(build_resnet(other, (8, 8, 1), 10), other).model, tmp_path / "c.npz")
+        restore_checkpoint(small_trainer(stage_filters=16), tmp_path / "c.npz")
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
-    trainer = Trainer(build_resnet(hyperparameters(), (8, 8, 1), 10), hyperparameters())
-    save_checkpoint(trainer.model, tmp_path / "c.npz")
+    trainer = small_trainer()
+    save_checkpoint(trainer, tmp_path / "c.npz")
     content = (tmp_path / "c.npz").read_bytes()
     (tmp_path / "c.npz").write_bytes(content[: len(content) // 2])
     with pytest.raises(ArtefactError, match="cannot be read"):
-        restore_checkpoint(trainer.model, tmp_path / "c.npz")
+        restore_checkpoint(trainer, tmp_path / "c.npz")
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_in_half_precision_and_keeps_weights_and_answers_in_single(precision: str) -> None:
-    hp = hyperparameters()
-    model = build_resnet(hp, (8, 8, 1), 10, precision=precision)
-    trainer = Trainer(model, hp)
+    trainer = small_trainer(precision)
+    model = trainer.model
     epochs = [trainer.train_epoch(IMAGES, LABELS, (0, 0, epoch)) for epoch in range(4)]
     assert epochs[-1].cross_entropy < 0.7 * epochs[0].cross_entropy
     assert {layer.compute_dtype for layer in model.layers if "conv" in layer.name} == {precision.removeprefix("mixed_")}
@@ -149,3 +160,65 @@ def test_batches_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     for (images, labels), (other_images, other_labels) in zip(one, several, strict=True):
         np.testing.assert_array_equal(images, other_images)
         np.testing.assert_array_equal(labels, other_labels)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1, 1, 1]),
+        ("cosine", [1, 0.8536, 0.5, 0.1464, 0]),
+        ("warmup_cosine", [0, 0.8946, 0.5413, 0.1614, 0]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule_from_the_first_update_to_the_last(
+    schedule: str, expected: list[float]
+) -> None:
+    trainer = small_trainer(schedule=schedule, learning_rate=0.002)
+    rates = [trainer.learning_rate]
+    for epoch in range(4):  # of ten batches each
+        trainer.train_epoch(IMAGES, LABELS, (0, 0, epoch))
+        rates.append(trainer.learning_rate)
+    np.testing.assert_allclose(np.array(rates) / 0.002, expected, atol=1e-3)
+
+
+def test_weight_decay_shrinks_kernels_and_nothing_else() -> None:
+    trainer = small_trainer(weight_decay=0.5, learning_rate=0.1)
+    network = trainer.model
+    before = {variable.path: variable.numpy() for variable in network.trainable_variables}
+    zeros = [np.zeros(variable.shape, np.float32) for variable in network.trainable_variables]
+    network.optimizer.apply_gradients(zip(zeros, network.trainable_variables, strict=True))
+    for variable in network.trainable_variables:
+        factor = 0.95 if variable.path.endswith("kernel") else 1
+        np.testing.assert_allclose(variable.numpy(), factor * before[variable.path], rtol=1e-5, err_msg=variable.path)
+
+
+def test_class_weights_scale_what_an_image_adds_to_the_loss() -> None:
+    def loss(class_weights: list[float] | None) -> tuple[float, float]:
+        hp = hyperparameters(l2=0.0, **STILL)
+        keras.utils.set_random_seed(0)
+        trainer = Trainer(build_resnet(hp, (8, 8, 1), 10), hp, n_steps=40, class_weights=class_weights)
+        result = trainer.train_epoch(IMAGES[:32], LABELS[:32], (0, 0, 1))
+        return result.loss, result.cross_entropy
+
+    plain = loss(None)
+    assert plain[0] == pytest.approx(plain[1], rel=1e-5)
+    twice = loss([2.0] * 10)
+    assert twice == pytest.approx((2 * plain[0], plain[1]), rel=1e-5)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
+def test_balanced_class_weights_give_each_class_that_has_images_the_same_weight_in_all(labels: list[int]) -> None:
+    weights = class_weights("balanced", np.array(labels), [f"class {c}" for c in range(6)])
+    assert weights is not None
+    totals = np.bincount(labels, weights=np.array(weights)[labels], minlength=6)
+    present = np.bincount(labels, minlength=6) > 0
+    np.testing.assert_allclose(totals[present], len(labels) / present.sum())
+
+
+def test_class_weights_by_name_are_in_the_classes_order_and_a_class_that_is_absent_is_refused() -> None:
+    labels = np.array([0, 1, 2])
+    assert class_weights({"dog": 3, "ant": 0.5}, labels, ["ant", "cat", "dog"]) == [0.5, 1.0, 3.0]
+    assert class_weights(None, labels, ["ant", "cat", "dog"]) is None
+    with pytest.raises(ConfigError, match="classes that the dataset does not have") as refused:
+        class_weights({"dgo": 3}, labels, ["ant", "cat", "dog"])
+    assert refused.value.found == "dgo"

@@ -71,7 +71,7 @@ def run_slots(
             trial = claim_slot(study, slot, folder)
             if study.get_trials(deepcopy=False)[slot].state.is_finished():
                 continue
-            value = error_of(suggest_hyperparameters(trial, config.search.space))
+            value = error_of(suggest_hyperparameters(trial, config.search))
             errors.append(value)
             state = optuna.trial.TrialState.COMPLETE
             for epoch in (1, 3, N_EPOCHS):

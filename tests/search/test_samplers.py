@@ -22,7 +22,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import slot_study
-from ensembleflow.config import Config
+from ensembleflow.config import Config, Range
 from ensembleflow.search.samplers import SlotSampler
 from ensembleflow.search.samplers.genetic import parents_of
 from ensembleflow.search.samplers.smac import observations
@@ -61,19 +61,19 @@ def new_study(config: Config, folder: Path) -> optuna.Study:
 
 
 def drawn(study: optuna.Study, config: Config, slot: int, folder: Path) -> dict[str, Any]:
-    suggest_hyperparameters(claim_slot(study, slot, folder), config.search.space)
+    suggest_hyperparameters(claim_slot(study, slot, folder), config.search)
     return study.get_trials(deepcopy=False)[slot].params
 
 
 def uniform(config: Config, slot: int, name: str) -> Any:
     trial = optuna.trial.FrozenTrial(slot, TrialState.RUNNING, None, None, None, {}, {}, {}, {}, {}, trial_id=slot)
     study = optuna.create_study()
-    return SlotSampler(config.seed).sample_independent(study, trial, name, distributions(config.search.space)[name])
+    return SlotSampler(config.seed).sample_independent(study, trial, name, distributions(config.search)[name])
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_value_lies_in_the_space(runs: dict[str, list[dict[str, Any]]], algorithm: str) -> None:
-    space = distributions(slot_study.small_config(algorithm, N_TRIALS).search.space)
+    space = distributions(slot_study.small_config(algorithm, N_TRIALS).search)
     assert len(runs[algorithm]) == N_TRIALS
     for values in runs[algorithm]:
         assert list(values) == list(space), "in Table 5's order"
@@ -112,7 +112,8 @@ def test_a_trial_killed_while_it_got_its_values_gets_the_rest_of_the_same_point(
     study = new_study(config, tmp_path)
     run_slots(study, config, range(10), tmp_path)
     killed = claim_slot(study, 10, tmp_path)
-    first = killed.suggest_float("learning_rate", *config.search.space.learning_rate)
+    rates = config.search.space.learning_rate
+    first = killed.suggest_float("learning_rate", rates.low, rates.high, log=rates.log)
     whole = dict(killed.relative_params)
     run_slots(study, config, range(11, 12), tmp_path)  # the storage has moved on
     resumed = drawn(new_study(config, tmp_path), config, 10, tmp_path)
@@ -143,8 +144,8 @@ def test_a_space_with_hardly_anything_to_choose_is_searched_all_the_same(
     algorithm: str, free: dict[str, Any], tmp_path: Path
 ) -> None:
     fixed = {
-        name: [values[0]] if isinstance(values[0], str) else [values[0], values[0]]
-        for name, values in search_config("random", 1).search.space.model_dump().items()
+        name: [values.low, values.low] if isinstance(values, Range) else values[:1]
+        for name, values in search_config("random", 1).search.space
     }
     config = slot_study.small_config(algorithm, 7, n_startup_trials=2, space={**fixed, **free})
     values = run_in_order(config, tmp_path)
@@ -160,7 +161,7 @@ def test_trials_that_all_fail_or_all_tie_do_not_stop_a_model(algorithm: str, tmp
         drawn(failing, config, slot, tmp_path / "failing")
         failing.tell(slot, state=TrialState.FAIL)
     assert drawn(failing, config, 4, tmp_path / "failing") == {
-        name: uniform(config, 4, name) for name in distributions(config.search.space)
+        name: uniform(config, 4, name) for name in distributions(config.search)
     }
     tying = new_study(config, tmp_path / "tying")
     for slot in range(6):
@@ -285,5 +286,5 @@ def test_the_space_of_the_config_is_the_one_that_optuna_stores(tmp_path: Path) -
     config = search_config("random", 1)
     run_in_order(config, tmp_path)
     trial = new_study(config, tmp_path).get_trials()[0]
-    assert trial.distributions == distributions(config.search.space)
+    assert trial.distributions == distributions(config.search)
     assert isinstance(trial.distributions["block"], CategoricalDistribution)

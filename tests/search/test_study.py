@@ -19,7 +19,7 @@ from ensembleflow.search.trial import rung_of
 from slot_study import CHECKSUM, run_process, search_config, search_plan
 
 CONFIG = search_config("hyperband", 40)
-SPACE = CONFIG.search.space
+SEARCH = CONFIG.search
 
 
 def study(folder: Path, config: Config = CONFIG) -> optuna.Study:
@@ -28,18 +28,19 @@ def study(folder: Path, config: Config = CONFIG) -> optuna.Study:
 
 def test_a_slots_hyperparameters_do_not_depend_on_who_ran_first(tmp_path: Path) -> None:
     forwards, backwards = study(tmp_path / "forwards"), study(tmp_path / "backwards")
-    first = {s: suggest_hyperparameters(claim_slot(forwards, s, tmp_path), SPACE) for s in (0, 1, 2)}
-    second = {s: suggest_hyperparameters(claim_slot(backwards, s, tmp_path), SPACE) for s in (2, 1, 0)}
+    first = {s: suggest_hyperparameters(claim_slot(forwards, s, tmp_path), SEARCH) for s in (0, 1, 2)}
+    second = {s: suggest_hyperparameters(claim_slot(backwards, s, tmp_path), SEARCH) for s in (2, 1, 0)}
     assert first == second
     assert len(set(first.values())) == 3
 
 
 def test_a_trial_killed_while_it_drew_its_hyperparameters_gets_the_same_ones(tmp_path: Path) -> None:
-    whole = suggest_hyperparameters(claim_slot(study(tmp_path / "whole"), 0, tmp_path), SPACE)
+    whole = suggest_hyperparameters(claim_slot(study(tmp_path / "whole"), 0, tmp_path), SEARCH)
     killed = claim_slot(study(tmp_path / "killed"), 0, tmp_path)
-    killed.suggest_float("learning_rate", *SPACE.learning_rate)
+    rates = SEARCH.space.learning_rate
+    killed.suggest_float("learning_rate", rates.low, rates.high, log=rates.log)
     resumed = claim_slot(study(tmp_path / "killed"), 0, tmp_path)
-    assert suggest_hyperparameters(resumed, SPACE) == whole
+    assert suggest_hyperparameters(resumed, SEARCH) == whole
 
 
 def test_claiming_a_slot_makes_the_trials_up_to_it_and_no_more(tmp_path: Path) -> None:
@@ -80,13 +81,45 @@ def test_only_hyperband_and_bohb_stop_trials_early(algorithm: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("bracket", "rungs"),
-    [(0, {1: 0, 3: 1, 9: 2}), (1, {3: 0, 9: 1}), (2, {9: 0})],
+    ("min_epochs", "bracket", "rungs"),
+    [
+        (1, 0, {1: 0, 3: 1, 9: 2}),
+        (1, 1, {3: 0, 9: 1}),
+        (1, 2, {9: 0}),
+        (2, 0, {2: 0, 6: 1, 18: 2}),
+        (2, 1, {6: 0, 18: 1}),
+    ],
 )
-def test_rungs_lie_at_the_powers_of_the_reduction_factor(bracket: int, rungs: dict[int, int]) -> None:
-    found = {epoch: rung_of(epoch, bracket, 3) for epoch in range(1, 10)}
+def test_rungs_lie_at_min_epochs_times_the_powers_of_the_reduction_factor(
+    min_epochs: int, bracket: int, rungs: dict[int, int]
+) -> None:
+    found = {epoch: rung_of(epoch, bracket, min_epochs, 3) for epoch in range(1, 19 if min_epochs == 2 else 10)}
     assert {epoch: rung for epoch, rung in found.items() if rung is not None} == rungs
-    assert rung_of(3, None, 3) is None
+    assert rung_of(3, None, min_epochs, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("min_epochs", "max_epochs", "factor"), [(1, 9, 3), (2, 18, 3), (3, 20, 2), (5, 54, 3), (4, 4, 3)]
+)
+def test_a_trial_is_judged_where_optuna_judges_it(
+    min_epochs: int, max_epochs: int, factor: int, tmp_path: Path
+) -> None:
+    config = search_config("hyperband", 40, min_epochs=min_epochs, max_epochs=max_epochs, reduction_factor=factor)
+    ours = study(tmp_path, config)
+    for slot in range(12):
+        trial, bracket = claim_slot(ours, slot, tmp_path), bracket_of(ours, slot)
+        for epoch in range(1, max_epochs):
+            n_rungs = len(rungs_of(ours, slot))
+            trial.report(0.0, step=epoch)
+            should_stop(ours, slot, None)  # no rung is named, so that it is Optuna that finds it
+            assert (len(rungs_of(ours, slot)) > n_rungs) == (rung_of(epoch, bracket, min_epochs, factor) is not None), (
+                slot,
+                epoch,
+            )
+
+
+def rungs_of(ours: optuna.Study, slot: int) -> list[str]:
+    return [key for key in ours.get_trials(deepcopy=False)[slot].system_attrs if key.startswith("completed_rung")]
 
 
 def test_a_study_says_what_it_was_made_for_and_is_found_again(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_trials_left_waiting_or_running_in_the_storage_are_told_but_not_those_th
     config = small_config("hyperband", N_TRIALS)
     old, new, store_dir = study(tmp_path / "old", config), study(tmp_path / "new", config), tmp_path / "store"
     run_recorded(old, config, range(8), store_dir)
-    suggest_hyperparameters(claim_slot(new, 2, tmp_path), config.search.space)
+    suggest_hyperparameters(claim_slot(new, 2, tmp_path), config.search)
     claim_slot(new, 9, tmp_path)
     with Lease(store_dir / f"{model_id(3)}.lease"):
         tell_finished(new, store_dir, config.search)

@@ -37,7 +37,7 @@ def run_recorded(study: optuna.Study, config: Config, slots: Iterable[int], stor
     """Run trials, of which every seventh fails, as Optuna's users do, and write their records down."""
     for slot in slots:
         trial = claim_slot(study, slot, store_dir)
-        hyperparameters = suggest_hyperparameters(trial, config.search.space)
+        hyperparameters = suggest_hyperparameters(trial, config.search)
         record = TrialRecord(slot=slot, hyperparameters=hyperparameters.to_dict(), bracket=bracket_of(study, slot))
         record.started_at, record.state = time.time() - 100, "COMPLETE"
         while record.state == "COMPLETE" and len(record.epochs) < N_EPOCHS:
@@ -46,7 +46,7 @@ def run_recorded(study: optuna.Study, config: Config, slots: Iterable[int], stor
                 record.state, record.reason = "FAIL", "diverged"
                 trial.set_user_attr("reason", record.reason)
                 break
-            rung = rung_of(epoch, record.bracket, config.search.reduction_factor)
+            rung = rung_of(epoch, record.bracket, config.search.min_epochs, config.search.reduction_factor)
             record.epochs.append(epoch_of(epoch, error_of(hyperparameters) + 0.1 / epoch, rung))
             trial.report(record.epochs[-1].valid_error, step=epoch)
             if epoch < N_EPOCHS and should_stop(study, slot, rung):

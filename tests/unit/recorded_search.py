@@ -102,7 +102,7 @@ def drive(
                     epoch_started = now
                     now += seconds
                     yield now
-                    done, rung = epoch, rung_of(epoch, bracket, reduction_factor)
+                    done, rung = epoch, rung_of(epoch, bracket, 1, reduction_factor)
                     found.epochs.append(
                         {
                             "slot": slot,

@@ -43,8 +43,25 @@ WRONG_VALUES = {
     "search.max_epochs": [0],
     "search.reduction_factor": [1],
     "search.metric": ["accuracy"],
-    "search.space.learning_rate": [[0.1, 0.01], [0.1], [0.1, 0.2, 0.3], 0.1, "fast", [0.1, float("inf")]],
-    "search.space.batch_size": [[1.5, 3], ["a", 3], [True, 8]],
+    "search.min_epochs": [0, 10, 1.5],
+    "search.average": ["ema", True, None],
+    "search.schedule": [[], "step", ["cosine", "cosine"]],
+    "search.class_weights": ["equal", {"cat": 0}, {"cat": "much"}, [1, 2], 3],
+    "search.space.learning_rate": [
+        [0.1, 0.01],
+        [0.1],
+        [0.1, 0.2, 0.3],
+        0.1,
+        "fast",
+        [0.1, float("inf")],
+        {"low": 0.1},
+        {"low": 0.1, "high": 0.01},
+        {"low": 0.1, "high": 0.2, "logarithmic": True},
+        {"low": 0.1, "high": 0.2, "log": 1},
+        {"low": True, "high": 2},
+    ],
+    "search.space.l2": [{"low": 0, "high": 0.1, "log": True}],
+    "search.space.batch_size": [[1.5, 3], ["a", 3], [True, 8], {"low": 8, "high": 16.5, "log": True}],
     "search.space.block": [[], ["v3"], ["v1", "v1"], "v1"],
     "library.keep_fraction": [0, 1.1],
     "library.cost.repeats": [1],
@@ -339,5 +356,26 @@ def test_key_is_found_by_its_path():
     key = find_key(("search", "space", "l2"))
     assert key is not None
     assert key.name == "search.space.l2"
-    assert key.takes == "a range `[lowest, highest]` of numbers"
+    assert key.takes == "a range of numbers: `[lowest, highest]` or `{low: lowest, high: highest, log: true}`"
     assert find_key(("search", "nothing")) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ([0.001, 0.01], [0.001, 0.01]),
+        ({"low": 0.001, "high": 0.01}, [0.001, 0.01]),
+        ({"low": 0.001, "high": 0.01, "log": False}, [0.001, 0.01]),
+        ({"high": 0.01, "log": True, "low": 0.001}, {"low": 0.001, "high": 0.01, "log": True}),
+    ],
+)
+def test_a_range_has_one_text_however_it_is_written(written, canonical):
+    search = parse_config({"search": {"space": {"learning_rate": written}}}).search
+    assert json.loads(canonical_json(search))["space"]["learning_rate"] == canonical
+    assert search == parse_config({"search": search.model_dump(mode="json")}).search
+
+
+def test_one_schedule_may_stand_alone_and_several_are_a_list():
+    assert parse_config({"search": {"schedule": "cosine"}}).search.schedule == ["cosine"]
+    both = parse_config({"search": {"schedule": ["constant", "cosine"]}}).search
+    assert both.schedule == ["constant", "cosine"]

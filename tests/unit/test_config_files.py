@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from ensembleflow.config import Config, load_config, n_kept, parse_config
+from ensembleflow.config import Config, Range, load_config, n_kept, parse_config
 from ensembleflow.config.keys import all_keys
 from ensembleflow.config.render import main, render_yaml, rendered_files
 
@@ -32,6 +32,8 @@ TABLE_5 = {
     "max_channel_shift": (0, 0.3),
     "max_rotation_degrees": (0, 90),
 }
+# What it has not, and is no part of the search there.
+BESIDE_TABLE_5 = {"weight_decay": (0, 0)}
 
 
 def with_default(name: str) -> Config:
@@ -119,7 +121,9 @@ def leaves(values, prefix=""):
 @pytest.mark.parametrize("name", ["cifar100", "microfossils"])
 def test_paper_configs_search_exactly_the_space_of_table_5(name):
     space = with_default(name).search.space
-    assert {key: getattr(space, key) for key in type(space).model_fields} == TABLE_5
+    found = {key: (each.low, each.high) if isinstance(each, Range) else each for key, each in space}
+    assert found == TABLE_5 | BESIDE_TABLE_5
+    assert not any(each.log for _, each in space if isinstance(each, Range)), "its ranges are linear"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def outputs(folder: Path, name: str) -> tuple[Path, Path, Path]:
 def draw_learning_curves(made: Artefacts, folder: Path, config: ReportConfig) -> None:
     files = outputs(folder, "learning_curves")
     plot_learning_curves(
-        made.trials_csv, made.epochs_csv, config, "error", made.max_epochs, made.reduction_factor, *files
+        made.trials_csv, made.epochs_csv, config, "error", made.max_epochs, 1, made.reduction_factor, *files
     )
 
 
@@ -134,7 +134,7 @@ def test_a_study_whose_trials_all_failed_still_has_its_search_figures(made: Arte
     trials.to_csv(tmp_path / "trials.csv", index=False)
     pd.read_csv(made.epochs_csv).head(0).to_csv(tmp_path / "epochs.csv", index=False)
     plot_learning_curves(
-        tmp_path / "trials.csv", tmp_path / "epochs.csv", QUICK, "error", 9, 3, *outputs(tmp_path, "learning_curves")
+        tmp_path / "trials.csv", tmp_path / "epochs.csv", QUICK, "error", 9, 1, 3, *outputs(tmp_path, "learning_curves")
     )
     models = trials.assign(rank=np.nan, kept=False, dropped="failed")
     models.to_csv(tmp_path / "models.csv", index=False)
@@ -265,7 +265,7 @@ def test_a_table_without_the_metric_is_named(made: Artefacts, tmp_path: Path) ->
     pd.read_csv(made.epochs_csv).drop(columns="valid_error").to_csv(tmp_path / "epochs.csv", index=False)
     with pytest.raises(ArtefactError, match=r"(?s)lacks columns.*epochs\.csv.*valid_error"):
         plot_learning_curves(
-            made.trials_csv, tmp_path / "epochs.csv", QUICK, "error", 9, 3, *outputs(tmp_path, "learning_curves")
+            made.trials_csv, tmp_path / "epochs.csv", QUICK, "error", 9, 1, 3, *outputs(tmp_path, "learning_curves")
         )
     assert not (tmp_path / "figures").exists()
 

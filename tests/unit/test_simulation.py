@@ -135,15 +135,18 @@ def test_a_recording_replayed_on_its_own_devices_is_the_recording(n_workers: int
 
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=1, max_size=40),
+    st.integers(1, 3),
     st.integers(2, 4),
     st.randoms(use_true_random=False),
 )
 @settings(max_examples=40, deadline=None)
-def test_each_rungs_decision_is_optunas(curves: list[tuple[int, int]], reduction_factor: int, order: object) -> None:
+def test_each_rungs_decision_is_optunas(
+    curves: list[tuple[int, int]], min_epochs: int, reduction_factor: int, order: object
+) -> None:
     max_epochs = 9
-    pruner = optuna.pruners.HyperbandPruner(1, max_epochs, reduction_factor)
+    pruner = optuna.pruners.HyperbandPruner(min_epochs, max_epochs, reduction_factor)
     study = optuna.create_study(study_name="rungs", pruner=pruner)
-    rungs = HyperbandRungs("rungs", max_epochs, reduction_factor)
+    rungs = HyperbandRungs("rungs", min_epochs, max_epochs, reduction_factor)
     live = {slot: study.ask() for slot in range(len(curves))}
     epochs = dict.fromkeys(live, 0)
     while live:
@@ -152,7 +155,7 @@ def test_each_rungs_decision_is_optunas(curves: list[tuple[int, int]], reduction
         value = (curves[slot][1] + curves[slot][0] * epochs[slot]) / 10  # with many ties
         live[slot].report(value, epochs[slot])
         bracket = rungs.bracket(slot)
-        rung = rung_of(epochs[slot], bracket, reduction_factor)
+        rung = rung_of(epochs[slot], bracket, min_epochs, reduction_factor)
         expected = epochs[slot] < max_epochs and should_stop(study, slot, rung)
         asked = rungs.rung(bracket, epochs[slot])
         assert (asked is not None and rungs.stops(bracket, asked, value)) == expected

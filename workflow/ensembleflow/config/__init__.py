@@ -12,11 +12,13 @@ from ensembleflow.config.models import (
     PaperConfig,
     PredictionsConfig,
     ReportConfig,
+    Schedule,
     SearchConfig,
     SelectionConfig,
     SpaceConfig,
     n_kept,
 )
+from ensembleflow.config.ranges import FloatRange, IntRange, Range
 from ensembleflow.config.studies import study_config
 
 __all__ = [
@@ -26,10 +28,14 @@ __all__ = [
     "CostConfig",
     "DatasetConfig",
     "DeviceConfig",
+    "FloatRange",
+    "IntRange",
     "LibraryConfig",
     "PaperConfig",
     "PredictionsConfig",
+    "Range",
     "ReportConfig",
+    "Schedule",
     "SearchConfig",
     "SelectionConfig",
     "SpaceConfig",

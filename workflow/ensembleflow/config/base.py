@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-__all__ = ["Block", "FloatRange", "IntRange", "Metric", "distinct"]
+__all__ = ["Block", "Metric", "distinct"]
 
 Metric = Literal["error", "macro_f1_error", "cross_entropy"]
 
@@ -33,18 +33,8 @@ class Block(BaseModel):
         return value
 
 
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError("must be `[lowest, highest]`, the lowest first")
-    return bounds
-
-
 def distinct(values: list[Any]) -> list[Any]:
     """Refuse a list in which a value stands twice."""
     if len(set(map(str, values))) != len(values):
         raise ValueError("must be values that differ from each other")
     return values
-
-
-FloatRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
-IntRange = Annotated[tuple[int, int], AfterValidator(_ascending)]

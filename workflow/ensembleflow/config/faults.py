@@ -171,6 +171,8 @@ def _child(node: Any, part: str | int) -> tuple[int, yaml.Node] | None:
     if isinstance(node, yaml.MappingNode):
         pairs = [(key, value) for key, value in node.value if key.value == str(part)]
         return (pairs[-1][0].start_mark.line + 1, pairs[-1][1]) if pairs else None
+    if isinstance(node, yaml.ScalarNode) and part == 0:  # one value where a list of one is meant
+        return node.start_mark.line + 1, node
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part].start_mark.line + 1, node.value[part]
     return None

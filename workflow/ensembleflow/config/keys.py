@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from ensembleflow.config.base import Block
 from ensembleflow.config.budget import Budget
 from ensembleflow.config.models import Config
+from ensembleflow.config.ranges import Range
 
 __all__ = ["Key", "all_keys", "find_key"]
 
@@ -76,6 +77,8 @@ def _block_of(annotation: Any) -> tuple[type[Block] | None, bool]:
 def _in_words(annotation: Any, constraints: Sequence[Any] = (), *, many: bool = False) -> str:
     if annotation == Budget:
         return "seconds (`320`) or multiples (`4x`)" if many else "seconds (`320`) or a multiple (`4x`)"
+    if isinstance(annotation, type) and issubclass(annotation, Range):
+        return annotation.takes()
     origin, arguments = get_origin(annotation), get_args(annotation)
     bounds = " and ".join(filter(None, map(_bound, constraints)))
     if origin is Annotated:
@@ -87,10 +90,10 @@ def _in_words(annotation: Any, constraints: Sequence[Any] = (), *, many: bool = 
     if origin is list:
         filled = "a non-empty list" if any(isinstance(each, MinLen) for each in constraints) else "a list"
         return f"{filled} of {_in_words(arguments[0], many=True)}"
-    if origin is tuple and len(arguments) > 2:
-        return f"a list of {len(arguments)}: {', '.join(_in_words(each) for each in arguments)}"
     if origin is tuple:
-        return f"a range `[lowest, highest]` of {_in_words(arguments[0], many=True)}"
+        return f"a list of {len(arguments)}: {', '.join(_in_words(each) for each in arguments)}"
+    if origin is dict:
+        return f"a mapping from {_in_words(arguments[0], many=True)} to {_in_words(arguments[1], many=True)}"
     one, more = {
         int: ("a whole number", "whole numbers"),
         float: ("a number", "numbers"),

@@ -15,7 +15,7 @@ from ensembleflow.config.budget import Budget
 from ensembleflow.config.dataset import DatasetConfig, SyntheticConfig
 from ensembleflow.config.paper import PaperConfig
 from ensembleflow.config.resources import ResourcesConfig
-from ensembleflow.config.search import SearchConfig, SpaceConfig
+from ensembleflow.config.search import Schedule, SearchConfig, SpaceConfig
 
 __all__ = [
     "AllocationConfig",
@@ -29,6 +29,7 @@ __all__ = [
     "PredictionsConfig",
     "ReportConfig",
     "ResourcesConfig",
+    "Schedule",
     "SearchConfig",
     "SelectionConfig",
     "SpaceConfig",

@@ -15,7 +15,7 @@ __all__ = ["ALGORITHM_VERSION", "SearchPlan", "earlier_jobs", "model_id", "plan_
 
 # Raised when a change of the code would give a trial another result. The search's rules do not watch the
 # package's files, so that a docstring cannot void weeks of training.
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 
 _HYPERBAND = ("hyperband", "bohb")
 _MODEL_BASED = ("gp", "tpe", "bohb", "smac")
@@ -128,7 +128,7 @@ def _result_keys(search: SearchConfig) -> dict[str, Any]:
     if search.algorithm == "random":
         exclude.add("metric")  # every metric is recorded, and none stops a trial or draws another
     if search.algorithm not in _HYPERBAND:
-        exclude.add("reduction_factor")
+        exclude |= {"min_epochs", "reduction_factor"}
     if search.algorithm not in _MODEL_BASED:
         exclude.add("n_startup_trials")
     return search.model_dump(mode="json", exclude=exclude)

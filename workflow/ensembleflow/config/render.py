@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from ensembleflow.config.base import Block
 from ensembleflow.config.keys import Key, all_keys
 from ensembleflow.config.models import Config
+from ensembleflow.config.ranges import Range
 
 __all__ = ["main", "render_manual", "render_schema", "render_yaml", "rendered_files"]
 
@@ -89,7 +90,7 @@ def _comment(text: str, indent: str) -> list[str]:
 
 
 def _flow(value: Any) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
+    plain = value.written() if isinstance(value, Range) else list(value) if isinstance(value, tuple) else value
     text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=sys.maxsize)
     return text.removesuffix("\n").removesuffix("\n...")
 

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ensembleflow.config.base import Block, FloatRange, IntRange, Metric, distinct
+from ensembleflow.config.base import Block, Metric, distinct
+from ensembleflow.config.ranges import FloatRange, IntRange
 from ensembleflow.config.storage_url import check_storage_url
 
-__all__ = ["Algorithm", "SearchConfig", "SpaceConfig"]
+__all__ = ["Algorithm", "Schedule", "SearchConfig", "SpaceConfig"]
 
 Algorithm = Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"]
+Schedule = Literal["constant", "cosine", "warmup_cosine"]
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _class_weights(value: object) -> object:
+    weights = value.values() if isinstance(value, Mapping) else []
+    numbers = all(isinstance(each, int | float) and 0 < each < math.inf for each in weights)
+    if value is None or value == "balanced" or (isinstance(value, Mapping) and value and numbers):
+        return value
+    raise ValueError("must be `balanced`, or a number above 0 for each class that is named (`{cat: 2, dog: 0.5}`)")
 
 
 class SpaceConfig(Block):
-    """The hyperparameter space (the paper's Table 5). A range is `[lowest, highest]`, both included."""
+    """The hyperparameter space (the paper's Table 5, and weight decay). A range has both its ends."""
 
-    learning_rate: FloatRange = Field((0.001, 0.01), description="Adam's learning rate, range.")
-    batch_size: IntRange = Field((16, 48), description="Training batch size in images, range.")
-    l2: FloatRange = Field((0.0, 0.001), description="L2 regularisation factor of the kernels, range.")
+    learning_rate: FloatRange = Field(FloatRange(0.001, 0.01), description="Adam's learning rate, range.")
+    batch_size: IntRange = Field(IntRange(16, 48), description="Training batch size in images, range.")
+    l2: FloatRange = Field(FloatRange(0.0, 0.001), description="L2 regularisation factor of the kernels, range.")
     block: Annotated[list[Literal["v1", "v2", "next"]], AfterValidator(distinct)] = Field(
         ["v1", "v2", "next"],
         min_length=1,
@@ -28,35 +44,50 @@ class SpaceConfig(Block):
     activation: Annotated[list[Literal["tanh", "relu", "elu"]], AfterValidator(distinct)] = Field(
         ["tanh", "relu", "elu"], min_length=1, description="Activation function, choices."
     )
-    stem_filters: IntRange = Field((8, 24), description="Filters of the first convolution, range.")
+    stem_filters: IntRange = Field(IntRange(8, 24), description="Filters of the first convolution, range.")
     stage_filters: IntRange = Field(
-        (8, 24), description="Filters of the first stage, range; each later stage doubles them."
+        IntRange(8, 24), description="Filters of the first stage, range; each later stage doubles them."
     )
-    blocks_stage_1: IntRange = Field((1, 2), description="Residual blocks in the first stage, range.")
-    blocks_stage_2: IntRange = Field((1, 2), description="Residual blocks in the second stage, range.")
-    blocks_stage_3: IntRange = Field((1, 1), description="Residual blocks in the third stage, range.")
-    blocks_stage_4: IntRange = Field((1, 1), description="Residual blocks in the fourth stage, range.")
-    max_zoom: FloatRange = Field((0.0, 0.2), description="Augmentation: largest relative zoom, range.")
+    blocks_stage_1: IntRange = Field(IntRange(1, 2), description="Residual blocks in the first stage, range.")
+    blocks_stage_2: IntRange = Field(IntRange(1, 2), description="Residual blocks in the second stage, range.")
+    blocks_stage_3: IntRange = Field(IntRange(1, 1), description="Residual blocks in the third stage, range.")
+    blocks_stage_4: IntRange = Field(IntRange(1, 1), description="Residual blocks in the fourth stage, range.")
+    max_zoom: FloatRange = Field(FloatRange(0.0, 0.2), description="Augmentation: largest relative zoom, range.")
     max_translation: FloatRange = Field(
-        (0.0, 0.15), description="Augmentation: largest shift as a share of the image's side, range."
+        FloatRange(0.0, 0.15), description="Augmentation: largest shift as a share of the image's side, range."
     )
-    max_shear: FloatRange = Field((0.0, 0.2), description="Augmentation: largest shear in radians, range.")
+    max_shear: FloatRange = Field(FloatRange(0.0, 0.2), description="Augmentation: largest shear in radians, range.")
     max_channel_shift: FloatRange = Field(
-        (0.0, 0.2), description="Augmentation: largest shift of a channel as a share of the full scale, range."
+        FloatRange(0.0, 0.2),
+        description="Augmentation: largest shift of a channel as a share of the full scale, range.",
     )
-    max_rotation_degrees: IntRange = Field((0, 15), description="Augmentation: largest rotation in degrees, range.")
+    max_rotation_degrees: IntRange = Field(
+        IntRange(0, 15), description="Augmentation: largest rotation in degrees, range."
+    )
+    weight_decay: FloatRange = Field(
+        FloatRange(0.0, 0.0),
+        description="Adam's decoupled weight decay of the kernels, as a factor of the learning rate, range.",
+    )
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
         for name in ("batch_size", "stem_filters", "stage_filters", *(f"blocks_stage_{i}" for i in range(1, 5))):
-            if getattr(self, name)[0] < 1:
+            if getattr(self, name).low < 1:
                 raise ValueError(f"`{name}` must start at 1 or more")
-        if self.learning_rate[0] <= 0:
+        if self.learning_rate.low <= 0:
             raise ValueError("`learning_rate` must start above 0")
-        for name in ("l2", "max_zoom", "max_translation", "max_shear", "max_channel_shift", "max_rotation_degrees"):
-            if getattr(self, name)[0] < 0:
+        for name in (
+            "l2",
+            "weight_decay",
+            "max_zoom",
+            "max_translation",
+            "max_shear",
+            "max_channel_shift",
+            "max_rotation_degrees",
+        ):
+            if getattr(self, name).low < 0:
                 raise ValueError(f"`{name}` must start at 0 or more")
-        if self.max_zoom[1] >= 1:
+        if self.max_zoom.high >= 1:
             raise ValueError("`max_zoom` must end below 1")
         return self
 
@@ -84,6 +115,12 @@ class SearchConfig(Block):
         "starting TensorFlow (5 to 10 s) would dominate.",
     )
     max_epochs: int = Field(9, ge=1, description="Epochs of a trial that is never stopped (Hyperband's max_resource).")
+    min_epochs: int = Field(
+        1,
+        ge=1,
+        description="Epochs after which Hyperband may stop a trial for the first time (its min_resource). Raise it "
+        "where networks are still at chance after an epoch, as with many classes.",
+    )
     reduction_factor: int = Field(3, ge=2, description="Hyperband keeps the best 1/reduction_factor at each rung.")
     n_startup_trials: int = Field(
         10,
@@ -97,6 +134,24 @@ class SearchConfig(Block):
         "float32",
         description="Keras's dtype policy of the networks. The mixed ones are faster on GPUs with tensor cores, and "
         "need `resources.search.gpus` above 0.",
+    )
+    average: Literal["power", "none"] = Field(
+        "power",
+        description="What a trial is validated, stopped, kept and served by: `power`, an average of its weights over "
+        "about the last sixth of its updates; `none`, the last update's weights.",
+    )
+    schedule: Annotated[list[Schedule], BeforeValidator(_as_list), AfterValidator(distinct)] = Field(
+        ["constant"],
+        min_length=1,
+        description="How the learning rate changes over the updates, choices: `constant`; `cosine`, down to 0 at "
+        "`max_epochs`; `warmup_cosine`, which first rises over a twentieth of them.",
+    )
+    class_weights: Annotated[
+        Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None, BeforeValidator(_class_weights)
+    ] = Field(
+        None,
+        description="Factors of the images' losses in training: `balanced` gives each class the same weight in all, "
+        "however many images it has; or a factor for each class that is named, the others' being 1.",
     )
     storage: Annotated[str, AfterValidator(check_storage_url)] | None = Field(
         None,
@@ -114,6 +169,8 @@ class SearchConfig(Block):
     def _combination(self) -> Self:
         if self.n_trials < self.trials_per_job:
             raise ValueError("`n_trials` must be at least `trials_per_job`")
+        if self.min_epochs > self.max_epochs:
+            raise ValueError("`min_epochs` must be at most `max_epochs`: a trial has no more")
         if self.algorithm == "genetic" and self.n_trials < self.n_generations:
             raise ValueError("`n_trials` must be at least `n_generations`: a generation has at least one trial")
         return self

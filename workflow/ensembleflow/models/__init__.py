@@ -1,6 +1,7 @@
 """The residual networks, their training, and the one exported function of each."""
 
 from ensembleflow.models.checkpoint import restore_checkpoint, save_checkpoint
+from ensembleflow.models.class_weights import class_weights
 from ensembleflow.models.energy import open_energy_counter
 from ensembleflow.models.export import ExportedModel, export_model, load_exported, model_function, prediction_batch_size
 from ensembleflow.models.gpu import gpu_energy_joules, gpu_memory_bytes
@@ -9,7 +10,7 @@ from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.models.model_file import load_model, save_model, weights_sha256
 from ensembleflow.models.resnet import build_resnet
 from ensembleflow.models.runtime import configure_tensorflow, device_id, device_name
-from ensembleflow.models.training import EpochResult, Trainer, training_batches
+from ensembleflow.models.training import EpochResult, Trainer, steps_per_epoch, training_batches
 
 __all__ = [
     "EpochResult",
@@ -17,6 +18,7 @@ __all__ = [
     "Hyperparameters",
     "Trainer",
     "build_resnet",
+    "class_weights",
     "classification_metrics",
     "configure_tensorflow",
     "device_id",
@@ -32,6 +34,7 @@ __all__ = [
     "restore_checkpoint",
     "save_checkpoint",
     "save_model",
+    "steps_per_epoch",
     "training_batches",
     "weights_sha256",
 ]

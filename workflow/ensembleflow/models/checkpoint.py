@@ -1,4 +1,4 @@
-"""A training's state in one file: the weights and the optimizer's variables, as plain arrays.
+"""A training's state in one file: weights, their average, and the optimizer's variables, as plain arrays.
 
 A `.keras` file would hold the same, but making one takes as long as a small network's epoch.
 """
@@ -17,34 +17,41 @@ from ensembleflow.io import atomic_path
 if TYPE_CHECKING:
     import keras
 
+    from ensembleflow.models.training import Trainer
+
 __all__ = ["restore_checkpoint", "save_checkpoint"]
 
+_AVERAGE = "average"
 
-def save_checkpoint(model: keras.Model, path: str | Path) -> None:
-    """Write a compiled model's variables, and its optimizer's, to an `.npz` file.
+
+def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
+    """Write a training's variables to an `.npz` file.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    arrays = {f"{place:04d}": variable.numpy() for place, variable in enumerate(_variables(model))}
+    arrays = {f"{place:04d}": variable.numpy() for place, variable in enumerate(_variables(trainer.model))}
+    if trainer.average is not None:
+        arrays[_AVERAGE] = trainer.average.values()
     with atomic_path(path) as aside, open(aside, "wb") as file:
         np.savez(file, **arrays)
 
 
-def restore_checkpoint(model: keras.Model, path: str | Path) -> None:
-    """Set a compiled model's variables, and its optimizer's, to those of a file.
+def restore_checkpoint(trainer: Trainer, path: str | Path) -> None:
+    """Set a training's variables to those of a file.
 
     Args:
-        model: made by the same code from the same hyperparameters as the saved one.
+        trainer: made by the same code from the same hyperparameters as the saved one.
         path: what `save_checkpoint` wrote.
 
     Raises:
-        ArtefactError: the file is missing, damaged, or of another network.
+        ArtefactError: the file is missing, damaged, of another network, or its average is missing or not finite.
     """
-    variables = _variables(model)
+    variables = _variables(trainer.model)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            values = [arrays[name] for name in sorted(arrays.files)]
+            values = [arrays[name] for name in sorted(arrays.files) if name != _AVERAGE]
+            average = arrays[_AVERAGE] if _AVERAGE in arrays.files else None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ArtefactError("a checkpoint cannot be read", where=path, found=str(error).partition("\n")[0]) from error
     if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
@@ -54,6 +61,23 @@ def restore_checkpoint(model: keras.Model, path: str | Path) -> None:
             found=f"{len(values)} arrays",
             expected=f"the {len(variables)} variables of the network and its optimizer",
         )
+    if trainer.average is not None:
+        if average is None:
+            raise ArtefactError(
+                "a checkpoint has no average of the weights",
+                where=path,
+                found="weights and optimizer alone",
+                expected="an array `average`",
+            )
+        try:
+            trainer.average.restore(average)
+        except ValueError as error:
+            raise ArtefactError(
+                "the average of the weights in a checkpoint is damaged",
+                where=path,
+                found=str(error),
+                expected="a finite value for each weight",
+            ) from None
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 

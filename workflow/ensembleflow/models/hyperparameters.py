@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from ensembleflow.config import Schedule
+
 __all__ = ["Hyperparameters"]
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What one trial trains with: the paper's Table 5, one field a row.
+    """What one trial trains with: the paper's Table 5, one field a row, and two that it has not.
 
     Attributes:
-        learning_rate: Adam's learning rate.
+        learning_rate: Adam's learning rate, the schedule's highest.
         batch_size: training batch size in images.
         l2: L2 regularisation factor of the kernels.
         block: residual block: `v1`, `v2` (pre-activation) or `next` (grouped convolutions).
@@ -27,6 +29,8 @@ class Hyperparameters:
         max_shear: largest shear in radians.
         max_channel_shift: largest shift of a channel as a share of the full scale.
         max_rotation_degrees: largest rotation in degrees.
+        schedule: how the learning rate changes over the updates.
+        weight_decay: Adam's decoupled weight decay of the kernels, as a factor of the learning rate.
     """
 
     learning_rate: float
@@ -45,6 +49,8 @@ class Hyperparameters:
     max_shear: float
     max_channel_shift: float
     max_rotation_degrees: int
+    schedule: Schedule = "constant"
+    weight_decay: float = 0.0
 
     @classmethod
     def names(cls) -> list[str]:

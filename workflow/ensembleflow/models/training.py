@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.models.augmentation import augment
+from ensembleflow.models.average import WeightAverage
 from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.schedules import learning_rate_schedule
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["EpochResult", "Trainer", "training_batches"]
+__all__ = ["EpochResult", "Trainer", "steps_per_epoch", "training_batches"]
 
 _PREPARED_BATCHES = 4
 
@@ -84,21 +87,39 @@ def training_batches(
                 future.cancel()
 
 
+def steps_per_epoch(n_images: int, hyperparameters: Hyperparameters) -> int:
+    """Updates in an epoch, the last of which may be by a smaller batch."""
+    return -(-n_images // hyperparameters.batch_size)
+
+
 class Trainer:
     """Adam on the cross-entropy of one model, with one compiled step.
 
     The step is traced once, when the trainer is made, in a fraction of the time of `model.fit`'s own.
 
     Attributes:
-        model: the network; its `optimizer` is Adam.
+        model: the network; its `optimizer` is Adam, with decoupled weight decay (Loshchilov and Hutter 2019).
+        average: of the network's weights, or None.
 
     Args:
         model: an uncompiled model of `build_resnet`.
-        hyperparameters: learning rate, batch size and augmentation.
+        hyperparameters: learning rate, its schedule, weight decay, batch size and augmentation.
+        n_steps: updates of a training that is never stopped, which schedules other than `constant` are laid out for.
+        averaged: average the weights.
+        class_weights: float (classes,): factors of the images' cross-entropies, by class; None leaves them as they are.
         threads: CPU threads that prepare batches.
     """
 
-    def __init__(self, model: keras.Model, hyperparameters: Hyperparameters, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        hyperparameters: Hyperparameters,
+        n_steps: int,
+        *,
+        averaged: bool = True,
+        class_weights: Sequence[float] | None = None,
+        threads: int = 1,
+    ) -> None:
         import keras
 
         from ensembleflow.models.kernels import FusedAdam
@@ -106,14 +127,31 @@ class Trainer:
         self.model = model
         self.hyperparameters = hyperparameters
         self.threads = threads
-        optimizer: keras.optimizers.Optimizer = FusedAdam(hyperparameters.learning_rate)
+        self._class_weights = class_weights
+        self._adam = FusedAdam(
+            learning_rate_schedule(hyperparameters.schedule, hyperparameters.learning_rate, n_steps),
+            weight_decay=hyperparameters.weight_decay or None,
+        )
+        # A decayed scale or offset would shrink what the network computes, not how it may overfit.
+        self._adam.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        optimizer: keras.optimizers.Optimizer = self._adam
         if any(layer.dtype_policy.name == "mixed_float16" for layer in model.layers):
             # Half precision's smallest gradients would be zero.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
         model.compile(optimizer=optimizer, jit_compile=False)
+        self.average = WeightAverage(model) if averaged else None
         self._step = self._compile_step()
         self._step.get_concrete_function()
+
+    def evaluated_weights(self) -> AbstractContextManager[None]:
+        """Within it, the network has the weights that it is validated, kept and exported with: their average."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next update."""
+        return float(self._adam.learning_rate)
 
     def train_epoch(
         self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], seed: tuple[int, ...]
@@ -140,7 +178,8 @@ class Trainer:
         import keras
         import tensorflow as tf
 
-        model, optimizer = self.model, self.model.optimizer
+        model, optimizer, adam, average = self.model, self.model.optimizer, self._adam, self.average
+        class_weights = None if self._class_weights is None else tf.constant(self._class_weights, tf.float32)
         scale_loss = getattr(optimizer, "scale_loss", lambda loss: loss)
         regularized = [
             (layer.kernel, layer.kernel_regularizer)
@@ -161,10 +200,16 @@ class Trainer:
                 probabilities = model(images, training=True)
                 cross_entropies = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
                 penalty = sum((regularizer(kernel) for kernel, regularizer in regularized), tf.constant(0.0))
-                loss = tf.reduce_mean(cross_entropies) + penalty
+                weighted = cross_entropies
+                if class_weights is not None:
+                    weighted = cross_entropies * tf.gather(class_weights, labels)
+                loss = tf.reduce_mean(weighted) + penalty
                 scaled_loss = scale_loss(loss)
             gradients = tape.gradient(scaled_loss, model.trainable_variables)
+            n_updates = tf.identity(adam.iterations.value)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            if average is not None:
+                average.update(adam.iterations.value, done=adam.iterations.value > n_updates)
             errors = tf.not_equal(tf.argmax(probabilities, axis=-1), labels)
             n_images = tf.cast(tf.shape(labels)[0], tf.float64)
             return tf.stack(

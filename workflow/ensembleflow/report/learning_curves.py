@@ -38,6 +38,7 @@ def plot_learning_curves(
     config: ReportConfig,
     metric: str,
     max_epochs: int,
+    min_epochs: int,
     reduction_factor: int,
     table_csv: str | Path,
     figure_png: str | Path,
@@ -55,7 +56,8 @@ def plot_learning_curves(
         config: width and resolution of the figure.
         metric: `error`, `macro_f1_error` or `cross_entropy`.
         max_epochs: epochs of a trial that is never stopped.
-        reduction_factor: Hyperband's; the rungs of bracket b are at the epochs reduction_factor^b, ^(b+1), …
+        min_epochs: the first rung of bracket 0.
+        reduction_factor: Hyperband's; the rungs of bracket b are at min_epochs times its powers b, b + 1, …
         table_csv: where the drawn table is written, a row a trial and epoch.
         figure_png: where the PNG is written.
         figure_svg: where the SVG is written.
@@ -71,7 +73,7 @@ def plot_learning_curves(
     write_csv(table_csv, table)
 
     with_rungs = bool(trials.bracket.notna().any() and epochs.rung.notna().any())
-    rungs = _rungs(max_epochs, reduction_factor)
+    rungs = _rungs(min_epochs, max_epochs, reduction_factor)
     brackets = sorted({*range(len(rungs)), *trials.bracket.dropna().astype(int)}) if with_rungs else [None]
     n_columns = max(1, min(len(brackets), int(config.figure_width_inches / _MIN_PANEL_INCHES)))
     n_rows = math.ceil(len(brackets) / n_columns)
@@ -123,9 +125,9 @@ def _tidy(trials: pd.DataFrame, epochs: pd.DataFrame, column: str, max_epochs: i
     return table
 
 
-def _rungs(max_epochs: int, reduction_factor: int) -> list[int]:
+def _rungs(min_epochs: int, max_epochs: int, reduction_factor: int) -> list[int]:
     """The epochs of bracket 0's rungs; bracket b has those from the b-th on."""
-    rungs = [1]
+    rungs = [min_epochs]
     while rungs[-1] * reduction_factor <= max_epochs:
         rungs.append(rungs[-1] * reduction_factor)
     return rungs

@@ -69,7 +69,9 @@ def open_study(storage: BaseStorage, plan: SearchPlan, dataset_checksum: str) ->
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if plan.search.algorithm in ("hyperband", "bohb"):
         pruner = optuna.pruners.HyperbandPruner(
-            min_resource=1, max_resource=plan.search.max_epochs, reduction_factor=plan.search.reduction_factor
+            min_resource=plan.search.min_epochs,
+            max_resource=plan.search.max_epochs,
+            reduction_factor=plan.search.reduction_factor,
         )
     study = optuna.create_study(
         storage=storage,

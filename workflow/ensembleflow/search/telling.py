@@ -107,7 +107,7 @@ def finish_in_study(study: optuna.Study, record: TrialRecord, search: SearchConf
 
 def _frozen(record: TrialRecord, search: SearchConfig) -> FrozenTrial:
     """A record in Optuna's terms: the trial as it stands in a study that has followed it."""
-    space = {name: each for name, each in distributions(search.space).items() if name in record.hyperparameters}
+    space = {name: each for name, each in distributions(search).items() if name in record.hyperparameters}
     metrics = {each.epoch: float(getattr(each, f"valid_{search.metric}")) for each in record.epochs}
     state = TrialState[record.state]
     trial = optuna.trial.create_trial(

@@ -23,6 +23,7 @@ from ensembleflow.models import (
     Hyperparameters,
     Trainer,
     build_resnet,
+    class_weights,
     classification_metrics,
     device_id,
     device_name,
@@ -32,6 +33,7 @@ from ensembleflow.models import (
     restore_checkpoint,
     save_checkpoint,
     save_model,
+    steps_per_epoch,
     weights_sha256,
 )
 from ensembleflow.search.device_memory import is_out_of_memory
@@ -86,14 +88,14 @@ class _TrialFailedError(Exception):
     """The trial cannot go on; nothing else is concerned."""
 
 
-def rung_of(epoch: int, bracket: int | None, reduction_factor: int) -> int | None:
+def rung_of(epoch: int, bracket: int | None, min_epochs: int, reduction_factor: int) -> int | None:
     """The rung that a trial of `bracket` reaches at `epoch` (from 1), or None between rungs.
 
-    Rung k of bracket s is at reduction_factor ** (s + k) epochs (Li et al. 2017; Optuna counts alike).
+    Rung k of bracket s is at min_epochs * reduction_factor ** (s + k) epochs (Li et al. 2017; Optuna counts alike).
     """
     if bracket is None:
         return None
-    rung, resource = 0, reduction_factor**bracket
+    rung, resource = 0, min_epochs * reduction_factor**bracket
     while resource < epoch:
         rung, resource = rung + 1, resource * reduction_factor
     return rung if resource == epoch else None
@@ -161,7 +163,7 @@ class _Training:
         """Train to the end; the finished record, which Optuna has still to be told of."""
         record = self.record
         try:
-            record.state, model = self._end()
+            record.state, trainer = self._end()
         except (EnsembleflowError, OSError, DoesNotFitBesideOthersError, KeyboardInterrupt, SystemExit):
             # A full disk, a lost database, Ctrl-C or SIGTERM is no fault of the trial, which must not be given
             # up for it.
@@ -172,14 +174,14 @@ class _Training:
             raise
         with self.process.signals.postponed():
             record.ended_at = time.time()
-            if model is not None:
-                with self.seconds.measure("checkpoint"):
-                    self._keep(model)
+            if trainer is not None:
+                with self.seconds.measure("checkpoint"), trainer.evaluated_weights():
+                    self._keep(trainer.model)
             self._write()
         return record
 
-    def _end(self) -> tuple[str, keras.Model | None]:
-        """The state that the trial ends in, and the model that it leaves; None for a failed one that left none."""
+    def _end(self) -> tuple[str, Trainer | None]:
+        """The state that the trial ends in, and the trainer with its network; None for a failed one that left none."""
         record = self.record
         try:
             if record.attempts > MAX_ATTEMPTS:
@@ -188,8 +190,8 @@ class _Training:
                     "perhaps out of memory"
                 )
             with self._memory_watched():
-                state, model = self._train()
-                return state, model or self._restored()
+                state, trainer = self._train()
+                return state, trainer or self._restored()
         except _TrialFailedError as failure:
             record.reason = str(failure)
             logger.warning("trial %d failed: %s", record.slot, failure)
@@ -214,7 +216,7 @@ class _Training:
 
     def _begin(self) -> Hyperparameters:
         record, now = self.record, time.time()
-        hyperparameters = suggest_hyperparameters(self.trial, self.search.space)
+        hyperparameters = suggest_hyperparameters(self.trial, self.search)
         record.hyperparameters = hyperparameters.to_dict()
         record.bracket = bracket_of(self.study, record.slot)
         record.attempts += 1
@@ -245,8 +247,8 @@ class _Training:
             run.energy_joules = None if energy is None else energy - self.energy_at_start
         self.store.write(self.record)
 
-    def _train(self) -> tuple[str, keras.Model | None]:
-        """Train to the end: the state that the trial ends in, and its model unless the checkpoint is as good."""
+    def _train(self) -> tuple[str, Trainer | None]:
+        """Train to the end: the state that the trial ends in, and its trainer unless the checkpoint is as good."""
         record, epoch = self.record, len(self.record.epochs)
         if record.stopped or self._stops():
             return "PRUNED", None
@@ -260,13 +262,13 @@ class _Training:
         while epoch < self.search.max_epochs:
             epoch, started_at = epoch + 1, time.time()
             training = trainer.train_epoch(train_images, train_labels, (self.seed, record.slot, epoch))
-            with self.seconds.measure("valid"):
+            with self.seconds.measure("valid"), trainer.evaluated_weights():
                 metrics = classification_metrics(function.predict(valid_images, batch_size), valid_labels)
             _refuse_divergence(epoch, training, metrics)
-            self._finish_epoch(model, epoch, started_at, training, metrics)
+            self._finish_epoch(trainer, epoch, started_at, training, metrics)
             if self._stops():
-                return "PRUNED", model
-        return "COMPLETE", model
+                return "PRUNED", trainer
+        return "COMPLETE", trainer
 
     def _trainer(self) -> Trainer:
         """The network with its compiled step, at the end of the last finished epoch."""
@@ -281,23 +283,31 @@ class _Training:
             name=f"trial_{self.record.slot}",
             precision=self.search.precision,
         )
-        trainer = Trainer(model, self.hyperparameters, self.process.threads)
+        labels = self.data.labels("train")
+        trainer = Trainer(
+            model,
+            self.hyperparameters,
+            self.search.max_epochs * steps_per_epoch(len(labels), self.hyperparameters),
+            averaged=self.search.average == "power",
+            class_weights=class_weights(self.search.class_weights, labels, self.data.class_names),
+            threads=self.process.threads,
+        )
         if self.record.epochs:
             try:
-                restore_checkpoint(model, self.store.checkpoint_path(len(self.record.epochs)))
+                restore_checkpoint(trainer, self.store.checkpoint_path(len(self.record.epochs)))
             except ArtefactError as error:
                 error.hint = self.store.way_out
                 raise
             logger.info("trial %d goes on after epoch %d", self.record.slot, len(self.record.epochs))
         return trainer
 
-    def _restored(self) -> keras.Model:
-        """The model as the last finished epoch left it."""
+    def _restored(self) -> Trainer:
+        """The training as the last finished epoch left it."""
         with self.seconds.measure("checkpoint"):
-            return self._trainer().model
+            return self._trainer()
 
     def _finish_epoch(
-        self, model: keras.Model, epoch: int, started_at: float, training: EpochResult, metrics: dict[str, float]
+        self, trainer: Trainer, epoch: int, started_at: float, training: EpochResult, metrics: dict[str, float]
     ) -> None:
         """Write the epoch down where a later process finds it, then report it."""
         record = self.record
@@ -306,12 +316,12 @@ class _Training:
         with self.process.signals.postponed():
             with self.seconds.measure("checkpoint"):
                 self.store.check()
-                save_checkpoint(model, self.store.checkpoint_path(epoch))
+                save_checkpoint(trainer, self.store.checkpoint_path(epoch))
             with self.seconds.measure("storage"):
                 record.epochs.append(
                     Epoch(
                         epoch=epoch,
-                        rung=rung_of(epoch, record.bracket, self.search.reduction_factor),
+                        rung=rung_of(epoch, record.bracket, self.search.min_epochs, self.search.reduction_factor),
                         started_at=started_at,
                         ended_at=time.time(),
                         train_cross_entropy=training.cross_entropy,
@@ -319,7 +329,7 @@ class _Training:
                         valid_error=metrics["error"],
                         valid_macro_f1_error=metrics["macro_f1_error"],
                         valid_cross_entropy=metrics["cross_entropy"],
-                        learning_rate=self.hyperparameters.learning_rate,
+                        learning_rate=trainer.learning_rate,
                     )
                 )
                 record.attempts = 1
@@ -345,7 +355,7 @@ class _Training:
         return record.stopped
 
     def _keep(self, trained: keras.Model) -> None:
-        """Save the last epoch's weights without the optimizer's state, which is twice their size."""
+        """Save the weights, the average if there is one, without the optimizer's state, which is twice their size."""
         import keras
 
         model = keras.Model(trained.inputs, trained.outputs, name=trained.name)  # the same layers, uncompiled

@@ -16,7 +16,7 @@ def make_sampler(plan: SearchPlan) -> BaseSampler:
     search, seed = plan.search, plan.seed
     if search.algorithm in ("random", "hyperband"):
         return SlotSampler(seed)
-    space = distributions(search.space)
+    space = distributions(search)
     if search.algorithm == "genetic":
         from ensembleflow.search.samplers.genetic import GeneticSampler
 

@@ -218,9 +218,9 @@ def _hyperparameter(name: str, distribution: BaseDistribution) -> Hyperparameter
     if isinstance(distribution, CategoricalDistribution):
         return Categorical(name, list(distribution.choices))
     if isinstance(distribution, FloatDistribution):
-        return Float(name, (distribution.low, distribution.high))
+        return Float(name, (distribution.low, distribution.high), log=distribution.log)
     assert isinstance(distribution, IntDistribution)
-    return Integer(name, (distribution.low, distribution.high))
+    return Integer(name, (distribution.low, distribution.high), log=distribution.log)
 
 
 def _plain(value: Any, distribution: BaseDistribution) -> Any:

@@ -21,12 +21,13 @@ class HyperbandRungs:
 
     Args:
         study_name: Optuna's brackets follow from it and the trial's number.
-        max_epochs: Hyperband's max_resource.
+        min_epochs: Hyperband's min_resource.
+        max_epochs: its max_resource.
         reduction_factor: the best 1 / reduction_factor of a rung go on.
     """
 
-    def __init__(self, study_name: str, max_epochs: int, reduction_factor: int) -> None:
-        self._pruner = optuna.pruners.HyperbandPruner(1, max_epochs, reduction_factor)
+    def __init__(self, study_name: str, min_epochs: int, max_epochs: int, reduction_factor: int) -> None:
+        self._pruner = optuna.pruners.HyperbandPruner(min_epochs, max_epochs, reduction_factor)
         self._study = optuna.create_study(study_name=study_name, pruner=self._pruner)
         self._pruner._try_initialization(self._study)
         self._trial = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
@@ -36,7 +37,7 @@ class HyperbandRungs:
             {
                 epoch: rung
                 for epoch in range(1, max_epochs)  # a trial with all its epochs is complete: nobody asks
-                if (rung := rung_of(epoch, bracket, reduction_factor)) is not None
+                if (rung := rung_of(epoch, bracket, min_epochs, reduction_factor)) is not None
             }
             for bracket in range(n_brackets)
         ]

@@ -128,7 +128,7 @@ class _Search:
         self.storage = Server(limits.storage_seconds)
         self.rungs: HyperbandRungs | None = None
         if search.algorithm in ("hyperband", "bohb"):
-            self.rungs = HyperbandRungs(study_name, search.max_epochs, search.reduction_factor)
+            self.rungs = HyperbandRungs(study_name, search.min_epochs, search.max_epochs, search.reduction_factor)
         self.jobs = search_jobs(search)
         self.generation_size = generation_size(search) or search.n_trials
         self.queue: simpy.Store = simpy.Store(self.env)

@@ -13,7 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ensembleflow.config.plan import SearchPlan, plan_job
+from ensembleflow.config.plan import ALGORITHM_VERSION, SearchPlan, plan_job
 from ensembleflow.datasets import open_dataset
 from ensembleflow.search import freeze_tables
 from ensembleflow.search.lease import Lease
@@ -109,6 +109,16 @@ def test_an_edited_space_starts_afresh_and_going_back_finds_the_old_trials(digit
     assert results(tmp_path) != before
     assert "search" not in run(one, 0, digits, tmp_path)
     assert results(tmp_path) == before
+
+
+def test_trials_of_another_version_of_the_algorithms_are_told_and_left_alone(digits: Path, tmp_path: Path) -> None:
+    config = search_config(n_trials=1, trials_per_job=1, max_epochs=1)
+    plan = SearchPlan.from_json(plan_job(config, 0))
+    old = optuna.create_study(storage=open_storage(tmp_path), study_name=f"{plan.study}-01234567")
+    old.set_user_attr("ensembleflow:algorithm_version", ALGORITHM_VERSION - 1)
+    told = run(config, 0, digits, tmp_path)
+    assert f"has trials of another version of the search's algorithms ({ALGORITHM_VERSION - 1}; this is" in told
+    assert "another version" not in run(config, 0, digits, tmp_path / "new")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import tensorflow as tf
 from ensembleflow.config import Config
 from ensembleflow.config.plan import model_id
 from ensembleflow.datasets import Dataset, open_dataset
-from ensembleflow.errors import ArtefactError, SearchError
+from ensembleflow.errors import ArtefactError, ConfigError, SearchError
+from ensembleflow.models import Trainer, classification_metrics, load_model, model_function, weights_sha256
 from ensembleflow.search.device_memory import is_out_of_memory
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.storage import open_storage
@@ -100,6 +101,54 @@ def test_who_lost_the_lease_writes_no_weights_either(n_epochs: int, file: str, d
     with pytest.raises(SearchError, match="took over"):
         train(study(tmp_path, config), 0, config, data, tmp_path, lost)
     assert not (tmp_path / model_id(0) / file).exists()
+
+
+@pytest.mark.parametrize("average", ["power", "none"])
+@pytest.mark.parametrize("end", ["COMPLETE", "PRUNED", "FAIL"])
+def test_the_kept_network_is_the_one_that_was_validated_and_reported(
+    end: str, average: str, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = search_config(algorithm="random", n_trials=1, trials_per_job=1, max_epochs=3, average=average)
+    if end == "PRUNED":
+        monkeypatch.setattr("ensembleflow.search.trial.rung_of", lambda epoch, *_: 0 if epoch == 2 else None)
+        monkeypatch.setattr("ensembleflow.search.trial.should_stop", lambda *_: True)
+    if end == "FAIL":
+        train_epoch = Trainer.train_epoch
+
+        def spoilt(self: Trainer, images: object, labels: object, seed: tuple[int, ...]) -> object:
+            if seed[-1] == 3:
+                kernel = self.model.trainable_variables[0]
+                kernel.assign(kernel * float("nan"))
+            return train_epoch(self, images, labels, seed)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Trainer, "train_epoch", spoilt)
+    ours = study(tmp_path, config)
+    record = train(ours, 0, config, data, tmp_path)
+    assert (record.state, len(record.epochs)) == (end, 3 if end == "COMPLETE" else 2)
+    kept = load_model(tmp_path / model_id(0) / "model.keras")
+    assert weights_sha256(kept) == record.weights_sha256
+    found = classification_metrics(model_function(kept).predict(data.images("valid"), 256), data.labels("valid"))
+    last = record.epochs[-1]
+    assert found["error"] == last.valid_error == ours.get_trials()[0].intermediate_values[last.epoch]
+    assert found["cross_entropy"] == pytest.approx(last.valid_cross_entropy, rel=1e-5)
+
+
+def test_averaged_weights_are_others_than_the_last_updates(data: Dataset, tmp_path: Path) -> None:
+    def sha256(average: str) -> str:
+        config = search_config(algorithm="random", n_trials=1, trials_per_job=1, max_epochs=2, average=average)
+        return train(study(tmp_path / average, config), 0, config, data, tmp_path / average).weights_sha256
+
+    assert sha256("power") != sha256("none")
+
+
+def test_class_weights_of_a_class_that_the_dataset_does_not_have_are_refused_and_cost_no_trial(
+    data: Dataset, tmp_path: Path
+) -> None:
+    config = search_config(algorithm="random", n_trials=1, trials_per_job=1, class_weights={"ten": 2})
+    ours = study(tmp_path, config)
+    with pytest.raises(ConfigError, match="classes that the dataset does not have"):
+        train(ours, 0, config, data, tmp_path)
+    assert TrialStore(tmp_path / model_id(0)).read().state == "RUNNING"  # type: ignore[union-attr]
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(data: Dataset, tmp_path: Path) -> None:

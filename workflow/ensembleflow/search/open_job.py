@@ -22,7 +22,7 @@ from ensembleflow.search.progress import progress_line
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.storage import open_storage
-from ensembleflow.search.study import claim_slot, open_study
+from ensembleflow.search.study import claim_slot, open_study, warn_of_other_versions
 from ensembleflow.search.telling import tell_finished
 from ensembleflow.search.trial import TrainingProcess, train_trial
 
@@ -76,6 +76,8 @@ class OpenJob:
         storage = open_storage(Path(job.search_dir), job.storage_url)
         self.study: optuna.Study = open_study(storage, self.plan, data.checksum)
         claim_study(self.study, self.store_dir)
+        if 0 in self.plan.slots:  # one job of the study's says it for all
+            warn_of_other_versions(storage, self.plan)
         tell_finished(self.study, self.store_dir, self.plan.search)
         self._ready_at: float | None = None
         self._n_finished_told = 0

@@ -32,6 +32,7 @@ __all__ = [
     "rung_key",
     "should_stop",
     "study_name",
+    "warn_of_other_versions",
 ]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -83,6 +84,28 @@ def open_study(storage: BaseStorage, plan: SearchPlan, dataset_checksum: str) ->
     )
     _check_identity(study, plan, dataset_checksum)
     return study
+
+
+def warn_of_other_versions(storage: BaseStorage, plan: SearchPlan) -> None:
+    """Say that trials of this study are there which another version of the search's algorithms made, if there are.
+
+    They lie in Optuna studies of their own and are never mixed with this version's.
+    """
+    key = next(iter(_IDENTITY))
+    others = [
+        each.user_attrs[key]
+        for each in storage.get_all_studies()
+        if each.study_name.startswith(f"{plan.study}-")
+        and each.user_attrs.get(key, ALGORITHM_VERSION) != ALGORITHM_VERSION
+    ]
+    if others:
+        logger.warning(
+            "%s has trials of another version of the search's algorithms (%s; this is version %d), which gives other "
+            "results: they stay where they are and are not used; all trials are trained anew",
+            plan.study,
+            ", ".join(map(str, sorted(set(others)))),
+            ALGORITHM_VERSION,
+        )
 
 
 def _check_identity(study: optuna.Study, plan: SearchPlan, dataset_checksum: str) -> None:

@@ -59,8 +59,9 @@ def dataset_source():
         return []
     source = Path(CONFIG.dataset.path)
     if os.path.isdir(source) and os.access(source, os.R_OK | os.X_OK):
-        if CONFIG.dataset.source == "arrays":
-            return sorted(path for path in source.iterdir() if path.suffix == ".npy" or path.name == "class_names.txt")
+        if CONFIG.dataset.source in ("arrays", "idx"):
+            read = ("class_names.txt", ".npy") if CONFIG.dataset.source == "arrays" else ("class_names.txt", "-ubyte", ".gz")
+            return sorted(path for path in source.iterdir() if path.name.endswith(read))
         # A class whose name is no text is refused by name, once the folder is read.
         classes = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "." and is_utf8(path)]
         return [source, *sorted(classes)]

@@ -10,11 +10,14 @@ from ensembleflow.config.load import canonical_json
 __all__ = ["plan_dataset"]
 
 _SPLIT = ("valid_fraction", "test_fraction", "split_seed")
+# Keys of later versions: left out at their default, so that what earlier versions made is not made again.
+_LATER = ("train_images",)
 _KEYS: dict[str, tuple[str, ...]] = {
     "digits": _SPLIT,
     "cifar100": ("path", "valid_fraction", "split_seed"),
     "image_folder": ("path", "image_size", "unreadable_images", *_SPLIT),
     "arrays": ("path", *_SPLIT),
+    "idx": ("path", "valid_fraction", "split_seed"),
     "synthetic": ("synthetic", *_SPLIT),
 }
 
@@ -26,4 +29,5 @@ def plan_dataset(dataset: DatasetConfig) -> str:
     keys.
     """
     values: dict[str, Any] = dataset.model_dump(mode="json", include={"name", "source", *_KEYS[dataset.source]})
+    values |= dataset.model_dump(mode="json", include={*_LATER}, exclude_defaults=True)
     return canonical_json(values)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ensembleflow.errors import DatasetError
 
-__all__ = ["classes_of_labels"]
+__all__ = ["classes_of_labels", "some"]
 
 _MAX_VALUES_TOLD = 10
 
@@ -48,7 +48,7 @@ def classes_of_labels(
         raise DatasetError(
             "a label is negative",
             where=where,
-            found=_some(np.unique(together[together < 0])),
+            found=some(np.unique(together[together < 0])),
             expected="labels from 0",
             hint="if it marks images without a class, leave these images out",
         )
@@ -138,10 +138,11 @@ def _places(labels: NDArray[Any], names: tuple[str, ...], where: str) -> NDArray
         expected = f"0 to {len(names) - 1}, for there are {len(names)} class_names"
         places = labels
     if foreign:
-        raise DatasetError("labels have no class name", where=where, found=_some(foreign), expected=expected)
+        raise DatasetError("labels have no class name", where=where, found=some(foreign), expected=expected)
     return places
 
 
-def _some(values: Sequence[object] | NDArray[Any]) -> str:
+def some(values: Sequence[object] | NDArray[Any]) -> str:
+    """The first of many values, and how many more there are."""
     told = ", ".join(str(value) for value in values[:_MAX_VALUES_TOLD])
     return told if len(values) <= _MAX_VALUES_TOLD else f"{told} and {len(values) - _MAX_VALUES_TOLD} more"

@@ -12,9 +12,10 @@ from ensembleflow.datasets.arrays import read_arrays
 from ensembleflow.datasets.cifar100 import read_cifar100
 from ensembleflow.datasets.dataset_file import SPLITS, write_dataset
 from ensembleflow.datasets.digits import read_digits
+from ensembleflow.datasets.idx import read_idx
 from ensembleflow.datasets.image_folder import read_image_folder
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
-from ensembleflow.datasets.split import check_every_class_in_every_split, stratified_split
+from ensembleflow.datasets.split import check_every_class_in_every_split, stratified_part, stratified_split
 from ensembleflow.datasets.synthetic import make_synthetic_images
 
 __all__ = ["prepare_dataset"]
@@ -70,12 +71,25 @@ def _read_source(config: DatasetConfig, threads: int) -> LabelledImages:
         return read_cifar100(config.path)
     if config.source == "arrays":
         return read_arrays(config.path)
+    if config.source == "idx":
+        return read_idx(config.path)
     assert config.image_size is not None
     return read_image_folder(config.path, config.image_size, threads)
 
 
 def split_of(config: DatasetConfig, images: LabelledImages) -> dict[str, np.ndarray]:
-    """Indices of each split; what the source itself sets aside for the test stays the test."""
+    """Indices of each split; what the source itself sets aside for the test stays the test.
+
+    Raises:
+        DatasetError: `train_images` asks for more images than there are, or for fewer than one a class.
+    """
+    splits = _whole_split(config, images)
+    if config.train_images is not None:
+        splits["train"] = stratified_part(images.labels, splits["train"], config.train_images)
+    return splits
+
+
+def _whole_split(config: DatasetConfig, images: LabelledImages) -> dict[str, np.ndarray]:
     fractions = {"valid": config.valid_fraction}
     if images.test_indices is None:
         return stratified_split(images.labels, {**fractions, "test": config.test_fraction}, config.split_seed)

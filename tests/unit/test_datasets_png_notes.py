@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ensembleflow.datasets import read_image
+from ensembleflow.datasets import read_image, read_image_size
 from ensembleflow.datasets.png_notes import without_hindering_notes
 from ensembleflow.errors import DatasetError
 from image_bytes import chunk, png
@@ -109,6 +109,7 @@ def test_a_cut_file_is_refused_with_a_large_text_too(kept):
 def test_a_large_file_beside_the_text_is_read_from_a_path_too(tmp_path):
     (tmp_path / "a.png").write_bytes(png(PIXELS, 8, RGB, before=[text(b"iCCP", bytes(2 * MEGABYTE))]))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", (6, 9, 3)), PIXELS)
+    assert read_image_size(tmp_path / "a.png") == (9, 6)
 
 
 @given(st.binary(max_size=300))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,9 @@ from ensembleflow.datasets.png_notes import is_png, without_hindering_notes
 from ensembleflow.datasets.shown_pixels import shown_pixels
 from ensembleflow.errors import DatasetError
 
-__all__ = ["is_image_name", "read_image"]
+__all__ = ["is_image_name", "read_image", "read_image_size"]
 
+_T = TypeVar("_T")
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 
 
@@ -47,17 +49,36 @@ def read_image(
     try:
         if image_shape[2] not in _MODE_OF_CHANNELS:
             raise ValueError(f"image files have 1 or 3 channels, not {image_shape[2]}; give a NumPy array instead")
-        try:
-            return _pixels(path, image_shape, formats)
-        except Exception:
-            slimmed = without_hindering_notes(_content(path))
-            if slimmed is None:
-                raise
-            return _pixels(slimmed, image_shape, formats)
+        return _retried(lambda file: _pixels(file, image_shape, formats), path)
     except Exception as error:
         # A broken file leads Pillow's decoders to raise almost anything.
         where = path if isinstance(path, str | Path) else None
         raise DatasetError("an image cannot be read", where=where, found=_reason(error)) from error
+
+
+def read_image_size(path: str | Path | IO[bytes], formats: tuple[str, ...] | None = None) -> tuple[int, int]:
+    """Width and height in pixels as the file tells them, of the images that `read_image` reads.
+
+    Raises:
+        Exception: whatever Pillow raises at a file that is no image.
+    """
+
+    def size(file: str | Path | IO[bytes]) -> tuple[int, int]:
+        with Image.open(file, formats=formats) as opened:
+            return opened.size
+
+    return _retried(size, path)
+
+
+def _retried(read: Callable[[str | Path | IO[bytes]], _T], path: str | Path | IO[bytes]) -> _T:
+    """Read once more without what Pillow refuses the pixels for, though it stands beside them."""
+    try:
+        return read(path)
+    except Exception:
+        slimmed = without_hindering_notes(_content(path))
+        if slimmed is None:
+            raise
+        return read(slimmed)
 
 
 def _pixels(

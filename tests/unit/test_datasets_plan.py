@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ensembleflow.config import DatasetConfig
-from ensembleflow.config.dataset_plan import plan_dataset
+from ensembleflow.config.dataset_plan import plan_dataset, planned_dataset
 
 BASE = {"path": "x", "image_size": 32}
 EDITS = {
@@ -16,9 +16,10 @@ EDITS = {
     "train_images": 50,
     "split_seed": 1,
     "unreadable_images": "skip",
+    "duplicates": "together",
     "synthetic": {"n_images": 100},
 }
-OWN_TEST = {"valid_fraction", "split_seed", "train_images"}
+OWN_TEST = {"valid_fraction", "split_seed", "train_images", "duplicates"}
 USED = {
     "digits": OWN_TEST | {"test_fraction"},
     "cifar100": OWN_TEST | {"path"},
@@ -48,9 +49,11 @@ def test_every_key_is_tried():
 def test_a_plan_is_a_dataset_block_that_makes_the_same_plan(source):
     edits = {"synthetic": {"image_shape": (8, 9, 1)}, "train_images": 50}
     config = DatasetConfig(name="own", source=source, **{**BASE, **edits})
-    again = DatasetConfig.model_validate_json(plan_dataset(config))
-    assert (again.name, again.source) == ("own", source)
-    assert plan_dataset(again) == plan_dataset(config)
+    for state in (None, "ab12"):
+        again, again_state = planned_dataset(plan_dataset(config, state))
+        assert (again.name, again.source, again_state) == ("own", source, state)
+        assert plan_dataset(again, again_state) == plan_dataset(config, state)
+        assert (plan_dataset(again) == plan_dataset(config, state)) == (state is None)
 
 
 def test_a_default_written_out_is_the_same_plan():

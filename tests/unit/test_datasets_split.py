@@ -9,7 +9,12 @@ from hypothesis.extra.numpy import arrays
 from ensembleflow.config import DatasetConfig
 from ensembleflow.datasets.labelled_images import LabelledImages
 from ensembleflow.datasets.prepare import split_of
-from ensembleflow.datasets.split import check_every_class_in_every_split, stratified_part, stratified_split
+from ensembleflow.datasets.split import (
+    check_every_class_in_every_split,
+    grouped_split,
+    stratified_part,
+    stratified_split,
+)
 from ensembleflow.errors import DatasetError
 
 LABELS = arrays(np.int64, st.integers(0, 200), elements=st.integers(0, 5))
@@ -127,3 +132,19 @@ def test_train_images_leaves_validation_and_test_as_they_are(own_test):
         np.testing.assert_array_equal(reduced[name], whole[name])
     assert np.bincount(labels[reduced["train"]]).tolist() == [20, 20, 20]
     assert set(reduced["train"]) <= set(whole["train"])
+
+
+@given(LABELS, FRACTIONS, SEEDS)
+def test_without_copies_a_grouped_split_is_the_stratified_one(labels, fractions, seed):
+    contents = np.random.default_rng(seed).permutation(len(labels)).astype(np.uint64)
+    one, other = stratified_split(labels, fractions, seed), grouped_split(labels, contents, fractions, seed)
+    assert {name: each.tolist() for name, each in one.items()} == {name: each.tolist() for name, each in other.items()}
+
+
+@given(LABELS, st.integers(1, 50), FRACTIONS, SEEDS)
+def test_copies_stay_in_one_part_and_no_image_is_lost(labels, n_contents, fractions, seed):
+    contents = np.random.default_rng(seed).integers(0, n_contents, len(labels)).astype(np.uint64)
+    splits = grouped_split(labels, contents, fractions, seed)
+    assert sorted(np.concatenate([*splits.values()]).tolist()) == list(range(len(labels)))
+    parts = [set(contents[indices].tolist()) for indices in splits.values()]
+    assert sum(map(len, parts)) == len(set(contents.tolist()))

@@ -83,6 +83,13 @@ class DatasetConfig(Block):
         description="What to do where `image_folder` images cannot be read: `refuse` names them all and makes "
         "nothing, `skip` leaves them out and names them in the log.",
     )
+    duplicates: Literal["tell", "together", "refuse"] = Field(
+        "tell",
+        description="What to do where images that are identical pixel for pixel stand in two parts, which makes errors "
+        "too low, or in two classes: `tell` warns, `together` splits distinct images and puts copies into the part of "
+        "the first (training images that are copies of a source's own test images are left out; all images are read "
+        "twice), `refuse` names them and makes nothing.",
+    )
     synthetic: SyntheticConfig = Field(
         default_factory=SyntheticConfig, description="The images that the source `synthetic` makes up."
     )

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from ensembleflow.errors import DatasetError
 
-__all__ = ["CLASS_NAMES_FILE", "EXPECTED_CONTAINER", "StoredArray", "in_memory", "open_arrays", "read_lines"]
+__all__ = [
+    "CLASS_NAMES_FILE",
+    "EXPECTED_CONTAINER",
+    "StoredArray",
+    "in_memory",
+    "is_array_file",
+    "open_arrays",
+    "read_lines",
+]
 
 EXPECTED_CONTAINER = "an .npz, .h5 or .hdf5 file, or a folder of .npy files"
 CLASS_NAMES_FILE = "class_names.txt"
@@ -133,6 +141,11 @@ def _npy_array(file: Path) -> StoredArray:
     with _told(str(file)):
         _check_first_bytes(file, b"\x93NUMPY", ".npy")
         return in_memory(str(file), np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def is_array_file(name: str) -> bool:
+    """Whether a folder's file is one of those that are read."""
+    return name.endswith(".npy") or name == CLASS_NAMES_FILE
 
 
 def read_lines(file: Path) -> StoredArray:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembleflow.datasets.some import some
 from ensembleflow.errors import DatasetError
 
-__all__ = ["classes_of_labels", "some"]
-
-_MAX_VALUES_TOLD = 10
+__all__ = ["classes_of_labels"]
 
 
 def classes_of_labels(
@@ -140,9 +139,3 @@ def _places(labels: NDArray[Any], names: tuple[str, ...], where: str) -> NDArray
     if foreign:
         raise DatasetError("labels have no class name", where=where, found=some(foreign), expected=expected)
     return places
-
-
-def some(values: Sequence[object] | NDArray[Any]) -> str:
-    """The first of many values, and how many more there are."""
-    told = ", ".join(str(value) for value in values[:_MAX_VALUES_TOLD])
-    return told if len(values) <= _MAX_VALUES_TOLD else f"{told} and {len(values) - _MAX_VALUES_TOLD} more"

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ensembleflow.datasets.array_store import CLASS_NAMES_FILE, StoredArray, in_memory, read_lines
 from ensembleflow.datasets.arrays import labelled_arrays
-from ensembleflow.datasets.class_labels import some
 from ensembleflow.datasets.labelled_images import LabelledImages
+from ensembleflow.datasets.some import some
 from ensembleflow.errors import DatasetError
 
-__all__ = ["read_idx"]
+__all__ = ["is_idx_file", "read_idx"]
 
 _PARTS = ("train", "t10k")
 _IMAGES, _LABELS = ("images", 3), ("labels", 1)
@@ -30,6 +30,16 @@ _TYPES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "floa
 _UINT8 = 0x08
 _GZIP_LARGEST_RATIO = 1032
 _BLOCK_BYTES = 2**24
+
+
+def is_idx_file(name: str) -> bool:
+    """Whether a folder's file is one of those that are read."""
+    return name == CLASS_NAMES_FILE or name.removesuffix(".gz") in {
+        each.format(part=part, kind=kind, dimensions=dimensions)
+        for each in _NAMES
+        for part in _PARTS
+        for kind, dimensions in (_IMAGES, _LABELS)
+    }
 
 
 def read_idx(path: str | Path) -> LabelledImages:

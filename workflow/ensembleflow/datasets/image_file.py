@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,7 +24,14 @@ _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 
 def is_image_name(name: str) -> bool:
     """Whether the file name ends like an image that Pillow reads."""
-    return Image.registered_extensions().get(Path(name).suffix.lower()) in Image.OPEN  # not what it only writes, as PDF
+    return name[name.rfind(".") :].lower() in _image_extensions()
+
+
+@functools.cache  # asked for each of a million files
+def _image_extensions() -> frozenset[str]:
+    """Not what Pillow only writes, as PDF."""
+    extensions = Image.registered_extensions()
+    return frozenset(each for each, file_format in extensions.items() if file_format in Image.OPEN)
 
 
 def read_image(

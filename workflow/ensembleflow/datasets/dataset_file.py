@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembleflow.arguments import file_path, one_of
 from ensembleflow.datasets.duplicates import Duplicates, contents_of, find_duplicates
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
 from ensembleflow.errors import ArtefactError
@@ -76,7 +77,7 @@ class Dataset:
         Raises:
             ArtefactError: the file is damaged there.
         """
-        return self._read(f"{split}/images")
+        return self._read(f"{one_of('split', split, SPLITS)}/images")
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """All labels of a split, int64 (n,).
@@ -84,7 +85,7 @@ class Dataset:
         Raises:
             ArtefactError: the file is damaged there.
         """
-        return self._read(f"{split}/labels")
+        return self._read(f"{one_of('split', split, SPLITS)}/labels")
 
     def image_array(self, split: str) -> NDArray[np.uint8]:
         """The images of a split where they lie, uint8 (n, height, width, channels), to read parts of.
@@ -95,7 +96,7 @@ class Dataset:
         its deletion. Chunked or compressed images, which this package does not write, cannot be mapped: they come as
         the open file's `h5py.Dataset`, of which each part is read when it is asked for.
         """
-        return map_array(self._file[f"{split}/images"])
+        return map_array(self._file[f"{one_of('split', split, SPLITS)}/images"])
 
     def _read(self, key: str) -> np.ndarray:
         try:
@@ -137,8 +138,9 @@ def open_dataset(path: str | Path) -> Iterator[Dataset]:
     Raises:
         ArtefactError: it is missing, truncated, of another schema or version, or lacks a part.
     """
+    path = file_path("path", path)
     with open_hdf5(path, _SCHEMA, _SCHEMA_VERSION) as file:
-        yield Dataset(file, Path(path))
+        yield Dataset(file, path)
 
 
 def write_dataset(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +49,9 @@ class Duplicates:
     @classmethod
     def from_json(cls, text: str) -> Duplicates:
         """What `as_json` has written."""
-        values = json.loads(text)
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        values: dict[str, Any] = json.loads(text)
+        lists = {key: tuple(values.pop(key)) for key in ("leaked", "contradicting")}
+        return cls(**values, **lists)
 
 
 def contents_of(batch: NDArray[np.uint8]) -> NDArray[np.uint64]:

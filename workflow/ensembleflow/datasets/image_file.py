@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ensembleflow import arguments
 from ensembleflow.datasets.png_notes import is_png, without_hindering_notes
 from ensembleflow.datasets.shown_pixels import shown_pixels
 from ensembleflow.errors import DatasetError
@@ -54,6 +55,9 @@ def read_image(
     Raises:
         DatasetError: the file is missing, no image, truncated, or too large.
     """
+    image_shape = arguments.image_shape("image_shape", image_shape)
+    if not hasattr(path, "read"):
+        path = arguments.file_path("path", path)
     try:
         if image_shape[2] not in _MODE_OF_CHANNELS:
             raise ValueError(f"image files have 1 or 3 channels, not {image_shape[2]}; give a NumPy array instead")

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembleflow.arguments import file_path, instance, whole_number
 from ensembleflow.config import DatasetConfig
 from ensembleflow.datasets.arrays import read_arrays
 from ensembleflow.datasets.cifar100 import read_cifar100
@@ -46,6 +47,8 @@ def prepare_dataset(config: DatasetConfig, path: str | Path, threads: int = 1) -
             classes cannot be told apart; all faults of a source are told in one message.
         StorageError: the file cannot be written.
     """
+    instance("config", config, DatasetConfig, "load_config(...).dataset")
+    path, threads = file_path("path", path), whole_number("threads", threads, 1)
     files = find_source_files(config)
     images = _read_source(config, threads)
     warn_of_alike_names(config.name, images.class_names)

@@ -88,7 +88,7 @@ def _full_scale(opened: ImageFile.ImageFile) -> int:
 
 def _with_transparent_colour(opened: ImageFile.ImageFile) -> Image.Image:
     """A PNG of which one grey or colour is transparent."""
-    raw_mode, colour = opened.tile[0][3], opened.info["transparency"]
+    raw_mode, colour = str(opened.tile[0][3]), opened.info["transparency"]
     if opened.mode == "L":
         step = _GREY_STEPS.get(raw_mode, 1)
         opened.info["transparency"] = colour * step & 255

@@ -50,8 +50,8 @@ class Duplicates:
     def from_json(cls, text: str) -> Duplicates:
         """What `as_json` has written."""
         values: dict[str, Any] = json.loads(text)
-        lists = {key: tuple(values.pop(key)) for key in ("leaked", "contradicting")}
-        return cls(**values, **lists)
+        leaked, contradicting = tuple(values.pop("leaked")), tuple(values.pop("contradicting"))
+        return cls(**values, leaked=leaked, contradicting=contradicting)
 
 
 def contents_of(batch: NDArray[np.uint8]) -> NDArray[np.uint64]:

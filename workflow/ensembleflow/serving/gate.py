@@ -105,11 +105,20 @@ class Gate:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(16).hex()
         status = 0
+        # Whoever waits to be told to send a body, and is answered instead, may send it or the next request.
+        body_is_asked_for = "expect" not in headers
+
+        async def receive_asked() -> Message:
+            nonlocal body_is_asked_for
+            body_is_asked_for = True
+            return await receive()
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if not body_is_asked_for:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
@@ -120,7 +129,7 @@ class Gate:
         self._metrics.in_flight.inc()
         error: Exception | None = None
         try:
-            await self._pass(scope, headers, receive, send_named)
+            await self._pass(scope, headers, receive if body_is_asked_for else receive_asked, send_named)
         except _RefusalError as refusal:
             await _refuse(send_named, refusal)
         except asyncio.CancelledError:  # the time to stop is over
@@ -200,14 +209,14 @@ class Gate:
 
     def _declared_length(self, headers: Headers) -> int:
         length = int(headers.get("content-length", "0"))
-        self._require_length(length, {"connection": "close"} if "expect" in headers else None)
+        self._require_length(length)
         return length
 
-    def _require_length(self, n_bytes: int, headers: Mapping[str, str] | None = None) -> None:
+    def _require_length(self, n_bytes: int) -> None:
         # What still comes is read and dropped: closing at once would lose this answer.
         if n_bytes > self._limits.max_body_bytes:
             message = f"a body is too large (found: {n_bytes} bytes; expected: at most {self._limits.max_body_bytes})"
-            raise _RefusalError(413, message, headers)
+            raise _RefusalError(413, message)
 
     def _reserve(self, reserved: _Reservation, n_more_bytes: int) -> None:
         if n_more_bytes <= 0:

@@ -32,19 +32,27 @@ class HttpLayer:
         asked: requests in the order of their answers.
     """
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], read_timeout_seconds: float) -> None:
         self.address = address
         self.asked: list[Asked] = []
         self.headers: list[dict[str, str]] = []
+        self._read_timeout_seconds = read_timeout_seconds
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message["body"]
-            more = message["more_body"]
+        try:
+            async with asyncio.timeout(self._read_timeout_seconds):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    body += message["body"]
+                    more = message["more_body"]
+        except TimeoutError:
+            headers = [(b"content-length", b"0"), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 408, "headers": headers})
+            await send({"type": "http.response.body"})
+            return
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         self.asked.append((scope["method"], target.decode("ascii"), body))
         self.headers.append({name.decode(): value.decode("latin-1") for name, value in scope["headers"]})
@@ -71,7 +79,7 @@ class HttpLayer:
 @contextmanager
 def http_layer(read_timeout_seconds: float) -> Iterator[HttpLayer]:
     listener = listen("127.0.0.1", 0)
-    layer = HttpLayer(listener.getsockname()[:2])
+    layer = HttpLayer(listener.getsockname()[:2], read_timeout_seconds)
     gate = Gate(layer.answer, RequestLimits(MAX_BODY_BYTES, read_timeout_seconds), Metrics(tuple, int, bool))
     config = uvicorn.Config(
         gate, ws="none", lifespan="off", log_config=None, access_log=False, timeout_keep_alive=read_timeout_seconds

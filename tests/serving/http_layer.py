@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -29,13 +30,13 @@ class HttpLayer:
 
     Attributes:
         address: host and port.
-        asked: requests in the order of their answers.
+        headers: of the request that was last seen.
     """
 
     def __init__(self, address: tuple[str, int], read_timeout_seconds: float) -> None:
         self.address = address
-        self.asked: list[Asked] = []
-        self.headers: list[dict[str, str]] = []
+        self.headers: dict[str, str] = {}
+        self._asked: defaultdict[int, list[Asked]] = defaultdict(list)
         self._read_timeout_seconds = read_timeout_seconds
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,8 +55,8 @@ class HttpLayer:
             await send({"type": "http.response.body"})
             return
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        self.asked.append((scope["method"], target.decode("ascii"), body))
-        self.headers.append({name.decode(): value.decode("latin-1") for name, value in scope["headers"]})
+        self._asked[scope["client"][1]].append((scope["method"], target.decode("ascii"), body))
+        self.headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         content = sha256(body).hexdigest().encode()
         headers = [(b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -63,8 +64,6 @@ class HttpLayer:
 
     def ask(self, pieces: Sequence[bytes]) -> tuple[bytes, list[Asked]]:
         """Send the pieces over a connection; what came back until its end, and the requests that were seen."""
-        self.asked.clear()
-        self.headers.clear()
         with socket.create_connection(self.address, timeout=PATIENCE_SECONDS) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
@@ -72,8 +71,9 @@ class HttpLayer:
                     connection.sendall(piece)
             except OSError:  # refused before all of it was sent
                 pass
+            port = connection.getsockname()[1]
             answer = read_all(connection)
-        return answer, list(self.asked)
+        return answer, self._asked.pop(port, [])
 
 
 @contextmanager

@@ -12,12 +12,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from ensembleflow.serving.framing import HeadFault, head_fault, head_without_offer
+from ensembleflow.serving.framing import HeadFault, head_fault, head_without_offer, waits_to_send
 
-__all__ = ["BODY_IS_READ", "CLIENT_GONE", "Connection", "ConnectionLimits", "GatheringTransport"]
+__all__ = ["BODY_IS_READ", "CLIENT_GONE", "CLIENT_WAITS", "Connection", "ConnectionLimits", "GatheringTransport"]
 
-# What a request's scope tells beyond ASGI: whether the whole body is there, and a future that ends with the connection.
+# What a request's scope tells beyond ASGI: whether the whole body is there, a future that ends with the connection,
+# and whether the client sends the body once it is asked to.
 BODY_IS_READ, CLIENT_GONE = "ensembleflow.body_is_read", "ensembleflow.client_gone"
+CLIENT_WAITS = "ensembleflow.client_waits"
 
 _MAX_UNPARSED_BYTES = 128 * 1024  # of a head; what one read brings may be more
 _MAX_SURPLUS = 100  # connections that are told that there are too many; more are cut
@@ -67,7 +69,6 @@ class Connection(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._surplus = False
         self._idle = False  # answered, and nothing has come since
-        self._in_head = False
         self._offered = False  # another protocol: the parser takes what follows for that
         self._fault: HeadFault | None = None
         self._last_answer: bytes | None = None  # once what came before it is answered
@@ -115,26 +116,23 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_head, self._offered = True, False
+        self._offered = False
         self.scope[CLIENT_GONE] = self._gone  # type: ignore[literal-required]
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field is there; one behind the body is none of the head's, whatever its name."""
-        if self._in_head:
-            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """The head is there."""
-        self._in_head = False
-        version = self.parser.get_http_version()
-        self._fault = head_fault(self.parser.get_method(), version, self.headers)
+        version, headers = self.parser.get_http_version(), self.headers
+        headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
+        self._fault = head_fault(self.parser.get_method(), version, headers)
         if self._fault is not None:
             raise ValueError(self._fault.message)  # which ends the parser
         self._offered = self.parser.should_upgrade()
         if self._offered:
             return
-        if version == "1.0":
-            self.expect_100_continue = False
+        self.expect_100_continue = waits_to_send(version, headers)
+        if self.expect_100_continue:
+            self.scope[CLIENT_WAITS] = True  # type: ignore[literal-required]
+        self.headers = []  # for fields behind the body: none of the head's, whatever their names
         self._n_unparsed = 0
         self._idle = False
         self._stop_waiting()

@@ -6,10 +6,10 @@ Source: RFC 9112, sections 2.3 (version), 3.2 (Host) and 6 (body); RFC 9110, sec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["HeadFault", "head_fault", "head_without_offer"]
+__all__ = ["HeadFault", "head_fault", "head_without_offer", "waits_to_send"]
 
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?")
 
@@ -23,7 +23,7 @@ class HeadFault(NamedTuple):
     message: str
 
 
-def head_fault(method: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]) -> HeadFault | None:
+def head_fault(method: bytes, version: str, headers: _Headers) -> HeadFault | None:
     """What is wrong with a head that the parser took; None if nothing is.
 
     Args:
@@ -35,21 +35,24 @@ def head_fault(method: bytes, version: str, headers: Iterable[tuple[bytes, bytes
         return HeadFault(505, f"another version of HTTP (found: {version}; expected: 1.1)")
     if method == b"CONNECT":
         return HeadFault(405, "this is no proxy (found: CONNECT)")
-    hosts, codings = [], []
-    for name, value in headers:
-        if name == b"host":
-            hosts.append(value)
-        elif name == b"transfer-encoding":
-            codings.append(value.lower())
-    if len(hosts) > 1 or (not hosts and version == "1.1"):
-        return HeadFault(400, f"a request has to name one Host (found: {len(hosts)})")
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    names = [name for name, _ in headers]
+    n_hosts = names.count(b"host")
+    if n_hosts > 1 or (not n_hosts and version == "1.1"):
+        return HeadFault(400, f"a request has to name one Host (found: {n_hosts})")
+    if n_hosts and not _HOST.fullmatch(headers[names.index(b"host")][1]):
         return HeadFault(400, "a request's Host is not one (expected: NAME or NAME:PORT)")
-    if codings and version == "1.0":
-        return HeadFault(400, "HTTP/1.0 has no Transfer-Encoding")
-    if codings and codings != [b"chunked"]:
-        return HeadFault(501, "a body's Transfer-Encoding is not understood (expected: chunked)")
+    if b"transfer-encoding" in names:
+        if version == "1.0":
+            return HeadFault(400, "HTTP/1.0 has no Transfer-Encoding")
+        if [value.lower() for name, value in headers if name == b"transfer-encoding"] != [b"chunked"]:
+            return HeadFault(501, "a body's Transfer-Encoding is not understood (expected: chunked)")
     return None
+
+
+def waits_to_send(version: str, headers: _Headers) -> bool:
+    """Whether a client sends a request's body only once it is asked to."""
+    expected = [value.lower() for name, value in headers if name == b"expect"]
+    return version == "1.1" and b"100-continue" in expected
 
 
 def head_without_offer(method: bytes, url: bytes, version: str, headers: _Headers) -> bytes:

@@ -16,7 +16,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ensembleflow.serving.connection import BODY_IS_READ
+from ensembleflow.serving.connection import BODY_IS_READ, CLIENT_WAITS
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
 
@@ -105,19 +105,12 @@ class Gate:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(16).hex()
         status = 0
-        # Whoever waits to be told to send a body, and is answered instead, may send it or the next request.
-        body_is_asked_for = "expect" not in headers
-
-        async def receive_asked() -> Message:
-            nonlocal body_is_asked_for
-            body_is_asked_for = True
-            return await receive()
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if not body_is_asked_for:
+                if scope.get(CLIENT_WAITS):  # who is answered instead may send the body, or the next request
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
                 message["headers"] = [
                     *message["headers"],
@@ -129,7 +122,7 @@ class Gate:
         self._metrics.in_flight.inc()
         error: Exception | None = None
         try:
-            await self._pass(scope, headers, receive if body_is_asked_for else receive_asked, send_named)
+            await self._pass(scope, headers, receive, send_named)
         except _RefusalError as refusal:
             await _refuse(send_named, refusal)
         except asyncio.CancelledError:  # the time to stop is over
@@ -171,6 +164,7 @@ class Gate:
         reserved = _Reservation()
         try:
             self._reserve(reserved, self._declared_length(headers))
+            scope.pop(CLIENT_WAITS, None)
             body = await self._read_body(receive, reserved, scope.get(BODY_IS_READ, False))
             if body is None:
                 return

@@ -1,4 +1,4 @@
-# Requires: `config`, merged by Snakemake.
+# Requires: the config files that Snakemake was given, and its `--config`.
 # Makes: CONFIG, the checked config; the paths and parameters that all rules share.
 import functools
 import os
@@ -15,7 +15,7 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join([PACKAGE_PARENT, *(entry for entry in python_path if entry not in ("", PACKAGE_PARENT))])
 )
 
-from ensembleflow.config import canonical_json, parse_config, study_config
+from ensembleflow.config import canonical_json, load_config, parse_config, study_config
 from ensembleflow.config.paper_plan import ITEMS, PaperRun, simulated_allocation
 from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
@@ -24,7 +24,9 @@ from ensembleflow.io.folder import is_utf8, require_writable
 
 try:
     # Snakemake lists the files of the command line first, but they win over the default one.
-    CONFIG = parse_config(config, [*workflow.configfiles[-1:], *workflow.configfiles[:-1]])
+    # The files as they are written: in `config` YAML has already read 4:00:00 as 14,400, and 010 as 8.
+    files = [*workflow.configfiles[-1:], *workflow.configfiles[:-1]]
+    CONFIG = load_config(files, workflow.config_settings.config_args) if files else parse_config(config)
     require_writable(CONFIG.results_dir)
 except EnsembleflowError as error:
     raise WorkflowError(str(error)) from None

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Jobs find the package here too where it is not installed, as in a conda environment or on a cluster's node.
 PACKAGE_PARENT = str(Path(workflow.basedir).resolve().joinpath("workflow"))
@@ -15,8 +16,10 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join([PACKAGE_PARENT, *(entry for entry in python_path if entry not in ("", PACKAGE_PARENT))])
 )
 
-from ensembleflow.config import canonical_json, load_config, parse_config, study_config
+from ensembleflow.config import canonical_json, parse_config, study_config
+from ensembleflow.config.files import read_values
 from ensembleflow.config.paper_plan import ITEMS, PaperRun, simulated_allocation
+from ensembleflow.config.paths import expansions
 from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
@@ -26,8 +29,12 @@ try:
     # Snakemake lists the files of the command line first, but they win over the default one.
     # The files as they are written: in `config` YAML has already read 4:00:00 as 14,400, and 010 as 8.
     files = [*workflow.configfiles[-1:], *workflow.configfiles[:-1]]
-    CONFIG = load_config(files, workflow.config_settings.config_args) if files else parse_config(config)
+    values = read_values(files, workflow.config_settings.config_args) if files else config
+    CONFIG = parse_config(values, files)
     require_writable(CONFIG.results_dir)
+    if not (workflow.remote_exec or workflow.subprocess_exec):
+        for line in expansions(values, CONFIG):
+            logger.info(line)
 except EnsembleflowError as error:
     raise WorkflowError(str(error)) from None
 
@@ -68,6 +75,11 @@ def dataset_source():
         return [source, *sorted(classes)]
     # A plan needs no images. But what was made from images that are gone must not be deleted to be made again.
     return [source] if os.path.exists(source) or Path(DATASET).exists() else []
+
+
+def without_braces(paths):
+    """Those that can be inputs: Snakemake takes braces for wildcards, in what a function gives as well."""
+    return [path for path in paths if not {"{", "}"} & set(str(path))]
 
 
 def stage_code(folder, modules=None, beside=()):

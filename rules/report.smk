@@ -16,7 +16,9 @@ rule record_run:
         "../envs/analysis.yaml"
     params:
         # Snakemake keeps parameters in its metadata and its report.
-        config=canonical_json(without_passwords(CONFIG.model_dump(mode="json", exclude={"resources", "paper"}))),
+        config=lambda wildcards: canonical_json(
+            without_passwords(CONFIG.model_dump(mode="json", exclude={"resources", "paper"}))
+        ),
     script:
         "../workflow/scripts/record_run.py"
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ensembleflow.config.base import Block
+from ensembleflow.config.paths import PathText
 
 __all__ = ["DatasetConfig", "SyntheticConfig"]
 
@@ -41,7 +42,7 @@ class DatasetConfig(Block):
         "(its standard Python archive), `image_folder` (one folder of images a class), `arrays` (an `.npz` or HDF5 "
         "file, or a folder of `.npy` files), `synthetic` (made up).",
     )
-    path: str | None = Field(
+    path: PathText | None = Field(
         None,
         description="The archive, folder or file to read; not used by `digits` and `synthetic`.",
     )

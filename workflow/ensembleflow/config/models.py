@@ -14,6 +14,7 @@ from ensembleflow.config.base import Block, distinct
 from ensembleflow.config.budget import Budget
 from ensembleflow.config.dataset import DatasetConfig, SyntheticConfig
 from ensembleflow.config.paper import PaperConfig
+from ensembleflow.config.paths import ResultsFolder
 from ensembleflow.config.resources import ResourcesConfig
 from ensembleflow.config.search import Schedule, SearchConfig, SpaceConfig
 
@@ -214,7 +215,9 @@ class Config(Block):
     """Everything a run depends on."""
 
     seed: int = Field(0, ge=0, description="The study's seed: hyperparameters, weights, batches, augmentation.")
-    results_dir: str = Field("results", min_length=1, description="Folder of all artefacts.")
+    results_dir: ResultsFolder = Field(
+        "results", description="Folder of all artefacts. `~` and `$VARIABLE` are expanded, as in every path."
+    )
     dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="The data.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="The hyperparameter search.")
     library: LibraryConfig = Field(default_factory=LibraryConfig, description="The library of models.")

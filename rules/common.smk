@@ -24,6 +24,7 @@ from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.io.folder import is_utf8, require_writable
+from ensembleflow.io.snakemake_command import record_config_options, set_config_options
 
 try:
     # Snakemake lists the files of the command line first, but they win over the default one.
@@ -32,7 +33,9 @@ try:
     values = read_values(files, workflow.config_settings.config_args) if files else config
     CONFIG = parse_config(values, files)
     require_writable(CONFIG.results_dir)
-    if not (workflow.remote_exec or workflow.subprocess_exec):
+    # Every job's hints name the same config.
+    set_config_options(files[1:], workflow.config_settings.config_args, workflow.main_snakefile)
+    if workflow.is_main_process:
         for line in expansions(values, CONFIG):
             logger.info(line)
 except EnsembleflowError as error:
@@ -50,6 +53,11 @@ PAPER = PaperRun.of(CONFIG)
 DATASET = f"{RESULTS}/datasets/{CONFIG.dataset.name}.h5"
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
+
+
+onstart:
+    # For the commands that are typed later: `ensembleflow summary` and others.
+    record_config_options(RESULTS)
 
 
 wildcard_constraints:

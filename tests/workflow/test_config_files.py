@@ -12,6 +12,7 @@ import pytest
 from clone import Clone
 from ensembleflow.config.command_line import check_command_line
 from ensembleflow.errors import ConfigError
+from ensembleflow.io import snakemake_command
 
 FILES = {
     "tab": b"search:\n\tn_trials: 3\n",
@@ -94,3 +95,36 @@ def test_names_are_quoted_in_the_hint(tmp_path: Path) -> None:
         check_command_line([tmp_path / "my study.yaml", "search"])
     assert caught.value.hint is not None
     assert shlex.split(caught.value.hint)[-4:] == ["all", "search", "--configfile", str(tmp_path / "my study.yaml")]
+
+
+def test_a_run_notes_its_config_for_the_hints_of_commands(
+    untouched: Clone, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "my study.yaml").write_text(
+        "results_dir: out\ndataset: {name: a, source: arrays, path: broken.npz}\n", encoding="utf-8"
+    )
+    (folder / "broken.npz").write_bytes(b"")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "-s", untouched.folder / "Snakefile", "--cores", "1"),
+            *("--until", "prepare_dataset", "--configfile", "my study.yaml", "--config", "seed=3"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    snakefile = untouched.folder / "Snakefile"
+    options = f"--snakefile {snakefile} --configfile 'my study.yaml' --config seed=3"
+    assert snakemake_command("search", near=folder / "out") == f"snakemake {options} --cores all search"
+
+
+def test_a_hint_in_a_jobs_message_names_its_config(fresh_copy: Clone) -> None:
+    trials = fresh_copy.study / "search/trials.csv"
+    trials.parent.mkdir(parents=True)
+    trials.write_text("slot\n0\n")
+    target = str((fresh_copy.study / "library/models.csv").relative_to(fresh_copy.folder))
+    done = fresh_copy.snakemake(target, "--allowed-rules", "rank_models")
+    assert done.returncode == 1
+    assert "snakemake --configfile study.yaml --cores all --force" in done.stdout, done.stdout

@@ -14,6 +14,7 @@ from ensembleflow.io.idle import warn_of_other_work
 from ensembleflow.io.provenance import provenance, record_run
 from ensembleflow.io.read import read_csv, read_json
 from ensembleflow.io.rule import rule_log
+from ensembleflow.io.snakemake_command import snakemake_command
 
 __all__ = [
     "atomic_directory",
@@ -29,6 +30,7 @@ __all__ = [
     "read_json",
     "record_run",
     "rule_log",
+    "snakemake_command",
     "warn_of_other_work",
     "write_csv",
     "write_json",

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import atomic_path, read_csv, read_json, write_csv
+from ensembleflow.io import atomic_path, read_csv, read_json, snakemake_command, write_csv
 
 __all__ = ["BEST_SINGLE", "BUDGET_COLUMNS", "readable_budgets", "speed_against_cost", "tabulate_budgets"]
 
@@ -65,7 +65,7 @@ def tabulate_budgets(
                 where=path,
                 found=f"allocations of {', '.join(allocations) or 'no budget'}",
                 expected="a devices-n.json for each budget",
-                hint="snakemake --cores all allocation",
+                hint=snakemake_command("allocation", near=path),
             )
         rows.append(
             {
@@ -140,7 +140,7 @@ def _best_single(ensembles_csv: str | Path, costs_csv: str | Path) -> dict[str, 
             "there is no best single model",
             where=ensembles_csv,
             expected="a row of method best_single with an empty budget",
-            hint="snakemake --cores all --forcerun select_ensemble",
+            hint=snakemake_command("--forcerun", "select_ensemble", near=ensembles_csv),
         )
     best = single.iloc[0]
     costs = read_csv(costs_csv, ["model", "images_per_second"])

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import read_csv
+from ensembleflow.io import read_csv, snakemake_command
 from ensembleflow.report.budgets import BUDGET_COLUMNS, readable_budgets, speed_against_cost
 
 __all__ = ["add_command", "print_summary"]
@@ -51,7 +51,8 @@ def print_summary(results: Path, console: Console) -> None:
         raise ArtefactError(
             "there is no table of budgets yet",
             where=path,
-            hint="run the workflow first (make run, or snakemake --cores all), or name its folder with --results",
+            hint=f"run the workflow first (make run, or {snakemake_command(near=results)}), or name its folder with "
+            "--results",
         )
     table = read_csv(path, BUDGET_COLUMNS, dtype={"budget": str, "members": str})
     readable = readable_budgets(table)

@@ -14,6 +14,7 @@ from ensembleflow.config import Config, load_config
 from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.config.storage_url import PROXY_PORT, without_password
 from ensembleflow.errors import SearchError
+from ensembleflow.io.snakemake_command import set_config_options, snakemake_command
 
 __all__ = ["add_command"]
 
@@ -51,6 +52,8 @@ def _load(arguments: argparse.Namespace) -> tuple[Config, Path]:
     """The merged config and `{study}/search`."""
     default = [path for path in [Path("config/config.yaml")] if path.exists()]
     config: Config = load_config([*default, *arguments.configfile])
+    if arguments.configfile:
+        set_config_options(arguments.configfile)
     return config, Path(config.results_dir) / config.study / "search"
 
 
@@ -61,7 +64,7 @@ def _show_progress(arguments: argparse.Namespace) -> int:
     from ensembleflow.search.study import study_name
 
     config, search_dir = _load(arguments)
-    hint = "start it: snakemake --cores all"
+    hint = f"start it: {snakemake_command(near=search_dir)}"
     dataset = Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5"
     if not dataset.exists() or (config.search.storage is None and not journal_path(search_dir).exists()):
         raise SearchError("this study has not started", where=search_dir, hint=hint)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ensembleflow.config import Config, SearchConfig, load_config
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import write_csv
+from ensembleflow.io.snakemake_command import set_config_options
 
 if TYPE_CHECKING:
     from ensembleflow.search.simulation import Limits, Recording
@@ -120,6 +121,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     default = [path for path in [Path("config/config.yaml")] if path.exists()]
     config = load_config([*default, *arguments.configfile])
+    if arguments.configfile:
+        set_config_options(arguments.configfile)
     search = _planned_search(config, arguments)
     study_dir = arguments.study_dir or Path(config.results_dir) / config.study
     recorded_algorithm, accounts, study_name = None, None, config.study

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ensembleflow import arguments
 from ensembleflow.config.faults import refused
 from ensembleflow.config.files import read_values, refuse_repeated_keys
 from ensembleflow.config.models import Config
@@ -33,6 +34,7 @@ def load_config(paths: Sequence[str | Path], command_line: Sequence[str] = ()) -
     Raises:
         ConfigError: a file is missing or no YAML, sets a key twice, or the merged config is refused.
     """
+    paths = arguments.paths("paths", paths)
     return parse_config(read_values(paths, command_line), paths)
 
 

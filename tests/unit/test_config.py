@@ -43,7 +43,7 @@ WRONG_VALUES = {
     "search.max_epochs": [0],
     "search.reduction_factor": [1],
     "search.metric": ["accuracy"],
-    "search.min_epochs": [0, 10, 1.5],
+    "search.min_epochs": [0, 1.5],
     "search.average": ["ema", True, None],
     "search.schedule": [[], "step", ["cosine", "cosine"]],
     "search.class_weights": ["equal", {"cat": 0}, {"cat": "much"}, [1, 2], 3],

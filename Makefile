@@ -11,8 +11,6 @@ BIN := $(VENV)/bin
 RESULTS := results
 PAPER_RESULTS := results_paper
 SNAKEMAKE := $(BIN)/snakemake
-# Lines of Snakemake's scheduler that tell a person nothing.
-CHATTER := /^(Select jobs to execute|Execute [0-9]+ jobs|Using shell|Conda environments|Assuming unrestricted|Using workflow specific)/d
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
@@ -23,10 +21,9 @@ UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --
 help:
 	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
 
-# Snakemake's exit code decides.
 run: $(VENV)/run.stamp
 	@$(BIN)/python workflow/unlock.py
-	@$(SNAKEMAKE) --cores $(CORES) --rerun-incomplete --quiet rules host reason progress 2>&1 | sed -u -E '$(CHATTER)'
+	@ENSEMBLEFLOW_COMMAND='make run$(if $(filter command line,$(origin CORES)), CORES=$(CORES))' $(SNAKEMAKE) --cores $(CORES) --rerun-incomplete --logger ensembleflow
 	@$(BIN)/ensembleflow summary --results $(RESULTS)
 
 test: $(VENV)/test.stamp

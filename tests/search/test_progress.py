@@ -138,6 +138,13 @@ def test_a_finished_search_has_neither_running_trials_nor_an_estimate(
     assert capsys.readouterr().out == ""
 
 
+def test_trials_beyond_a_lowered_number_are_not_counted(search: Search) -> None:
+    for slot in range(4):
+        search.train(slot, 9, process=1, ended=TrialState.COMPLETE)
+    progress = read_progress(search.study, search.store_dir, search.config.search, 3)
+    assert progress_line(progress) == "search 3/3 trials, best error 47.10 % (trial-00002)"
+
+
 def test_the_tables_so_far_hold_every_epoch_of_every_trial(search: Search, tmp_path: Path) -> None:
     assert tables_so_far(tmp_path) == {}
     search.train(0, 0, process=1)

@@ -11,6 +11,8 @@ from typing import Any
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from ensembleflow.search.remaining import readable_duration
+
 __all__ = ["StageProgress", "rule_stages"]
 
 # A stage of many jobs says this often, at most, how far it is.
@@ -121,13 +123,15 @@ class StageProgress:
         stage.n_done += 1
         took = now - stage.started_at
         if stage.n_done >= stage.n_jobs:
-            yield self._at(f"{name}: done in {_duration(took)}")
+            yield self._at(f"{name}: done in {readable_duration(took)}")
             yield from self._tell_begun()
         # On this machine the search's jobs themselves say how far it is.
         elif now >= stage.told_at + _TELL_SECONDS and not (local and name == "search"):
             stage.told_at = now
             left = took / stage.n_done * (stage.n_jobs - stage.n_done)
-            yield self._at(f"{name}: {stage.n_done} of {_steps(stage.n_jobs)} done, about {_duration(left)} left")
+            yield self._at(
+                f"{name}: {stage.n_done} of {_steps(stage.n_jobs)} done, about {readable_duration(left)} left"
+            )
 
     def _fail(self, job: dict[str, Any]) -> Iterator[str]:
         self._jobs.pop(int(job["jobid"]), None)
@@ -155,9 +159,3 @@ class StageProgress:
 
 def _steps(n_jobs: int) -> str:
     return f"{n_jobs} step{'' if n_jobs == 1 else 's'}"
-
-
-def _duration(seconds: float) -> str:
-    from ensembleflow.search.progress import readable_duration  # imports Optuna, which takes a second
-
-    return readable_duration(seconds)

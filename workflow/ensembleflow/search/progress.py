@@ -15,9 +15,9 @@ from ensembleflow.config import SearchConfig
 from ensembleflow.config.plan import model_id
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.record import TrialRecord, TrialStore
-from ensembleflow.search.remaining import expected_epochs, makespan, most_at_once
+from ensembleflow.search.remaining import expected_epochs, makespan, most_at_once, readable_duration
 
-__all__ = ["RunningTrial", "SearchProgress", "progress_line", "read_progress", "readable_duration", "readable_metric"]
+__all__ = ["RunningTrial", "SearchProgress", "progress_line", "read_progress", "readable_metric"]
 
 # A worker that has just ended a trial takes the next one within this time, a job's start included.
 _BETWEEN_TRIALS_SECONDS = 60.0
@@ -90,7 +90,8 @@ def read_progress(study: optuna.Study, store_dir: Path, search: SearchConfig, n_
         ArtefactError: a record is damaged.
     """
     now = time.time()
-    trials = study.get_trials(deepcopy=False)
+    # A study whose n_trials was lowered has more.
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.number < n_trials]
     finished = [trial for trial in trials if trial.state.is_finished()]
     timed = _records(store_dir, _last_ended(finished, now))
     open_records = _records(store_dir, [trial for trial in trials if trial.state == TrialState.RUNNING])
@@ -207,11 +208,3 @@ def _epochs_of(progress: SearchProgress) -> str:
 def readable_metric(value: float, metric: str) -> str:
     """A cross-entropy as it is, an error in per cent."""
     return f"{value:.4f}" if metric == "cross_entropy" else f"{100 * value:.2f} %"
-
-
-def readable_duration(seconds: float) -> str:
-    """Seconds, minutes, or hours and minutes."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ensembleflow.config.plan import model_id
-from ensembleflow.search.progress import RunningTrial, SearchProgress, readable_duration, readable_metric
+from ensembleflow.search.progress import RunningTrial, SearchProgress, readable_metric
+from ensembleflow.search.remaining import readable_duration
 
 __all__ = ["print_running"]
 

@@ -6,7 +6,7 @@ import heapq
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["expected_epochs", "makespan", "most_at_once"]
+__all__ = ["expected_epochs", "makespan", "most_at_once", "readable_duration"]
 
 
 def expected_epochs(ended: Sequence[int], running: Sequence[int], max_epochs: int) -> list[float]:
@@ -52,3 +52,11 @@ def most_at_once(intervals: Sequence[tuple[float, float]], since: float) -> int:
     """The largest number of intervals `[start, end)` that had begun and not ended at one moment after `since`."""
     recent = [(max(start, since), end) for start, end in intervals if end > since]
     return max((sum(start <= moment < end for start, end in recent) for moment, _ in recent), default=0)
+
+
+def readable_duration(seconds: float) -> str:
+    """Seconds, minutes, or hours and minutes."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -23,10 +23,14 @@ _STOPPING = "Terminating processes on user request"
 _SAID_ALREADY = ("At least one job did not complete successfully", "CalledProcessError in file")
 
 
-def rule_stages(rules_dir: Path) -> dict[str, str]:
-    """The stage of each rule: the name of the file in which it stands, but for the targets, which do nothing."""
+def rule_stages(snakefile: Path) -> dict[str, str]:
+    """The stage of each rule: the name of the included file in which it stands, in the order of the data's path.
+
+    Targets are of no stage, since they do nothing.
+    """
     found = {}
-    for path in sorted(rules_dir.glob("*.smk")):
+    for name in re.findall(r'^include: "(rules/\w+\.smk)"', snakefile.read_text(encoding="utf-8"), re.MULTILINE):
+        path = snakefile.parent / name
         for rule in re.findall(r"^rule (\w+):", path.read_text(encoding="utf-8"), re.MULTILINE):
             if path.stem != "targets":
                 found[rule] = path.stem
@@ -72,7 +76,7 @@ class StageProgress:
         said = vars(record)
         event = said.get("event")
         if event == LogEvent.WORKFLOW_STARTED:
-            self._stage_of = rule_stages(Path(said["snakefile_main"]).resolve().parent / "rules")
+            self._stage_of = rule_stages(Path(said["snakefile_main"]).resolve())
         elif event == LogEvent.RUN_INFO:
             yield from self._plan(said["stats"])
         elif event == LogEvent.JOB_INFO:
@@ -86,9 +90,9 @@ class StageProgress:
 
     def _plan(self, jobs_of_rules: dict[str, int]) -> Iterator[str]:
         self._stages = {}
-        for rule, n_jobs in jobs_of_rules.items():
-            if rule in self._stage_of:
-                self._stages.setdefault(self._stage_of[rule], _Stage()).n_jobs += n_jobs
+        for rule, name in self._stage_of.items():
+            if rule in jobs_of_rules:
+                self._stages.setdefault(name, _Stage()).n_jobs += jobs_of_rules[rule]
         if self._stages:
             counts = ", ".join(f"{name} {stage.n_jobs}" for name, stage in self._stages.items())
             yield self._at(f"steps to do: {counts}")

@@ -148,6 +148,8 @@ def _search(
                 "activation": "relu",
                 "stem_filters": 16,
                 "stage_filters": 16,
+                "schedule": "cosine",
+                "weight_decay": 0.0,
             }
             | {f"blocks_stage_{stage}": 1 for stage in range(1, 5)}
             | {f"max_{name}": 0.1 for name in ("zoom", "translation", "shear", "channel_shift", "rotation_degrees")}

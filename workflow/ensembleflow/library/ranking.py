@@ -82,7 +82,8 @@ def _mark_chance(trials: pd.DataFrame, order: list[str], dataset_h5: str | Path)
     usable = trials[trials["dropped"] == ""].sort_values(order)
     with open_dataset(dataset_h5) as dataset:
         labels = dataset.labels("valid")
-    at_chance = usable.index[are_at_chance(*(usable[column] for column in _JUDGED), labels)]
+    errors, macro_f1_errors, cross_entropies = (usable[column].to_numpy() for column in _JUDGED)
+    at_chance = usable.index[are_at_chance(errors, macro_f1_errors, cross_entropies, labels)]
     trials.loc[at_chance, "dropped"] = _AT_CHANCE
     if len(at_chance) == 0:
         return

@@ -5,6 +5,8 @@
 #   snakemake --cores all TARGET                   up to one stage: search library selection allocation bundles
 #   snakemake --cores all paper --configfile config/paper.yaml   the paper's tables and figures
 import os
+import shlex
+import sys
 
 from snakemake.utils import min_version
 
@@ -31,6 +33,13 @@ include: "rules/paper.smk"
 
 localrules:
     all,
+
+
+onerror:
+    # Also after Ctrl-C. The jobs themselves have said what was wrong, and up to which epoch a trial is kept.
+    if workflow.is_main_process:
+        typed = os.environ.get("ENSEMBLEFLOW_COMMAND") or shlex.join(["snakemake", *sys.argv[1:]])
+        sys.stderr.write(f"what is finished is kept, of a trial its epochs; to go on: {typed}\n")
 
 
 rule all:

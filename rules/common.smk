@@ -16,11 +16,12 @@ os.environ.update(
 )
 
 from ensembleflow.config import canonical_json, parse_config, study_config
+from ensembleflow.config.dataset_plan import plan_dataset, recorded_source_state
 from ensembleflow.config.paper_plan import ITEMS, PaperRun, simulated_allocation
 from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
-from ensembleflow.io.folder import is_utf8, require_writable
+from ensembleflow.io.folder import require_writable
 
 try:
     # Snakemake lists the files of the command line first, but they win over the default one.
@@ -50,22 +51,29 @@ wildcard_constraints:
     n=r"\d+",
 
 
-def dataset_source():
+def dataset_source(wildcards):
     """What the images are read from, so that a change is noticed.
 
-    Of a folder of images that is the folder and its classes' folders, which change when an image is added or removed.
+    Once the dataset's file tells what it was made of, `dataset_plan` notices changes, and times do not count.
     """
-    if CONFIG.dataset.source in ("digits", "synthetic"):
+    if CONFIG.dataset.path is None:
         return []
-    source = Path(CONFIG.dataset.path)
-    if os.path.isdir(source) and os.access(source, os.R_OK | os.X_OK):
-        if CONFIG.dataset.source == "arrays":
-            return sorted(path for path in source.iterdir() if path.suffix == ".npy" or path.name == "class_names.txt")
-        # A class whose name is no text is refused by name, once the folder is read.
-        classes = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "." and is_utf8(path)]
-        return [source, *sorted(classes)]
-    # A plan needs no images. But what was made from images that are gone must not be deleted to be made again.
-    return [source] if os.path.exists(source) or Path(DATASET).exists() else []
+    # Loaded late: each job reads this file, and few look at the images.
+    from ensembleflow.datasets.source_state import is_remembered, source_inputs
+
+    paths = [str(path) for path in source_inputs(CONFIG.dataset, DATASET)]
+    return [ancient(path) for path in paths] if is_remembered(DATASET) else paths
+
+
+@functools.cache  # a million files are looked at once
+def dataset_plan():
+    """What the dataset's file depends on: keys of the config, and what now lies at `dataset.path`."""
+    if CONFIG.dataset.path is None:
+        return plan_dataset(CONFIG.dataset)
+    from ensembleflow.datasets.source_state import source_state
+
+    recorded = recorded_source_state(workflow.persistence.params(rules.prepare_dataset.output.dataset))
+    return plan_dataset(CONFIG.dataset, source_state(CONFIG.dataset, DATASET, recorded))
 
 
 def stage_code(folder, modules=None, beside=()):

@@ -1,12 +1,11 @@
 # Requires: nothing, or the archive, file or folder that `dataset.path` names.
 # Makes: datasets/{dataset}.h5.
-from ensembleflow.config.dataset_plan import plan_dataset
 
 
 rule prepare_dataset:
     """Read the labelled images and split them into train, valid and test."""
     input:
-        source=dataset_source(),
+        source=dataset_source,
     output:
         dataset=DATASET,
     log:
@@ -18,6 +17,6 @@ rule prepare_dataset:
     # Nothing else can run before the data is there.
     threads: whole_machine(CONFIG.resources.library.threads)
     params:
-        dataset=plan_dataset(CONFIG.dataset),
+        dataset=lambda wildcards: dataset_plan(),
     script:
         "../workflow/scripts/prepare_dataset.py"

@@ -24,7 +24,9 @@ from ensembleflow.report import make_report
 from ensembleflow.report.page.answers import Answers, error_interval, paired_difference
 from ensembleflow.report.page.importance import permutation_importances
 from ensembleflow.report.page.look import log_ticks, value_axis
+from ensembleflow.search.record import TrialRecord, TrialStore
 from report_artefacts import FAILED_AT_START, FAILED_LATER, STUDY
+from trial_records import epoch_of, run_of
 
 PLOTS = {
     "search": {"learning-curves", "hyperparameters", "importances", "timeline"},
@@ -103,6 +105,20 @@ def test_a_search_that_still_runs_has_a_page(tmp_path: Path) -> None:
     assert plots(text) == set()
     for command in ("search", "library", "selection", "allocation"):
         assert f"snakemake --cores all {command}" in missing(text)
+
+
+def test_a_search_that_still_runs_shows_the_learning_curves_that_there_are(tmp_path: Path) -> None:
+    for slot, n_epochs, state in [(0, 9, "COMPLETE"), (1, 1, "PRUNED"), (2, 3, "RUNNING"), (3, 0, "RUNNING")]:
+        record = TrialRecord(slot, state, bracket=slot % 2, runs=[run_of(slot, 0.0, 9.0)])
+        record.epochs = [epoch_of(epoch, 0.5 / epoch, 0) for epoch in range(1, n_epochs + 1)]
+        TrialStore(tmp_path / STUDY / "search/store/0f0f" / f"trial-{slot:05d}").write(record)
+    text = made(tmp_path)
+    assert plots(text) == {"learning-curves"}
+    assert "The search has not ended" in text
+    assert "trial-00002" in text
+    assert "not ended" in text
+    assert "trials.csv" not in missing(text)
+    assert "snakemake --cores all library" in missing(text)
 
 
 def test_a_bundle_that_is_missing_has_no_command_to_serve_it(copied: Path) -> None:

@@ -30,7 +30,7 @@ def paper_config(results: Path, **paper: Any) -> Config:
     return parse_config(
         {
             "results_dir": str(results),
-            "search": {"n_trials": N_TRIALS, "trials_per_job": 3, "max_epochs": 9},
+            "search": {"n_trials": N_TRIALS, "trials_per_job": 3, "max_epochs": 9, "min_epochs": 1},
             "library": {"keep_fraction": KEEP_FRACTION},
             "selection": {"budgets": list(BUDGETS)},
             "allocation": {"device_counts": [1, 2]},

@@ -90,8 +90,8 @@ def test_skipped_images_are_named_in_the_log_and_the_others_are_split_by_class(f
     for name in broken:
         (folder / name).unlink()
     prepare_dataset(config_of(folder), tmp_path / "mended.h5")
-    assert (tmp_path / "own.h5").read_bytes() == (tmp_path / "mended.h5").read_bytes(), "as if they had been removed"
-    with open_dataset(tmp_path / "own.h5") as dataset:
+    with open_dataset(tmp_path / "own.h5") as dataset, open_dataset(tmp_path / "mended.h5") as mended:
+        assert dataset.checksum == mended.checksum, "as if they had been removed"
         counts = {split: np.bincount(dataset.labels(split)).tolist() for split in SPLITS}
     assert counts == {"train": [5, 5, 6], "valid": [2, 2, 2], "test": [2, 2, 2]}
 
@@ -150,6 +150,43 @@ def test_classes_one_folder_deeper_are_told(folder, tmp_path):
         prepare_dataset(config_of(tmp_path / "archive"), tmp_path / "own.h5")
     assert "right above them" in caught.value.hint
     assert "alpha" in caught.value.hint
+
+
+def test_a_stray_folder_beside_classes_with_images_is_not_taken_for_the_data(folder, tmp_path):
+    shutil.copytree(folder, folder / "backup" / "of_last_year")
+    with pytest.raises(DatasetError, match="classes have no image") as caught:
+        prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    assert str(folder / "backup") in caught.value.where
+    assert "right above them" not in caught.value.hint
+    assert "remove" in caught.value.hint
+    alone = tmp_path / "alone"
+    (alone / "alpha" / "thumbnails").mkdir(parents=True)
+    (alone / "alpha" / "only.png").write_bytes((folder / "alpha" / "0.png").read_bytes())
+    (alone / "alpha" / "thumbnails" / "only.png").write_bytes((folder / "alpha" / "0.png").read_bytes())
+    with pytest.raises(DatasetError, match="fewer than two classes") as caught:
+        prepare_dataset(config_of(alone), tmp_path / "own.h5")
+    assert caught.value.hint is None
+
+
+def test_of_thousands_of_files_of_an_unread_format_ten_are_named(folder, tmp_path, caplog):
+    for i in range(3000):
+        (folder / "alpha" / f"{i:04}.raw").write_bytes(b"")
+    prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    (told,) = [record.getMessage() for record in caplog.records if "named like an image" in record.getMessage()]
+    assert "0000.raw" in told
+    assert told.endswith("0009.raw and 2990 more")
+    assert len(told) < 400
+
+
+def test_of_many_unreadable_images_ten_are_named_and_the_log_names_all(folder, tmp_path, caplog):
+    for i in range(25):
+        (folder / "beta" / f"broken{i:02}.png").write_bytes(b"")
+    with caplog.at_level("INFO"), pytest.raises(UnreadableImagesError) as caught:
+        prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    assert caught.value.what == "25 images cannot be read"
+    assert len(caught.value.where.splitlines()) == 11
+    assert caught.value.where.endswith("and 15 more")
+    assert all(f"broken{i:02}.png: " in caplog.text for i in range(25))
 
 
 def test_links_are_followed_and_a_dangling_one_is_an_image_that_cannot_be_read(folder, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ensembleflow.config import DatasetConfig
-from ensembleflow.config.dataset_plan import plan_dataset
+from ensembleflow.config.dataset_plan import plan_dataset, planned_dataset
 
 BASE = {"path": "x", "image_size": 32}
 EDITS = {
@@ -13,16 +13,20 @@ EDITS = {
     "image_size": 64,
     "valid_fraction": 0.3,
     "test_fraction": 0.3,
+    "train_images": 50,
     "split_seed": 1,
     "unreadable_images": "skip",
+    "duplicates": "together",
     "synthetic": {"n_images": 100},
 }
+OWN_TEST = {"valid_fraction", "split_seed", "train_images", "duplicates"}
 USED = {
-    "digits": {"valid_fraction", "test_fraction", "split_seed"},
-    "cifar100": {"path", "valid_fraction", "split_seed"},
-    "image_folder": {"path", "image_size", "valid_fraction", "test_fraction", "split_seed", "unreadable_images"},
-    "arrays": {"path", "valid_fraction", "test_fraction", "split_seed"},
-    "synthetic": {"valid_fraction", "test_fraction", "split_seed", "synthetic"},
+    "digits": OWN_TEST | {"test_fraction"},
+    "cifar100": OWN_TEST | {"path"},
+    "image_folder": OWN_TEST | {"test_fraction", "path", "image_size", "unreadable_images"},
+    "arrays": OWN_TEST | {"test_fraction", "path"},
+    "idx": OWN_TEST | {"path"},
+    "synthetic": OWN_TEST | {"test_fraction", "synthetic"},
 }
 
 
@@ -43,12 +47,22 @@ def test_every_key_is_tried():
 
 @pytest.mark.parametrize("source", USED)
 def test_a_plan_is_a_dataset_block_that_makes_the_same_plan(source):
-    config = DatasetConfig(name="own", source=source, **{**BASE, "synthetic": {"image_shape": (8, 9, 1)}})
-    again = DatasetConfig.model_validate_json(plan_dataset(config))
-    assert (again.name, again.source) == ("own", source)
-    assert plan_dataset(again) == plan_dataset(config)
+    edits = {"synthetic": {"image_shape": (8, 9, 1)}, "train_images": 50}
+    config = DatasetConfig(name="own", source=source, **{**BASE, **edits})
+    for state in (None, "ab12"):
+        again, again_state = planned_dataset(plan_dataset(config, state))
+        assert (again.name, again.source, again_state) == ("own", source, state)
+        assert plan_dataset(again, again_state) == plan_dataset(config, state)
+        assert (plan_dataset(again) == plan_dataset(config, state)) == (state is None)
 
 
 def test_a_default_written_out_is_the_same_plan():
     spelt_out = DatasetConfig(source="synthetic", synthetic={"n_images": 6000, "image_shape": [32, 32, 3]})
     assert plan_dataset(spelt_out) == plan_dataset(DatasetConfig(source="synthetic"))
+
+
+def test_the_plan_of_a_dataset_of_an_earlier_version_is_unchanged():
+    """Snakemake would make it again, and all networks that were trained on it."""
+    assert plan_dataset(DatasetConfig()) == (
+        '{"name":"digits","source":"digits","split_seed":0,"test_fraction":0.2,"valid_fraction":0.2}'
+    )

@@ -45,7 +45,9 @@ def recording_of(work: list[list[float]]) -> Recording:
 
 
 def planned(n_trials: int, **values: object) -> SearchConfig:
-    return SearchConfig(**{"algorithm": "random", "trials_per_job": 1, "max_epochs": 3, "n_trials": n_trials, **values})
+    return SearchConfig(
+        **{"algorithm": "random", "trials_per_job": 1, "max_epochs": 3, "min_epochs": 1, "n_trials": n_trials, **values}
+    )
 
 
 def run(work: list[list[float]], n_devices: int, limits: Limits = FREE, **values: object) -> Simulation:

@@ -29,6 +29,28 @@ def changed_later(path: Path) -> None:
     os.utime(path, (time.time() + 2,) * 2)
 
 
+def exchange_keeping_times(folder: Path) -> None:
+    """Move another folder of the same names into its place, of files that are older than the dataset."""
+    other = folder.with_name("other")
+    shutil.copytree(folder, other)
+    for file in sorted(file for file in other.rglob("*") if file.suffix in (".png", ".npy")):
+        if file.suffix == ".png":
+            Image.fromarray(255 - np.asarray(Image.open(file))).save(file)
+        elif file.stem == "images":
+            np.save(file, 255 - np.load(file))
+    for file in [*other.rglob("*"), other]:
+        os.utime(file, (time.time() - 3600,) * 2)
+    folder.rename(folder.with_name("gone"))
+    other.rename(folder)
+
+
+def copy_with_new_times(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    shutil.copytree(folder.with_name("moved"), folder, copy_function=shutil.copyfile)
+    for file in [*folder.rglob("*"), folder]:
+        changed_later(file)
+
+
 @pytest.mark.parametrize("source", ["image_folder", "arrays"])
 def test_a_change_counts_exactly_where_the_dataset_depends_on_it(fresh_copy: Clone, source: str) -> None:
     folder = fresh_copy.folder / "own"
@@ -58,3 +80,11 @@ def test_a_change_counts_exactly_where_the_dataset_depends_on_it(fresh_copy: Clo
         shutil.copy(folder / "class0" / "0.png", folder / "class0" / "copy.png")
         changed_later(folder / "class0")
     assert fresh_copy.plan(TARGET) == AGAIN
+    fresh_copy.run(TARGET)
+    assert fresh_copy.plan(TARGET) == NOTHING
+    exchange_keeping_times(folder)
+    assert fresh_copy.plan(TARGET) == AGAIN
+    fresh_copy.run(TARGET)
+    assert fresh_copy.plan(TARGET) == NOTHING
+    copy_with_new_times(folder)
+    assert fresh_copy.plan(TARGET) == NOTHING

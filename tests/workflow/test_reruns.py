@@ -219,7 +219,10 @@ def test_raising_the_number_of_trials_keeps_every_finished_one(finished: Clone, 
 
 
 def test_raising_the_number_of_trials_trains_the_new_one_only(raised: tuple[Clone, str]) -> None:
-    assert re.findall(r"^search (\d/\d) trials", raised[1], re.MULTILINE) == ["5/5"]
+    told = re.findall(r"^search (\d/\d) trials", raised[1], re.MULTILINE)
+    # A slow trial tells of itself before it ends.
+    assert told[-1] == "5/5"
+    assert set(told[:-1]) <= {"4/5"}
 
 
 def test_raising_it_again_fills_up_the_last_job(raised: tuple[Clone, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "AllocationError",
+    "ArgumentError",
     "ArtefactError",
     "BundleError",
     "ConfigError",
@@ -56,6 +57,10 @@ class EnsembleflowError(Exception):
 
 class ConfigError(EnsembleflowError):
     """The config file has an unknown key, a bad value, or an impossible combination."""
+
+
+class ArgumentError(EnsembleflowError):
+    """A Python function was called with a value that it cannot take."""
 
 
 class DatasetError(EnsembleflowError):

@@ -1,9 +1,9 @@
 """Rule prepare_dataset: `ensembleflow.datasets.prepare_dataset`."""
 
-from ensembleflow.config import DatasetConfig
+from ensembleflow.config.dataset_plan import planned_dataset
 from ensembleflow.datasets import prepare_dataset
 from ensembleflow.io import rule_log
 
 with rule_log(snakemake.log[0]):
-    config = DatasetConfig.model_validate_json(snakemake.params.dataset)
+    config, _ = planned_dataset(snakemake.params.dataset)
     prepare_dataset(config, snakemake.output.dataset, threads=snakemake.threads)

@@ -35,11 +35,12 @@ class DatasetConfig(Block):
         pattern=r"^[A-Za-z0-9_]+$",
         description="Name of the dataset in paths and tables (letters, digits and `_`).",
     )
-    source: Literal["digits", "cifar100", "image_folder", "arrays", "synthetic"] = Field(
+    source: Literal["digits", "cifar100", "image_folder", "arrays", "idx", "synthetic"] = Field(
         "digits",
         description="Where the images come from: `digits` (scikit-learn's, needs nothing), `cifar100` "
         "(its standard Python archive), `image_folder` (one folder of images a class), `arrays` (an `.npz` or HDF5 "
-        "file, or a folder of `.npy` files), `synthetic` (made up).",
+        "file, or a folder of `.npy` files), `idx` (a folder of the four IDX files of MNIST's kind, as Debian's "
+        "package dataset-fashion-mnist has them), `synthetic` (made up).",
     )
     path: str | None = Field(
         None,
@@ -56,14 +57,21 @@ class DatasetConfig(Block):
         gt=0,
         lt=1,
         description="Share of the images used for validation, stratified by class "
-        "(`cifar100`: share of its 500 training images a class).",
+        "(`cifar100`, `idx`, and `arrays` with `x_test`: share of their training images).",
     )
     test_fraction: float = Field(
         0.2,
         gt=0,
         lt=1,
         description="Share of the images used for the test, stratified by class "
-        "(not used where the source has its own test images: `cifar100`, and `arrays` with `x_test`).",
+        "(not used where the source has its own test images: `cifar100`, `idx`, and `arrays` with `x_test`).",
+    )
+    train_images: int | None = Field(
+        None,
+        ge=2,
+        description="Train with only so many images, drawn by `split_seed` and stratified by class (null: with all). "
+        "They are drawn once validation and test are cut off, which stay whole; the images of a smaller number are "
+        "among those of a larger one.",
     )
     split_seed: int = Field(
         0,
@@ -75,6 +83,13 @@ class DatasetConfig(Block):
         description="What to do where `image_folder` images cannot be read: `refuse` names them all and makes "
         "nothing, `skip` leaves them out and names them in the log.",
     )
+    duplicates: Literal["tell", "together", "refuse"] = Field(
+        "tell",
+        description="What to do where images that are identical pixel for pixel stand in two parts, which makes errors "
+        "too low, or in two classes: `tell` warns, `together` splits distinct images and puts copies into the part of "
+        "the first (training images that are copies of a source's own test images are left out; all images are read "
+        "twice), `refuse` names them and makes nothing.",
+    )
     synthetic: SyntheticConfig = Field(
         default_factory=SyntheticConfig, description="The images that the source `synthetic` makes up."
     )
@@ -85,7 +100,7 @@ class DatasetConfig(Block):
             raise ValueError(f"`path` must be set where `source` is {self.source}")
         if self.source == "image_folder" and self.image_size is None:
             raise ValueError("`image_size` must be set where `source` is image_folder")
-        if self.source != "cifar100" and self.valid_fraction + self.test_fraction >= 1:
+        if self.source not in ("cifar100", "idx") and self.valid_fraction + self.test_fraction >= 1:
             raise ValueError(
                 "the sum of `valid_fraction` and `test_fraction` must be below 1: the rest is for training"
             )

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ensembleflow import arguments
 from ensembleflow.config.faults import refused
 from ensembleflow.config.models import Config
 from ensembleflow.errors import ConfigError
@@ -35,8 +36,9 @@ def load_config(paths: Sequence[str | Path]) -> Config:
         ConfigError: a file is missing or no YAML, sets a key twice, or the merged config is refused.
     """
     merged: dict[str, Any] = {}
+    paths = arguments.paths("paths", paths)
     for path in paths:
-        merged = _merge(merged, _read_yaml(Path(path)))
+        merged = _merge(merged, _read_yaml(path))
     return parse_config(merged, paths)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ensembleflow.config.base import Block, Metric, distinct
 from ensembleflow.config.ranges import FloatRange, IntRange
@@ -16,6 +16,7 @@ __all__ = ["Algorithm", "Schedule", "SearchConfig", "SpaceConfig"]
 
 Algorithm = Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"]
 Schedule = Literal["constant", "cosine", "warmup_cosine"]
+_ONE_SCHEDULE = {"type": "string", "enum": list(get_args(Schedule))}
 
 
 def _as_list(value: object) -> object:
@@ -33,9 +34,13 @@ def _class_weights(value: object) -> object:
 class SpaceConfig(Block):
     """The hyperparameter space (the paper's Table 5, and weight decay). A range has both its ends."""
 
-    learning_rate: FloatRange = Field(FloatRange(0.001, 0.01), description="Adam's learning rate, range.")
-    batch_size: IntRange = Field(IntRange(16, 48), description="Training batch size in images, range.")
-    l2: FloatRange = Field(FloatRange(0.0, 0.001), description="L2 regularisation factor of the kernels, range.")
+    learning_rate: FloatRange = Field(
+        FloatRange(0.0005, 0.01, log=True), description="Adam's learning rate, the schedule's highest, range."
+    )
+    batch_size: IntRange = Field(IntRange(16, 64), description="Training batch size in images, range.")
+    l2: FloatRange = Field(
+        FloatRange(1e-7, 1e-4, log=True), description="L2 regularisation factor of the kernels, range."
+    )
     block: Annotated[list[Literal["v1", "v2", "next"]], AfterValidator(distinct)] = Field(
         ["v1", "v2", "next"],
         min_length=1,
@@ -52,17 +57,17 @@ class SpaceConfig(Block):
     blocks_stage_2: IntRange = Field(IntRange(1, 2), description="Residual blocks in the second stage, range.")
     blocks_stage_3: IntRange = Field(IntRange(1, 1), description="Residual blocks in the third stage, range.")
     blocks_stage_4: IntRange = Field(IntRange(1, 1), description="Residual blocks in the fourth stage, range.")
-    max_zoom: FloatRange = Field(FloatRange(0.0, 0.2), description="Augmentation: largest relative zoom, range.")
+    max_zoom: FloatRange = Field(FloatRange(0.0, 0.1), description="Augmentation: largest relative zoom, range.")
     max_translation: FloatRange = Field(
-        FloatRange(0.0, 0.15), description="Augmentation: largest shift as a share of the image's side, range."
+        FloatRange(0.0, 0.05), description="Augmentation: largest shift as a share of the image's side, range."
     )
-    max_shear: FloatRange = Field(FloatRange(0.0, 0.2), description="Augmentation: largest shear in radians, range.")
+    max_shear: FloatRange = Field(FloatRange(0.0, 0.1), description="Augmentation: largest shear in radians, range.")
     max_channel_shift: FloatRange = Field(
-        FloatRange(0.0, 0.2),
+        FloatRange(0.0, 0.05),
         description="Augmentation: largest shift of a channel as a share of the full scale, range.",
     )
     max_rotation_degrees: IntRange = Field(
-        IntRange(0, 15), description="Augmentation: largest rotation in degrees, range."
+        IntRange(0, 10), description="Augmentation: largest rotation in degrees, range."
     )
     weight_decay: FloatRange = Field(
         FloatRange(0.0, 0.0),
@@ -114,9 +119,9 @@ class SearchConfig(Block):
         description="Consecutive trials that one job trains. 1 where a trial takes minutes; more where "
         "starting TensorFlow (5 to 10 s) would dominate.",
     )
-    max_epochs: int = Field(9, ge=1, description="Epochs of a trial that is never stopped (Hyperband's max_resource).")
+    max_epochs: int = Field(27, ge=1, description="Epochs of a trial that is never stopped (Hyperband's max_resource).")
     min_epochs: int = Field(
-        1,
+        3,
         ge=1,
         description="Epochs after which Hyperband may stop a trial for the first time (its min_resource). Raise it "
         "where networks are still at chance after an epoch, as with many classes.",
@@ -140,8 +145,13 @@ class SearchConfig(Block):
         description="What a trial is validated, stopped, kept and served by: `power`, an average of its weights over "
         "about the last sixth of its updates; `none`, the last update's weights.",
     )
-    schedule: Annotated[list[Schedule], BeforeValidator(_as_list), AfterValidator(distinct)] = Field(
-        ["constant"],
+    schedule: Annotated[
+        list[Schedule],
+        BeforeValidator(_as_list),
+        AfterValidator(distinct),
+        WithJsonSchema({"anyOf": [_ONE_SCHEDULE, {"type": "array", "items": _ONE_SCHEDULE, "minItems": 1}]}),
+    ] = Field(
+        ["cosine"],
         min_length=1,
         description="How the learning rate changes over the updates, choices: `constant`; `cosine`, down to 0 at "
         "`max_epochs`; `warmup_cosine`, which first rises over a twentieth of them.",

@@ -17,9 +17,18 @@ from numpy.typing import NDArray
 
 from ensembleflow.errors import DatasetError
 
-__all__ = ["EXPECTED_CONTAINER", "StoredArray", "open_arrays"]
+__all__ = [
+    "CLASS_NAMES_FILE",
+    "EXPECTED_CONTAINER",
+    "StoredArray",
+    "in_memory",
+    "is_array_file",
+    "open_arrays",
+    "read_lines",
+]
 
 EXPECTED_CONTAINER = "an .npz, .h5 or .hdf5 file, or a folder of .npy files"
+CLASS_NAMES_FILE = "class_names.txt"
 _BLOCK_BYTES = 2**25
 
 
@@ -102,7 +111,8 @@ def open_arrays(path: str | Path) -> dict[str, Callable[[], StoredArray]]:
     )
 
 
-def _in_memory(where: str, array: NDArray[Any]) -> StoredArray:
+def in_memory(where: str, array: NDArray[Any]) -> StoredArray:
+    """An array in the memory, or mapped, as one that is read from `where`."""
     rows = max(1, _BLOCK_BYTES // max(1, _row_bytes(array.shape, array.dtype)))
     return StoredArray(where, array.shape, array.dtype, lambda start, stop: array[start:stop], rows)
 
@@ -123,20 +133,30 @@ def _open_folder(folder: Path) -> dict[str, Callable[[], StoredArray]]:
     arrays: dict[str, Callable[[], StoredArray]] = {
         file.stem: partial(_npy_array, file) for file in sorted(folder.glob("*.npy"))
     }
-    names = folder / "class_names.txt"
-    return {**arrays, "class_names": partial(_lines, names)} if names.exists() else arrays
+    names = folder / CLASS_NAMES_FILE
+    return {**arrays, "class_names": partial(read_lines, names)} if names.exists() else arrays
 
 
 def _npy_array(file: Path) -> StoredArray:
     with _told(str(file)):
         _check_first_bytes(file, b"\x93NUMPY", ".npy")
-        return _in_memory(str(file), np.load(file, mmap_mode="r", allow_pickle=False))
+        return in_memory(str(file), np.load(file, mmap_mode="r", allow_pickle=False))
 
 
-def _lines(file: Path) -> StoredArray:
+def is_array_file(name: str) -> bool:
+    """Whether a folder's file is one of those that are read."""
+    return name.endswith(".npy") or name == CLASS_NAMES_FILE
+
+
+def read_lines(file: Path) -> StoredArray:
+    """A text file's lines as an array of texts, without the blanks around each.
+
+    Raises:
+        DatasetError: it cannot be read, or is not in UTF-8.
+    """
     with _told(str(file)):
         lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
-        return _in_memory(str(file), np.array([line.strip() for line in lines], dtype=np.str_))
+        return in_memory(str(file), np.array([line.strip() for line in lines], dtype=np.str_))
 
 
 def _open_npz(path: Path) -> dict[str, Callable[[], StoredArray]]:
@@ -148,7 +168,7 @@ def _open_npz(path: Path) -> dict[str, Callable[[], StoredArray]]:
 
 def _npz_array(path: Path, key: str) -> StoredArray:
     with _told(f"{path}: {key}"), open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return _in_memory(f"{path}: {key}", arrays[key])
+        return in_memory(f"{path}: {key}", arrays[key])
 
 
 def _open_hdf5(path: Path) -> dict[str, Callable[[], StoredArray]]:
@@ -169,7 +189,7 @@ def _hdf5_array(path: Path, key: str) -> StoredArray:
         plain = not text and not dtype.hasobject and h5py.check_dtype(enum=dtype) is None
         offset = stored.id.get_offset() if plain else None
     if offset is not None:
-        return _in_memory(where, np.memmap(path, dtype, "r", offset, shape))
+        return in_memory(where, np.memmap(path, dtype, "r", offset, shape))
 
     def rows(start: int, stop: int) -> NDArray[Any]:
         with _told(where), h5py.File(path, "r", locking=False) as file:

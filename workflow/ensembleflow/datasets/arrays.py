@@ -14,7 +14,7 @@ from ensembleflow.datasets.class_labels import classes_of_labels
 from ensembleflow.datasets.labelled_images import LabelledImages
 from ensembleflow.errors import DatasetError
 
-__all__ = ["read_arrays"]
+__all__ = ["labelled_arrays", "read_arrays"]
 
 _OWN_KEYS = ("images", "labels")
 _KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -36,10 +36,23 @@ def read_arrays(path: str | Path) -> LabelledImages:
     """
     openers = open_arrays(path)
     images, labels = _parts(path, openers)
+    return labelled_arrays(images, labels, openers["class_names"]() if "class_names" in openers else None)
+
+
+def labelled_arrays(images: list[StoredArray], labels: list[StoredArray], names: StoredArray | None) -> LabelledImages:
+    """Arrays of images and of labels as one source; of two each, the second is set aside for the test.
+
+    Args:
+        images: arrays as `read_arrays` describes them.
+        labels: one for each array of images; see `classes_of_labels`.
+        names: class names, or None.
+
+    Raises:
+        DatasetError: arrays do not belong together, are of another shape or type, or have values out of range.
+    """
     for part_images, part_labels in zip(images, labels, strict=True):
         _check_lengths(part_images, part_labels)
     image_shape = _common_shape(images)
-    names = openers["class_names"]() if "class_names" in openers else None
     places, class_names = classes_of_labels(
         [(_where(part), _whole(part)) for part in labels], None if names is None else (_where(names), _whole(names))
     )

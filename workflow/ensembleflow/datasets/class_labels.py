@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembleflow.datasets.some import some
 from ensembleflow.errors import DatasetError
 
 __all__ = ["classes_of_labels"]
-
-_MAX_VALUES_TOLD = 10
 
 
 def classes_of_labels(
@@ -48,7 +47,7 @@ def classes_of_labels(
         raise DatasetError(
             "a label is negative",
             where=where,
-            found=_some(np.unique(together[together < 0])),
+            found=some(np.unique(together[together < 0])),
             expected="labels from 0",
             hint="if it marks images without a class, leave these images out",
         )
@@ -138,10 +137,5 @@ def _places(labels: NDArray[Any], names: tuple[str, ...], where: str) -> NDArray
         expected = f"0 to {len(names) - 1}, for there are {len(names)} class_names"
         places = labels
     if foreign:
-        raise DatasetError("labels have no class name", where=where, found=_some(foreign), expected=expected)
+        raise DatasetError("labels have no class name", where=where, found=some(foreign), expected=expected)
     return places
-
-
-def _some(values: Sequence[object] | NDArray[Any]) -> str:
-    told = ", ".join(str(value) for value in values[:_MAX_VALUES_TOLD])
-    return told if len(values) <= _MAX_VALUES_TOLD else f"{told} and {len(values) - _MAX_VALUES_TOLD} more"

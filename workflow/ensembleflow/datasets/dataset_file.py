@@ -1,7 +1,8 @@
 """The dataset's HDF5 file: schema `dataset`, version 1.
 
 Groups `train`, `valid`, `test`, each with `images` uint8 (n, height, width, channels) and `labels` int64
-(n,); `class_names` at the root; root attributes name, source, split_seed and checksum.
+(n,); `class_names` at the root; root attributes name, source, split_seed and checksum. Where they apply: the attribute
+`duplicates`, identical images in two parts or classes, and the group `source_files`, what the images were read from.
 
 The images lie in the file as they are in memory, neither in chunks nor compressed, so that every process of a
 machine maps the same pages of the system's cache instead of holding a copy.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembleflow.arguments import file_path, one_of
+from ensembleflow.datasets.duplicates import Duplicates, contents_of, find_duplicates
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import create_hdf5, map_array, open_hdf5
@@ -47,6 +50,7 @@ class Dataset:
         checksum: SHA-256 of the class names and of all images and labels, hexadecimal.
         class_names: name of class i at place i.
         image_shape: (height, width, channels).
+        duplicates: identical images in two parts or in two classes.
     """
 
     def __init__(self, file: h5py.File, path: Path) -> None:
@@ -58,6 +62,7 @@ class Dataset:
         self.split_seed = int(file.attrs["split_seed"])
         self.checksum = str(file.attrs["checksum"])
         self.class_names: list[str] = [str(name) for name in file["class_names"].asstr()[:]]
+        self.duplicates = Duplicates.from_json(str(file.attrs.get("duplicates", Duplicates().as_json())))
         height, width, channels = file["train/images"].shape[1:]
         self.image_shape: tuple[int, int, int] = (int(height), int(width), int(channels))
 
@@ -72,7 +77,7 @@ class Dataset:
         Raises:
             ArtefactError: the file is damaged there.
         """
-        return self._read(f"{split}/images")
+        return self._read(f"{one_of('split', split, SPLITS)}/images")
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """All labels of a split, int64 (n,).
@@ -80,7 +85,7 @@ class Dataset:
         Raises:
             ArtefactError: the file is damaged there.
         """
-        return self._read(f"{split}/labels")
+        return self._read(f"{one_of('split', split, SPLITS)}/labels")
 
     def image_array(self, split: str) -> NDArray[np.uint8]:
         """The images of a split where they lie, uint8 (n, height, width, channels), to read parts of.
@@ -91,7 +96,7 @@ class Dataset:
         its deletion. Chunked or compressed images, which this package does not write, cannot be mapped: they come as
         the open file's `h5py.Dataset`, of which each part is read when it is asked for.
         """
-        return map_array(self._file[f"{split}/images"])
+        return map_array(self._file[f"{one_of('split', split, SPLITS)}/images"])
 
     def _read(self, key: str) -> np.ndarray:
         try:
@@ -133,8 +138,9 @@ def open_dataset(path: str | Path) -> Iterator[Dataset]:
     Raises:
         ArtefactError: it is missing, truncated, of another schema or version, or lacks a part.
     """
+    path = file_path("path", path)
     with open_hdf5(path, _SCHEMA, _SCHEMA_VERSION) as file:
-        yield Dataset(file, Path(path))
+        yield Dataset(file, path)
 
 
 def write_dataset(
@@ -145,6 +151,7 @@ def write_dataset(
     name: str,
     source: str,
     split_seed: int,
+    finish: Callable[[h5py.File, Duplicates], None] = lambda file, duplicates: None,
 ) -> str:
     """Write images and labels split by split, a few images in memory at a time; give the checksum.
 
@@ -155,6 +162,7 @@ def write_dataset(
         name: the dataset's name.
         source: where the images came from.
         split_seed: the seed that `splits` was made with.
+        finish: is called with the file and what was found before it appears; what it raises leaves no file.
 
     Raises:
         UnreadableImagesError: images cannot be read; all of them are named, and no file is left.
@@ -163,6 +171,7 @@ def write_dataset(
     """
     digest = hashlib.sha256("\0".join(images.class_names).encode("utf-8"))
     faults: dict[int, str] = {}
+    contents: dict[str, list[NDArray[np.uint64]]] = {split: [np.empty(0, np.uint64)] for split in SPLITS}
     progress = _Progress(name, sum(map(len, splits.values())))
     with create_hdf5(path, _SCHEMA, _SCHEMA_VERSION) as file:
         file.create_dataset("class_names", data=list(images.class_names), dtype=h5py.string_dtype("utf-8"))
@@ -186,11 +195,16 @@ def write_dataset(
                 if batch is not None and not faults:
                     stored[start : start + len(batch)] = batch
                     digest.update(batch.data)
+                    contents[split].append(contents_of(batch))
         if faults:
             raise UnreadableImagesError(faults)
         checksum = digest.hexdigest()
         for key, value in zip(_ATTRIBUTES, (name, source, split_seed, checksum), strict=True):
             file.attrs[key] = value
+        duplicates = find_duplicates(images, splits, {split: np.concatenate(contents[split]) for split in SPLITS})
+        if duplicates:
+            file.attrs["duplicates"] = duplicates.as_json()
+        finish(file, duplicates)
     return checksum
 
 

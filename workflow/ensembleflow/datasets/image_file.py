@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ensembleflow import arguments
+from ensembleflow.datasets.png_notes import is_png, without_hindering_notes
+from ensembleflow.datasets.shown_pixels import shown_pixels
 from ensembleflow.errors import DatasetError
 
-__all__ = ["is_image_name", "read_image"]
+__all__ = ["is_image_name", "read_image", "read_image_size"]
 
+_T = TypeVar("_T")
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 
 
 def is_image_name(name: str) -> bool:
     """Whether the file name ends like an image that Pillow reads."""
-    return Image.registered_extensions().get(Path(name).suffix.lower()) in Image.OPEN  # not what it only writes, as PDF
+    return name[name.rfind(".") :].lower() in _image_extensions()
+
+
+@functools.cache  # asked for each of a million files
+def _image_extensions() -> frozenset[str]:
+    """Not what Pillow only writes, as PDF."""
+    extensions = Image.registered_extensions()
+    return frozenset(each for each, file_format in extensions.items() if file_format in Image.OPEN)
 
 
 def read_image(
@@ -41,34 +55,60 @@ def read_image(
     Raises:
         DatasetError: the file is missing, no image, truncated, or too large.
     """
-    height, width, channels = image_shape
+    image_shape = arguments.image_shape("image_shape", image_shape)
+    if not hasattr(path, "read"):
+        path = arguments.file_path("path", path)
     try:
-        if channels not in _MODE_OF_CHANNELS:
-            raise ValueError(f"image files have 1 or 3 channels, not {channels}; give a NumPy array instead")
-        with Image.open(path, formats=formats) as opened:
-            image = _opaque(_eight_bits(ImageOps.exif_transpose(opened))).convert(_MODE_OF_CHANNELS[channels])
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        if image_shape[2] not in _MODE_OF_CHANNELS:
+            raise ValueError(f"image files have 1 or 3 channels, not {image_shape[2]}; give a NumPy array instead")
+        return _retried(lambda file: _pixels(file, image_shape, formats), path)
     except Exception as error:
         # A broken file leads Pillow's decoders to raise almost anything.
         where = path if isinstance(path, str | Path) else None
         raise DatasetError("an image cannot be read", where=where, found=_reason(error)) from error
+
+
+def read_image_size(path: str | Path | IO[bytes], formats: tuple[str, ...] | None = None) -> tuple[int, int]:
+    """Width and height in pixels as the file tells them, of the images that `read_image` reads.
+
+    Raises:
+        Exception: whatever Pillow raises at a file that is no image.
+    """
+
+    def size(file: str | Path | IO[bytes]) -> tuple[int, int]:
+        with Image.open(file, formats=formats) as opened:
+            return opened.size
+
+    return _retried(size, path)
+
+
+def _retried(read: Callable[[str | Path | IO[bytes]], _T], path: str | Path | IO[bytes]) -> _T:
+    """Read once more without what Pillow refuses the pixels for, though it stands beside them."""
+    try:
+        return read(path)
+    except Exception:
+        slimmed = without_hindering_notes(_content(path))
+        if slimmed is None:
+            raise
+        return read(slimmed)
+
+
+def _pixels(
+    path: str | Path | IO[bytes], image_shape: tuple[int, int, int], formats: tuple[str, ...] | None
+) -> NDArray[np.uint8]:
+    height, width, channels = image_shape
+    with Image.open(path, formats=formats) as opened:
+        image = shown_pixels(opened).convert(_MODE_OF_CHANNELS[channels])
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image, dtype=np.uint8).reshape(image_shape)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    # Pillow would clip deep grey values at 255, which turns a 16-bit micrograph white.
-    if image.mode.startswith("I;16"):
-        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode}, of which the full scale is unknown; give 8 or 16 bits")
-    return image
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    pixels = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
+def _content(path: str | Path | IO[bytes]) -> bytes:
+    """The whole of a file that is a PNG; nothing of any other."""
+    with open(path, "rb") if isinstance(path, str | Path) else nullcontext(path) as file:
+        file.seek(0)
+        head = file.read(8)
+        return head + file.read() if is_png(head) else b""
 
 
 def _reason(error: Exception) -> str:

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembleflow.datasets.class_folders import ClassFolder, list_class_folders
 from ensembleflow.datasets.image_file import is_image_name, read_image
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
+from ensembleflow.datasets.some import lines_of_some, some
+from ensembleflow.datasets.source_state import file_checksum
 from ensembleflow.errors import DatasetError
 from ensembleflow.io.folder import is_utf8
 
@@ -26,7 +29,9 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
     """List a folder's images; each is read as RGB and resized when asked for.
 
     Class names are the sub-folders' names, sorted. Links are followed. Hidden files, folders within a class's
-    folder and files that are not named like an image are left out, with a warning.
+    folder and files that are not named like an image are left out, with a warning. Faults of the folder that do not
+    hinder reading the other images are in the answer's `faults`: classes without an image, and names that cannot be
+    written down.
 
     Args:
         path: the folder.
@@ -35,24 +40,14 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
             resizes without holding Python's lock.
 
     Raises:
-        DatasetError: the folder or a class's folder cannot be listed, there are fewer than two classes, a class's name
-            is not in UTF-8, or a class has no image.
+        DatasetError: the folder or a class's folder cannot be listed, there are fewer than two classes, or no image at
+            all.
     """
     folder = Path(path)
     image_shape = (image_size, image_size, 3)
     try:
-        class_names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
-        if len(class_names) < 2:
-            raise DatasetError(
-                "the folder of images has fewer than two classes",
-                where=f"dataset.path: {folder}",
-                found=f"sub-folders: {', '.join(class_names) or 'none'}",
-                expected=_EXPECTED,
-                hint=_hint_at_nesting(folder, class_names),
-            )
-        _check_names_are_utf8(folder, class_names)
-        files_of_classes = [_image_files(folder / name) for name in class_names]
-        _check_no_class_is_empty(folder, class_names, files_of_classes)
+        listed = list_class_folders(folder)
+        faults = _faults(folder, listed)
     except OSError as error:
         raise DatasetError(
             "the folder of images cannot be read",
@@ -61,10 +56,16 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
             expected=_EXPECTED,
             hint=None if folder.is_absolute() or folder.exists() else f"the path is relative to {Path.cwd()}",
         ) from None
-    files = [file for class_files in files_of_classes for file in class_files]
-    labels = np.repeat(np.arange(len(class_names), dtype=np.int64), [len(each) for each in files_of_classes])
+    _warn_of_others(folder, listed)
+    classes = [each for each in listed if each.images and is_utf8(each.name)]
+    files = [entry.path for each in classes for entry in each.images]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(each.images) for each in classes])
+    if not files:
+        raise faults[0]
+    checksums = np.zeros(len(files), np.uint64)
 
     def read_one(index: int) -> NDArray[np.uint8] | DatasetError:
+        checksums[index] = file_checksum(files[index])
         try:
             return read_image(files[index], image_shape)
         except DatasetError as error:
@@ -72,62 +73,85 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
 
     def read(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         images = np.empty((len(indices), *image_shape), np.uint8)
-        faults: dict[int, str] = {}
+        unreadable: dict[int, str] = {}
         with ThreadPoolExecutor(threads) as pool:
             for place, image in enumerate(pool.map(read_one, indices.tolist())):
                 if isinstance(image, DatasetError):
-                    faults[int(indices[place])] = f"{image.where}: {image.found}"
+                    unreadable[int(indices[place])] = f"{image.where}: {image.found}"
                 else:
                     images[place] = image
-        if faults:
-            raise UnreadableImagesError(faults)
+        if unreadable:
+            raise UnreadableImagesError(unreadable)
         return images
 
-    return LabelledImages(class_names=tuple(class_names), labels=labels, image_shape=image_shape, read=read)
+    return LabelledImages(
+        class_names=tuple(each.name for each in classes),
+        labels=labels,
+        image_shape=image_shape,
+        read=read,
+        name_of=lambda index: os.path.relpath(files[index], folder),
+        faults=tuple(faults),
+        file_checksums=checksums,
+    )
 
 
-def _image_files(folder: Path) -> list[Path]:
-    entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
-    # A link that leads nowhere is an image that cannot be read; a pipe or a device would be waited for.
-    images = [entry for entry in entries if is_image_name(entry.name) and (entry.is_file() or not entry.exists())]
-    if len(images) < len(entries):
-        others = sorted(set(entries) - set(images))
-        names = ", ".join(f"{entry.name}/" if entry.is_dir() else entry.name for entry in others)
-        _LOG.warning("%s: left out, no files named like an image: %s", folder, names)
-    return images
+def _warn_of_others(folder: Path, classes: Sequence[ClassFolder]) -> None:
+    for each in classes:
+        if each.others:
+            _LOG.warning("%s: left out, no files named like an image: %s", folder / each.name, some(each.others))
 
 
-def _check_names_are_utf8(folder: Path, class_names: Sequence[str]) -> None:
-    wrong = [os.fsencode(name) for name in class_names if not is_utf8(name)]
-    if wrong:
+def _faults(folder: Path, classes: Sequence[ClassFolder]) -> list[DatasetError]:
+    names = [each.name for each in classes]
+    if len(classes) < 2:
         raise DatasetError(
-            "names of classes are not in UTF-8",
+            "the folder of images has fewer than two classes",
             where=f"dataset.path: {folder}",
-            found=", ".join(map(repr, wrong)),
+            found=f"sub-folders: {', '.join(names) or 'none'}",
             expected=_EXPECTED,
-            hint="rename these sub-folders",
+            hint=_hint_at_nesting(folder, classes),
         )
-
-
-def _check_no_class_is_empty(folder: Path, class_names: Sequence[str], files_of_classes: Sequence[list[Path]]) -> None:
-    empty = [name for name, files in zip(class_names, files_of_classes, strict=True) if not files]
+    faults = []
+    wrong = [os.fsencode(name) for name in names if not is_utf8(name)]
+    if wrong:
+        faults.append(
+            DatasetError(
+                "names of classes are not in UTF-8",
+                where=f"dataset.path: {folder}",
+                found=some(wrong),
+                expected=_EXPECTED,
+                hint="rename these sub-folders",
+            )
+        )
+    empty = [each.name for each in classes if not each.images and is_utf8(each.name)]
     if empty:
-        raise DatasetError(
-            "classes have no image",
-            where="\n            ".join(f"dataset.path: {folder / name}" for name in empty),
-            found="no file named like an image",
-            expected=_EXPECTED,
-            hint=_hint_at_nesting(folder, empty) or "remove these sub-folders, or put images into them",
+        faults.append(
+            DatasetError(
+                "classes have no image",
+                where=lines_of_some([f"dataset.path: {folder / name}" for name in empty]),
+                found="no file named like an image",
+                expected=_EXPECTED,
+                hint=_hint_at_nesting(folder, classes) or "remove these sub-folders, or put images into them",
+            )
         )
+    return faults
 
 
-def _hint_at_nesting(folder: Path, names: Sequence[str]) -> str | None:
-    """What to do where the images lie one level deeper, as in `train/cat/1.png`."""
-    for name in names:
-        inner = sorted(entry for entry in (folder / name).iterdir() if entry.is_dir() and entry.name[0] != ".")
-        if inner:
+def _hint_at_nesting(folder: Path, classes: Sequence[ClassFolder]) -> str | None:
+    """What to do where all images lie one level deeper, as in `train/cat/1.png`; one stray folder is no such case."""
+    if any(each.images for each in classes):
+        return None
+    for each in classes:
+        inner = [name for name in each.others if name.endswith("/") and name[0] != "."]
+        deeper = [name for name in inner if _holds_an_image(folder / each.name / name)]
+        if deeper:
             return (
-                f"{folder / name} holds folders itself ({inner[0].name}, …); if these are the classes, dataset.path "
+                f"{folder / each.name} holds folders itself ({deeper[0]}, …); if these are the classes, dataset.path "
                 "must be the folder right above them; merge several such folders, as train and test, into one"
             )
     return None
+
+
+def _holds_an_image(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(is_image_name(entry.name) for entry in entries)

@@ -8,24 +8,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembleflow.datasets.some import lines_of_some
 from ensembleflow.errors import DatasetError
 
 __all__ = ["LabelledImages", "UnreadableImagesError"]
 
 
 class UnreadableImagesError(DatasetError):
-    """Images cannot be read; one message names all of them.
+    """Images cannot be read; one message names them, the first ten of many.
 
     Args:
         faults: for each such image, by its index in the source, where it lies and why it cannot be read.
+
+    Attributes:
+        lines: all of them, as told.
     """
 
     def __init__(self, faults: Mapping[int, str]) -> None:
         self.faults = dict(faults)
-        lines = sorted(self.faults.values())
+        self.lines = sorted(self.faults.values())
         super().__init__(
-            "an image cannot be read" if len(lines) == 1 else f"{len(lines)} images cannot be read",
-            where="\n            ".join(lines),
+            "an image cannot be read" if len(self.lines) == 1 else f"{len(self.lines)} images cannot be read",
+            where=lines_of_some(self.lines),
             hint="mend or remove them, or leave them out with dataset.unreadable_images: skip",
         )
 
@@ -42,6 +46,10 @@ class LabelledImages:
             raises UnreadableImagesError if some of them cannot be read, or another DatasetError.
         test_indices: the images that the source itself sets aside for the test, int64, or None.
         images_a_read: how many images `read` had best be asked for at once; None if it does not matter.
+        name_of: gives an image's name by its index; None where images have but their number.
+        faults: what is wrong with the source but hinders nobody from reading these images.
+        file_checksums: for each image the checksum of its file, uint64, filled in as it is read; None if images have no
+            file each.
     """
 
     class_names: tuple[str, ...]
@@ -50,6 +58,13 @@ class LabelledImages:
     read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     test_indices: NDArray[np.int64] | None = None
     images_a_read: int | None = None
+    name_of: Callable[[int], str] | None = None
+    faults: tuple[DatasetError, ...] = ()
+    file_checksums: NDArray[np.uint64] | None = None
+
+    def name(self, index: int) -> str:
+        """What to call an image."""
+        return f"image {index}" if self.name_of is None else self.name_of(index)
 
     def without(self, indices: Collection[int]) -> LabelledImages:
         """The same images but these; a fault in them is told by their places among those that are left."""
@@ -63,4 +78,7 @@ class LabelledImages:
                 faults = {int(np.searchsorted(kept, index)): told for index, told in error.faults.items()}
                 raise UnreadableImagesError(faults) from None
 
-        return replace(self, labels=self.labels[kept], read=read, test_indices=test)
+        def name_of(place: int) -> str:
+            return self.name(int(kept[place]))
+
+        return replace(self, labels=self.labels[kept], read=read, test_indices=test, name_of=name_of)

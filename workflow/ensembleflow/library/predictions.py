@@ -27,6 +27,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.arguments import file_path, one_of
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import map_array, open_hdf5
 
@@ -88,11 +89,11 @@ class Predictions:
             ArtefactError: a label is not a class.
         """
         self.check_labels(split)
-        return np.asarray(self._file[split]["labels"][...], dtype=np.int64)
+        return np.asarray(self._split(split)["labels"][...], dtype=np.int64)
 
     def mapped_labels(self, split: str) -> npt.NDArray[Any]:
         """The same, unchecked and as they are stored: mapped where they lie as in memory, else read."""
-        mapped = map_array(self._file[split]["labels"])
+        mapped = map_array(self._split(split)["labels"])
         return mapped if isinstance(mapped, np.memmap) else mapped[...]
 
     def check_labels(self, split: str) -> None:
@@ -101,7 +102,7 @@ class Predictions:
         Raises:
             ArtefactError: one is not a class.
         """
-        labels = self._file[split]["labels"]
+        labels = self._split(split)["labels"]
         for start in range(0, len(labels), _LABELS_AT_ONCE):
             part = labels[start : start + _LABELS_AT_ONCE]
             if (wrong := first_wrong_label(part, self.n_classes)) is not None:
@@ -117,7 +118,7 @@ class Predictions:
 
         None where the values were not checked as they were written.
         """
-        stored = self._file[split].get(FIRST_NOT_FINITE)
+        stored = self._split(split).get(FIRST_NOT_FINITE)
         return None if stored is None else np.asarray(stored[...], dtype=np.int64)
 
     def probabilities(self, split: str) -> npt.NDArray[Any]:
@@ -126,6 +127,7 @@ class Predictions:
         Raises:
             ArtefactError: the cache holds the true class's only (`has_every_class` is false).
         """
+        group = self._split(split)
         if not self.has_every_class:
             raise ArtefactError(
                 "the cache holds the true class's probabilities only",
@@ -133,11 +135,14 @@ class Predictions:
                 expected="the probabilities of every class",
                 hint="set library.predictions.every_class: true and make the cache again: snakemake library",
             )
-        return map_array(self._file[split]["probabilities"])
+        return map_array(group["probabilities"])
 
     def true_class_probability(self, split: str) -> npt.NDArray[Any]:
         """The true class's probabilities (models, samples), mapped: all that the cross-entropy needs."""
-        return map_array(self._file[split]["true_class_probability"])
+        return map_array(self._split(split)["true_class_probability"])
+
+    def _split(self, split: str) -> h5py.Group:
+        return self._file[one_of("split", split, SPLITS)]
 
     def _check_models(self) -> None:
         if (fault := fault_of_ids(self.models)) is not None:
@@ -250,7 +255,7 @@ def open_predictions(path: str | Path) -> Iterator[Predictions]:
     Raises:
         ArtefactError: it is missing, truncated, or of another schema version.
     """
-    with open_hdf5(path, SCHEMA, SCHEMA_VERSION) as file:
+    with open_hdf5(file_path("path", path), SCHEMA, SCHEMA_VERSION) as file:
         try:
             predictions = Predictions(file)
         except (KeyError, AttributeError, TypeError, ValueError) as error:

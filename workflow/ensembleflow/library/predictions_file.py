@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.arguments import array, file_path, mapping, one_of, text, texts, whole_number
 from ensembleflow.errors import LibraryError
 from ensembleflow.io import create_hdf5
 from ensembleflow.library.predictions import (
@@ -27,6 +28,7 @@ from ensembleflow.models.tolerances import OUTSIDE_BY, sum_off_by
 __all__ = ["PredictionsWriter", "create_predictions"]
 
 _LABELS_A_READ = 2**20
+_DTYPES = ("float32", "float16", "float64")
 
 
 class PredictionsWriter:
@@ -92,7 +94,16 @@ class PredictionsWriter:
 
         Raises:
             LibraryError: they have another shape or place, lie outside 0 … 1, or do not add up to 1.
+            ArgumentError: the split, the model or the batch is none.
         """
+        split = one_of("split", split, SPLITS)
+        model_index = whole_number("model_index", model_index, 0, len(self._models) - 1)
+        first_sample = whole_number("first_sample", first_sample, 0)
+        probabilities = array("probabilities", probabilities, "fiu", "floats (samples, classes)")
+        if probabilities.dtype.kind != "f":
+            probabilities = probabilities.astype(np.float64)
+        if probabilities.ndim == 0:
+            probabilities = probabilities.reshape(1)
         model, stop = self._models[model_index], first_sample + len(probabilities)
         self._check_place(split, model_index, first_sample, stop, probabilities.shape)
         self._check_values(f"model {model}, {split}", first_sample, probabilities)
@@ -228,21 +239,39 @@ def create_predictions(
 
     Raises:
         LibraryError: a label is no class, an id is there twice or has blanks, or samples are missing at the end.
+        ArgumentError: names or ids are no texts, labels of a split are missing or no numbers, or `dtype` is another.
         StorageError: the disk is full or the folder cannot be written. `path` is then as it was.
     """
+    path = file_path("path", path)
+    study, dataset_checksum = text("study", study), text("dataset_checksum", dataset_checksum)
+    class_names, models = texts("class_names", class_names), texts("models", models)
+    weights_sha256 = texts("weights_sha256", weights_sha256)
+    if len(weights_sha256) != len(models):
+        raise LibraryError(
+            "the checksums do not match the models", where=path, found=len(weights_sha256), expected=len(models)
+        )
+    dtype = one_of("dtype", dtype, _DTYPES)
+    by_split = mapping("labels", labels, SPLITS)
+    labels = {split: _labels_of(split, by_split[split]) for split in SPLITS}
     if (fault := fault_of_ids(models)) is not None:
         raise LibraryError("the models' ids cannot be told apart", where=path, found=fault, expected=IDS_EXPECTED)
-    text = h5py.string_dtype()
+    strings = h5py.string_dtype()
     with create_hdf5(path, SCHEMA, SCHEMA_VERSION) as file:
         file.attrs["study"] = study
         file.attrs["dataset_checksum"] = dataset_checksum
         file.attrs["dtype"] = dtype
-        file.attrs["class_names"] = np.array(list(class_names), dtype=text)
-        file.attrs["weights_sha256"] = np.array(list(weights_sha256), dtype=text)
-        file.create_dataset("models", data=list(models), dtype=text)
-        writer = PredictionsWriter(file, Path(path), class_names, models, labels, dtype, every_class)
+        file.attrs["class_names"] = np.array(list(class_names), dtype=strings)
+        file.attrs["weights_sha256"] = np.array(list(weights_sha256), dtype=strings)
+        file.create_dataset("models", data=list(models), dtype=strings)
+        writer = PredictionsWriter(file, path, class_names, models, labels, dtype, every_class)
         yield writer
         writer.finish()
+
+
+def _labels_of(split: str, values: Any) -> npt.NDArray[Any]:
+    # What is mapped or of another type is looked at a part at a time, as it is written.
+    given = values if hasattr(values, "dtype") else array(f"labels[{split!r}]", values, "iufbU", "integers (samples,)")
+    return given.reshape(1) if given.ndim == 0 else given
 
 
 def _contiguous(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:

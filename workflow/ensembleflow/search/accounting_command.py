@@ -46,7 +46,7 @@ def print_accounting(accounts: dict[str, Any], console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from ensembleflow.search.progress import readable_duration
+    from ensembleflow.search.remaining import readable_duration
 
     trials, epochs, tail = accounts["trials"], accounts["epochs"], accounts["idle_tail"]
     interrupted, energy = accounts["interrupted"], accounts["energy"]

@@ -22,7 +22,12 @@ _PROXY_THREADS = 10
 
 def add_command(subparsers: Any) -> None:
     """Add the commands to the command line."""
-    progress = subparsers.add_parser("progress", help="show how far a running search is")
+    progress = subparsers.add_parser(
+        "progress",
+        help="show how far a running search is",
+        description="Show how far a search is: trials done, each running one with its epoch, last metric and an "
+        "epoch's time, and about how long the rest takes.",
+    )
     _add_configfile(progress)
     progress.set_defaults(run=_show_progress)
     proxy = subparsers.add_parser(
@@ -55,8 +60,11 @@ def _load(arguments: argparse.Namespace) -> tuple[Config, Path]:
 
 
 def _show_progress(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from ensembleflow.datasets import open_dataset
-    from ensembleflow.search.progress import progress_line
+    from ensembleflow.search.progress import progress_line, read_progress
+    from ensembleflow.search.progress_table import print_running
     from ensembleflow.search.storage import journal_path, open_storage
     from ensembleflow.search.study import study_name
 
@@ -67,12 +75,16 @@ def _show_progress(arguments: argparse.Namespace) -> int:
         raise SearchError("this study has not started", where=search_dir, hint=hint)
     with open_dataset(dataset) as data:
         plan = SearchPlan.from_json(plan_job(config, 0), config.search.metric)
-        name = study_name(plan, data.checksum)
+        checksum = data.checksum
+    name = study_name(plan, checksum)
     try:
         study = optuna.load_study(study_name=name, storage=open_storage(search_dir, config.search.storage))
     except KeyError:
         raise SearchError("this study has not started with this config", where=search_dir, hint=hint) from None
-    print(progress_line(study, plan.search.metric, config.search.n_trials))
+    store_dir = search_dir / "store" / plan.fingerprint(checksum)
+    progress = read_progress(study, store_dir, plan.search, config.search.n_trials)
+    print(progress_line(progress), flush=True)
+    print_running(progress, Console(highlight=False))
     return 0
 
 

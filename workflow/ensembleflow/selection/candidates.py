@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow import arguments
 from ensembleflow.config import PRIMARY_COST
 from ensembleflow.errors import SelectionError
 from ensembleflow.library import FileSource, Predictions
@@ -100,7 +101,7 @@ def read_candidates(
         SelectionError: an array's shape or values are wrong, or no model is usable.
         ArtefactError: a cached label is not a class.
     """
-    if loss not in METRICS:
+    if not isinstance(loss, str) or loss not in METRICS:
         raise SelectionError("unknown loss", found=loss, expected=", ".join(METRICS))
     if isinstance(probabilities, Candidates):
         if probabilities.metric.name != loss:
@@ -183,7 +184,7 @@ def _cached_source(
 
 
 def _float_array(probabilities: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
-    array = np.asarray(probabilities)
+    array = arguments.array("probabilities", probabilities, "iufbO", "floats (models, samples, classes)")
     if array.ndim != 3 or 0 in array.shape[1:]:
         raise SelectionError(
             "the probabilities have the wrong shape", found=array.shape, expected="(models, samples, classes)"
@@ -192,7 +193,7 @@ def _float_array(probabilities: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
 
 
 def _check_labels(labels: npt.ArrayLike | None, n_samples: int, n_classes: int) -> IntArray:
-    given = np.asarray([] if labels is None else labels)
+    given = arguments.array("labels", [] if labels is None else labels, "iufbOUS", "integers (samples,)")
     if given.shape != (n_samples,):
         raise SelectionError("the labels do not match the probabilities", found=given.shape, expected=(n_samples,))
     if given.dtype == object:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ensembleflow.arguments import instance, whole_number
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.metrics import sample_chunks
 from ensembleflow.selection.budget import BudgetLike, budget_limits
@@ -88,7 +89,8 @@ def certify(candidates: Candidates, budget: BudgetLike, members: Sequence[int], 
     Raises:
         SelectionError: `max_nodes` is below 1, or the members are no ensemble of usable models within the budget.
     """
-    if max_nodes < 1:
+    instance("candidates", candidates, Candidates, "read_candidates")
+    if whole_number("max_nodes", max_nodes) < 1:
         raise SelectionError("max_nodes leaves no node to visit", found=max_nodes, expected="1 or more")
     limits = budget_limits(budget, candidates.cost_columns)
     check_members(candidates, limits, members)

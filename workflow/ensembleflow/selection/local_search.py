@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.arguments import instance, items, whole_number
 from ensembleflow.errors import SelectionError
 from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
 from ensembleflow.selection.candidates import Candidates
@@ -110,6 +111,8 @@ def local_search(candidates: Candidates, run: Run, budget: BudgetLike) -> LocalS
     Raises:
         SelectionError: the run's members are no ensemble of usable models within the budget.
     """
+    instance("candidates", candidates, Candidates, "read_candidates")
+    instance("run", run, Run, "a method of selection")
     limits = budget_limits(budget, candidates.cost_columns)
     check_members(candidates, limits, run.members)
     members = list(run.members)
@@ -207,6 +210,8 @@ def check_members(candidates: Candidates, limits: Mapping[str, float], members: 
         SelectionError: it is empty, has a member twice or one that is no usable model, or exceeds the budget.
     """
     n_models = len(candidates.names)
+    for place, member in enumerate(items("members", members, "a list of indices")):
+        whole_number(f"members[{place}]", member)
     if unknown := [member for member in members if not 0 <= member < n_models]:
         raise SelectionError(
             "a member is no model", found=", ".join(map(str, unknown)), expected=f"indices in 0 … {n_models - 1}"

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.arguments import instance, items, whole_number
 from ensembleflow.errors import SelectionError
 from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
 from ensembleflow.selection.candidates import Candidates
 from ensembleflow.selection.greedy import TIED_WITHIN, GreedyRun, Run, Step, best_place, grow
 from ensembleflow.selection.local_search import spending_of
-from ensembleflow.selection.smobf import check_budget
+from ensembleflow.selection.smobf import check_budget, checked_weights
 
 __all__ = [
     "SWEEP_WEIGHTS",
@@ -135,7 +136,9 @@ def greedy_with_replacement(
     Raises:
         SelectionError: no model fits the budget, or an argument is wrong.
     """
+    instance("candidates", candidates, Candidates, "read_candidates")
     if among is not None:
+        among = [whole_number(f"among[{i}]", each) for i, each in enumerate(items("among", among, "a list of indices"))]
         usable = np.intersect1d(candidates.usable, np.array(among, dtype=np.intp))
         if len(usable) == 0:
             raise SelectionError("no usable model may be added", where="among", found=list(among))
@@ -189,10 +192,9 @@ def weight_sweep(
     Raises:
         SelectionError: an argument is wrong.
     """
+    instance("candidates", candidates, Candidates, "read_candidates")
     _check_steps(n_steps)
-    for weight in weights:
-        if isinstance(weight, bool) or not 0 <= weight <= 1:
-            raise SelectionError("a weight is out of range", found=weight, expected="0 … 1")
+    weights = checked_weights(weights)
     runs = grow([_SweepRun(candidates, float(weight), n_steps) for weight in weights], candidates)
     return tuple(step for run in runs for step in _every_step(candidates, run, run.weight))
 
@@ -235,13 +237,14 @@ def _with_path(path: list[Run], trace: tuple[Step, ...]) -> PathRun:
 
 
 def _limits(candidates: Candidates, budget: BudgetLike) -> dict[str, float]:
+    instance("candidates", candidates, Candidates, "read_candidates")
     limits = budget_limits(budget, candidates.cost_columns)
     check_budget(candidates, budget, limits)
     return limits
 
 
 def _check_steps(n_steps: int) -> None:
-    if n_steps < 1:
+    if whole_number("n_steps", n_steps) < 1:
         raise SelectionError("n_steps leaves no ensemble", found=n_steps, expected="1 or more")
 
 

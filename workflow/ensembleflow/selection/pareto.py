@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.arguments import array
+from ensembleflow.errors import ArgumentError
+
 __all__ = ["pareto_front"]
 
 
@@ -16,8 +19,19 @@ def pareto_front(costs: npt.ArrayLike, losses: npt.ArrayLike) -> list[int]:
     Args:
         costs: (points,).
         losses: (points,).
+
+    Raises:
+        ArgumentError: they are no numbers, or not as many of each.
     """
-    cost, loss = np.asarray(costs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    cost = array("costs", costs, "iuf", "numbers (points,)").astype(np.float64)
+    loss = array("losses", losses, "iuf", "numbers (points,), as many as costs").astype(np.float64)
+    if cost.ndim != 1 or loss.shape != cost.shape:
+        raise ArgumentError(
+            "a function cannot take an argument",
+            where="costs and losses",
+            found=f"{cost.shape} and {loss.shape}",
+            expected="(points,) each",
+        )
     front: list[int] = []
     for index in np.lexsort((loss, cost)):
         if np.isnan(cost[index]) or np.isnan(loss[index]):

@@ -10,13 +10,22 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.arguments import items, whole_number
 from ensembleflow.config import PRIMARY_COST
 from ensembleflow.errors import SelectionError
 from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
 from ensembleflow.selection.candidates import Candidates, CostsLike, ProbabilitiesLike, read_candidates
 from ensembleflow.selection.greedy import TIED_WITHIN, GreedyRun, Run, Step, grow
 
-__all__ = ["ForwardResult", "SmobfResult", "check_budget", "forward_greedy", "smobf", "smobf_budgets"]
+__all__ = [
+    "ForwardResult",
+    "SmobfResult",
+    "check_budget",
+    "checked_weights",
+    "forward_greedy",
+    "smobf",
+    "smobf_budgets",
+]
 
 _WEIGHTS = (0.1, 0.01, 0.001)
 
@@ -115,9 +124,7 @@ def smobf_budgets(
     Raises:
         SelectionError: as for `smobf`.
     """
-    for weight in weights:
-        if isinstance(weight, bool) or not 0 <= weight <= 1:
-            raise SelectionError("a weight is out of range", found=weight, expected="0 … 1")
+    weights, budgets = checked_weights(weights), items("budgets", budgets, "a list of budgets")
     if len(weights) == 0:
         raise SelectionError("no weight is given", expected="at least one weight in 0 … 1")
     candidates = read_candidates(probabilities, labels, costs, loss)
@@ -198,7 +205,7 @@ def forward_greedy(
     Raises:
         SelectionError: the budget is below the cheapest model, no model is usable, or an input is wrong.
     """
-    if max_members is not None and max_members < 1:
+    if max_members is not None and whole_number("max_members", max_members) < 1:
         raise SelectionError("max_members leaves no ensemble", found=max_members, expected="1 or more, or None")
     candidates = read_candidates(probabilities, labels, costs, loss)
     limits = budget_limits(budget, candidates.cost_columns)
@@ -217,6 +224,19 @@ def forward_greedy(
         path=path,
         dropped=candidates.dropped,
     )
+
+
+def checked_weights(weights: Sequence[float]) -> list[float]:
+    """Weights of the cost, each in 0 … 1.
+
+    Raises:
+        SelectionError: one is not.
+    """
+    listed = items("weights", weights, "a list of numbers in 0 … 1")
+    for weight in listed:
+        if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 <= weight <= 1:
+            raise SelectionError("a weight is out of range", found=weight, expected="0 … 1")
+    return listed
 
 
 def check_budget(candidates: Candidates, budget: BudgetLike, limits: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ensembleflow.datasets import read_image
+from ensembleflow.datasets import read_image, read_image_size
 from ensembleflow.errors import DatasetError
 
 __all__ = ["NamedImages", "decode_image", "read_images"]
@@ -59,8 +59,7 @@ def read_images(paths: Sequence[str | Path], image_shape: tuple[int, int, int]) 
                 part, several = _read_array(path, image_shape)
             else:
                 part, several = read_image(path, image_shape)[np.newaxis], False
-                with Image.open(path) as image:
-                    width, height = image.size
+                width, height = read_image_size(path)
                 if (height, width) != image_shape[:2]:
                     resized.append((str(path), width, height))
         except DatasetError as error:
@@ -93,8 +92,7 @@ def decode_image(content: bytes, image_shape: tuple[int, int, int]) -> tuple[npt
         DatasetError: it is no such image.
     """
     try:
-        with Image.open(BytesIO(content), formats=_SENT_FORMATS) as image:
-            width, height = image.size
+        width, height = read_image_size(BytesIO(content), _SENT_FORMATS)
     except Image.DecompressionBombError as error:
         raise DatasetError("an image is too large", found=error) from None
     except Exception as error:

@@ -32,12 +32,14 @@ class Study:
         name: the study's.
         output: the page, from whose folder links to the tables start.
         config: the run's config as recorded in `run_config.yaml`; empty where none of this study is recorded.
+        so_far: tables of a stage that still runs, by name; they stand for those that are not made yet.
     """
 
     results: Path
     name: str
     output: Path
     config: dict[str, Any] = field(default_factory=dict)
+    so_far: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         """The path of one of the study's artefacts, which has to exist.
@@ -56,6 +58,8 @@ class Study:
         Raises:
             ArtefactError: it has not been made yet, is damaged, or lacks a column.
         """
+        if name in self.so_far and not (self.results / self.name / name).exists():
+            return self.so_far[name]
         texts = dict.fromkeys(("budget", "members", "model", "host", "device"), str)
         return read_csv(self.path(name), expected_columns, dtype=texts)
 

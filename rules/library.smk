@@ -3,9 +3,10 @@
 
 
 rule rank_models:
-    """Rank all models by the validation metric and mark the kept ones."""
+    """Rank the models that are better than chance by the validation metric and mark the kept ones."""
     input:
         trials=f"{RESULTS}/{{study}}/search/trials.csv",
+        dataset=DATASET,
         code=stage_code("library"),
     output:
         models=f"{RESULTS}/{{study}}/library/models.csv",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ensembleflow.report.page.answers import CONFIDENCE, N_BINS, Answers
+from ensembleflow.report.answers import CONFIDENCE, N_BINS, Answers
 from ensembleflow.report.page.blocks import Block, Choices, Drawing, Section, Table, guarded, rows_of
 from ensembleflow.report.page.choices import Bought, bought, choice, single_answers
 from ensembleflow.report.page.look import (

@@ -167,15 +167,19 @@ rule plot_allocation:
 
 
 rule tabulate_budgets:
-    """The result in one table: a row a budget, the best single model first."""
+    """The result in one table: the best single model, the baseline, then a row a budget."""
     input:
         ensembles=f"{RESULTS}/{STUDY}/selection/ensembles.csv",
+        pareto=f"{RESULTS}/{STUDY}/selection/pareto.csv",
         selections=expand(f"{RESULTS}/{STUDY}/selection/budget-{{budget}}.json", budget=BUDGETS),
         allocations=expand(
             f"{RESULTS}/{STUDY}/allocation/budget-{{budget}}/devices-{N_DEVICES}.json",
             budget=BUDGETS,
         ),
         costs=f"{RESULTS}/{STUDY}/library/costs.csv",
+        predictions=f"{RESULTS}/{STUDY}/library/predictions.h5",
+        baseline=f"{RESULTS}/{STUDY}/library/baseline.json",
+        answers=f"{RESULTS}/{STUDY}/library/baseline.csv",
         code=stage_code("report"),
     output:
         table=f"{RESULTS}/tables/budgets.csv",
@@ -189,6 +193,8 @@ rule tabulate_budgets:
         f"{LOGS}/tabulate_budgets.log",
     conda:
         "../envs/analysis.yaml"
+    params:
+        metric=CONFIG.search.metric,
     script:
         "../workflow/scripts/tabulate_budgets.py"
 
@@ -205,10 +211,14 @@ rule make_report:
         searches=rules.plot_allocation.input.searches,
         bundles=rules.bundles.input,
         run=rules.record_run.output,
+        baseline=f"{RESULTS}/{STUDY}/library/baseline.json",
+        dataset=DATASET,
         code=[
             *stage_code("report/page"),
             *stage_code("report/page/templates"),
-            *stage_code("report", modules=["drawing", "method_names"]),
+            *stage_code(
+                "report", modules=["answers", "budgets", "drawing", "measurement", "method_names", "mistakes"]
+            ),
         ],
     output:
         page=f"{RESULTS}/report.html",

@@ -48,8 +48,8 @@ def fit_baseline(
     Args:
         dataset_path: the dataset that the networks are trained with.
         config: the classifier, and the most that it may take.
-        baseline_json: where it is told what was fitted, or why nothing was: `classifier` (null), `reason`, the images
-            and what it took.
+        baseline_json: where it is told what was fitted, or why nothing was: `classifier` null, with the `reason`; the
+            images, and what it took.
         answers_csv: columns split, image (its place in the split), label and predicted; empty where nothing was fitted.
 
     Raises:
@@ -58,7 +58,7 @@ def fit_baseline(
     """
     with open_dataset(dataset_path) as data:
         labels = {split: data.labels(split) for split in ("train", *_SPLITS)}
-        facts = _facts(data, labels)
+        facts = {"turned_off": config.classifier is None, **_facts(data, labels)}
         n_images = n_affordable(
             facts["n_train_images"],
             len(labels["valid"]) + len(labels["test"]),
@@ -81,7 +81,7 @@ def fit_baseline(
     columns = ["split", "image", "label", "predicted"]
     write_csv(answers_csv, pd.concat(tables) if tables else pd.DataFrame(columns=columns))
     fitted = None if reason else CLASSIFIER
-    write_json(baseline_json, {"classifier": fitted, "reason": reason, **facts, "provenance": provenance()})
+    write_json(baseline_json, {"classifier": fitted, **facts, "reason": reason, "provenance": provenance()})
 
 
 def n_affordable(n_train: int, n_answered: int, n_values: int, max_giga_multiply_adds: float) -> int:

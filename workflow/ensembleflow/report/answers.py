@@ -22,11 +22,11 @@ __all__ = [
     "N_BINS",
     "Answers",
     "Bin",
+    "answers_on_test",
     "baseline_answers",
     "difference_interval",
     "error_interval",
     "paired_difference",
-    "test_answers",
 ]
 
 CONFIDENCE = 0.95
@@ -143,7 +143,7 @@ def difference_interval(one: Answers, other: Answers) -> tuple[float, float, flo
     return difference, difference - down, difference + up
 
 
-def test_answers(predictions_h5: str | Path, ensembles: Mapping[str, Sequence[str]]) -> dict[str, Answers] | None:
+def answers_on_test(predictions_h5: str | Path, ensembles: Mapping[str, Sequence[str]]) -> dict[str, Answers] | None:
     """The answers of ensembles whose members' probabilities are averaged, from the cached predictions.
 
     Args:

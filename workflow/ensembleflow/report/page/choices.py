@@ -12,7 +12,7 @@ import pandas as pd
 
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.models.engines import DEFAULT_ENGINE
-from ensembleflow.report.answers import CONFIDENCE, N_BINS, Answers, paired_difference, test_answers
+from ensembleflow.report.answers import CONFIDENCE, N_BINS, Answers, answers_on_test, paired_difference
 from ensembleflow.report.page.allocation import is_simulated
 from ensembleflow.report.page.blocks import Choice, Fact, Missing, Table
 from ensembleflow.report.page.look import percent, seconds
@@ -65,7 +65,7 @@ def bought(study: Study) -> tuple[list[Bought], list[Missing]]:
         if found is not None:
             selections[budget] = found
     ensembles = {budget: selection["members"] for budget, selection in selections.items()}
-    answers = _or_missing(lambda: test_answers(study.path(_CACHE), ensembles), missing) if selections else None
+    answers = _or_missing(lambda: answers_on_test(study.path(_CACHE), ensembles), missing) if selections else None
     comparison = _or_missing(partial(study.csv, "selection/comparison.csv", ["budget", "method"]), missing)
     everything = []
     n_devices = _or_missing(lambda: study.n_devices, missing)
@@ -93,7 +93,7 @@ def single_answers(study: Study) -> tuple[str, Answers] | None:
     try:
         ensembles = study.csv("selection/ensembles.csv", ["method", "budget", "members"])
         single = ensembles.members[(ensembles.method == "best_single") & ensembles.budget.isna()]
-        answers = test_answers(study.path(_CACHE), {SINGLE: [single.iloc[0]]}) if len(single) else None
+        answers = answers_on_test(study.path(_CACHE), {SINGLE: [single.iloc[0]]}) if len(single) else None
     except EnsembleflowError:
         return None  # told where the table and the cache are what is shown
     return (str(single.iloc[0]), answers[SINGLE]) if answers else None

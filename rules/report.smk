@@ -199,6 +199,24 @@ rule tabulate_budgets:
         "../workflow/scripts/tabulate_budgets.py"
 
 
+rule tabulate_mistakes:
+    """What each budget's ensemble gets wrong: class by class, pair by pair, and the surest wrong answers."""
+    input:
+        predictions=f"{RESULTS}/{STUDY}/library/predictions.h5",
+        selections=expand(f"{RESULTS}/{STUDY}/selection/budget-{{budget}}.json", budget=BUDGETS),
+        code=stage_code("report", modules=["answers", "mistakes"]),
+    output:
+        classes=f"{RESULTS}/tables/classes.csv",
+        confusion=f"{RESULTS}/tables/confusion.csv",
+        mistakes=f"{RESULTS}/tables/mistakes.csv",
+    log:
+        f"{LOGS}/tabulate_mistakes.log",
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow/scripts/tabulate_mistakes.py"
+
+
 rule make_report:
     """One page that opens offline: the decision first, then search, library, selection, allocation, provenance."""
     input:

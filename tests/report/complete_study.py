@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 
 from ensembleflow.config import Config
-from ensembleflow.io import read_csv, record_run, write_csv, write_json
+from ensembleflow.io import create_hdf5, read_csv, record_run, write_csv, write_json
 from ensembleflow.search.accounting import PARTS, write_accounting
 from ensembleflow.selection import collect_ensembles, select_ensemble
 from ensembleflow.selection.comparison import compare_methods
@@ -39,6 +40,7 @@ def write_study(
     predictions = study / "library" / "predictions.h5"
     write_predictions(rng, predictions, read_csv(made.models_csv), CLASS_NAMES, N_TEST, every_class=every_class)
     write_baseline(rng, predictions)
+    _draw_images(rng, results / "datasets" / "digits.h5")
     selection = study / "selection"
     chosen_jsons = [selection / f"budget-{budget}.json" for budget in BUDGETS]
     for budget, path in zip(BUDGETS, chosen_jsons, strict=True):
@@ -64,6 +66,16 @@ def write_study(
     recorded = json.dumps(config.model_dump(mode="json", exclude={"resources"}))
     record_run(recorded, results / "run_config.yaml", results / "provenance.json")
     return study
+
+
+def _draw_images(rng: np.random.Generator, path: Path) -> None:
+    """The dataset that was predicted, of noise."""
+    with create_hdf5(path, "dataset", 1) as file:
+        file.create_dataset("class_names", data=list(CLASS_NAMES), dtype=h5py.string_dtype("utf-8"))
+        for split, n in (("train", 9), ("valid", 200), ("test", N_TEST)):
+            file[f"{split}/images"] = rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+            file[f"{split}/labels"] = np.zeros(n, dtype=np.int64)
+        file.attrs.update({"name": "digits", "source": "digits", "split_seed": 0, "checksum": "ab" * 32})
 
 
 def _vary(rng: np.random.Generator, trials: pd.DataFrame) -> pd.DataFrame:

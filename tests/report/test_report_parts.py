@@ -33,7 +33,7 @@ PLOTS = {
     "selection": {"trace", "fronts"},
     "allocation": {"benches"},
 }
-EVERY_PLOT = {"front", "calibration"}.union(*PLOTS.values())
+EVERY_PLOT = {"front", "calibration", "confusion"}.union(*PLOTS.values())
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def test_a_stage_that_did_not_run_is_named_and_the_others_are_drawn(copied: Path
     assert f"snakemake --cores all {stage}" in told
     assert not plots(text) & PLOTS[stage]
     # Costs count images, which the table of costs knows; the rest does without.
-    needs_library = {"front", "calibration", "trace", "fronts"} if stage == "library" else set()
-    needs_selection = {"front", "calibration"} if stage == "selection" else set()
+    needs_library = {"front", "calibration", "confusion", "trace", "fronts"} if stage == "library" else set()
+    needs_selection = {"front", "calibration", "confusion"} if stage == "selection" else set()
     assert plots(text) == EVERY_PLOT - PLOTS[stage] - needs_library - needs_selection
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_artefact_is_told_where_it_would_be_seen(copied: Path) -> None
     (copied / STUDY / "search" / "accounting.json").write_text("{", encoding="utf-8")
     text = made(copied)
     assert "predictions.h5" in missing(text) and "accounting.json" in missing(text)
-    assert plots(text) == EVERY_PLOT - {"calibration"}
+    assert plots(text) == EVERY_PLOT - {"calibration", "confusion"}
     assert "95" not in re.search(r"<dt>test error</dt>.*?</dd>", text, re.DOTALL)[0], "no interval without the images"
 
 
@@ -133,7 +133,7 @@ def test_failed_trials_are_named(page: Path) -> None:
 def test_without_every_class_the_cross_entropy_is_drawn(tmp_path: Path) -> None:
     write_study(tmp_path, every_class=False)
     text = made(tmp_path)
-    assert plots(text) == EVERY_PLOT - {"calibration"}
+    assert plots(text) == EVERY_PLOT - {"calibration", "confusion"}
     front = json.loads(re.search(r'data-plot="plot-front-1">(.*?)</script>', text)[1])
     assert front["layout"]["yaxis"]["title"]["text"] == "test cross-entropy (nats)"
     shown = re.sub(r"<(script|style)>?.*?</\1>", "", text, flags=re.DOTALL)

@@ -58,4 +58,5 @@ rule all:
         rules.plot_selection_fronts.output,
         rules.plot_allocation.output,
         rules.tabulate_budgets.output,
+        rules.tabulate_mistakes.output,
         rules.make_report.output,

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import multinomial
 
 from complete_study import BUDGETS, write_study
 from ensembleflow.cli import main
@@ -21,7 +22,7 @@ from ensembleflow.errors import ArtefactError
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.metrics import calibration_error
 from ensembleflow.report import make_report
-from ensembleflow.report.page.answers import Answers, error_interval, paired_difference
+from ensembleflow.report.answers import Answers, difference_interval, error_interval, paired_difference
 from ensembleflow.report.page.importance import permutation_importances
 from ensembleflow.report.page.look import log_ticks, value_axis
 from ensembleflow.search.record import TrialRecord, TrialStore
@@ -34,7 +35,7 @@ PLOTS = {
     "selection": {"trace", "fronts"},
     "allocation": {"benches"},
 }
-EVERY_PLOT = {"front", "calibration"}.union(*PLOTS.values())
+EVERY_PLOT = {"front", "calibration", "confusion"}.union(*PLOTS.values())
 
 
 @pytest.fixture
@@ -93,8 +94,8 @@ def test_a_stage_that_did_not_run_is_named_and_the_others_are_drawn(copied: Path
     assert f"snakemake --cores all {stage}" in told
     assert not plots(text) & PLOTS[stage]
     # Costs count images, which the table of costs knows; the rest does without.
-    needs_library = {"front", "calibration", "trace", "fronts"} if stage == "library" else set()
-    needs_selection = {"front", "calibration"} if stage == "selection" else set()
+    needs_library = {"front", "calibration", "confusion", "trace", "fronts"} if stage == "library" else set()
+    needs_selection = {"front", "calibration", "confusion"} if stage == "selection" else set()
     assert plots(text) == EVERY_PLOT - PLOTS[stage] - needs_library - needs_selection
 
 
@@ -134,7 +135,7 @@ def test_a_damaged_artefact_is_told_where_it_would_be_seen(copied: Path) -> None
     (copied / STUDY / "search" / "accounting.json").write_text("{", encoding="utf-8")
     text = made(copied)
     assert "predictions.h5" in missing(text) and "accounting.json" in missing(text)
-    assert plots(text) == EVERY_PLOT - {"calibration"}
+    assert plots(text) == EVERY_PLOT - {"calibration", "confusion"}
     assert "95" not in re.search(r"<dt>test error</dt>.*?</dd>", text, re.DOTALL)[0], "no interval without the images"
 
 
@@ -148,7 +149,7 @@ def test_failed_trials_are_named(page: Path) -> None:
 def test_without_every_class_the_cross_entropy_is_drawn(tmp_path: Path) -> None:
     write_study(tmp_path, every_class=False)
     text = made(tmp_path)
-    assert plots(text) == EVERY_PLOT - {"calibration"}
+    assert plots(text) == EVERY_PLOT - {"calibration", "confusion"}
     front = json.loads(re.search(r'data-plot="plot-front-1">(.*?)</script>', text)[1])
     assert front["layout"]["yaxis"]["title"]["text"] == "test cross-entropy (nats)"
     shown = re.sub(r"<(script|style)>?.*?</\1>", "", text, flags=re.DOTALL)
@@ -219,7 +220,7 @@ def test_the_bins_give_the_calibration_error(seed: int, n_images: int, n_classes
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(n_classes), n_images)
     labels = rng.integers(0, n_classes, n_images)
-    answers = Answers(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1))
+    answers = Answers(labels, probabilities.argmax(axis=1), probabilities.max(axis=1))
     bins = answers.bins()
     assert sum(each.n_images for each in bins) == n_images
     error = sum(each.n_images * abs(each.confidence - each.accuracy) for each in bins) / n_images
@@ -227,9 +228,45 @@ def test_the_bins_give_the_calibration_error(seed: int, n_images: int, n_classes
     assert all(each.interval[0] <= each.accuracy <= each.interval[1] for each in bins)
 
 
+def answered(right: np.ndarray) -> Answers:
+    """Answers of two classes that are right and wrong as given."""
+    return Answers(np.zeros(len(right), dtype=np.int64), (~right).astype(np.int64), np.ones(len(right)))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_a_paired_difference_turns_its_sign_with_its_ensembles_and_lies_in_its_interval(
+    pairs: list[tuple[bool, bool]],
+) -> None:
+    one, other = (answered(np.array(right)) for right in zip(*pairs, strict=True))
+    difference, low, high = difference_interval(one, other)
+    assert difference == pytest.approx((one.n_wrong - other.n_wrong) / len(pairs))
+    assert -1 - 1e-9 <= low <= difference <= high <= 1 + 1e-9
+    assert difference_interval(other, one) == pytest.approx((-difference, -high, -low))
+
+
+@pytest.mark.parametrize("n", [20, 60])
+@pytest.mark.parametrize(("both", "only_one", "only_other"), [(0.05, 0.05, 0.02), (0.0, 0.1, 0.1), (0.2, 0.02, 0.02)])
+def test_a_paired_interval_holds_the_true_difference_about_as_often_as_it_says(
+    n: int, both: float, only_one: float, only_other: float
+) -> None:
+    """The exact coverage: every outcome of n images, weighted by its probability."""
+    right = 1 - both - only_one - only_other
+    covered = 0.0
+    counts = ((a, b, c) for a in range(n + 1) for b in range(n + 1 - a) for c in range(n + 1 - a - b))
+    for outcome in counts:
+        weight = multinomial.pmf([*outcome, n - sum(outcome)], n, [both, only_one, only_other, right])
+        if weight < 1e-6:
+            continue
+        a, b, c = outcome
+        wrong = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [a, b, c, n - a - b - c], axis=0).astype(bool)
+        _, low, high = difference_interval(answered(~wrong[:, 0]), answered(~wrong[:, 1]))
+        covered += weight * (low <= only_one - only_other <= high)
+    assert 0.93 < covered <= 1
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemars_test_is_a_sign_test_of_the_images_that_differ(pairs: list[tuple[bool, bool]]) -> None:
-    one, other = (Answers(np.array(right), np.ones(len(pairs))) for right in zip(*pairs, strict=True))
+    one, other = (answered(np.array(right)) for right in zip(*pairs, strict=True))
     ours, theirs, p_value = paired_difference(one, other)
     assert ours == pairs.count((True, False)) and theirs == pairs.count((False, True))
     n, least = ours + theirs, min(ours, theirs)

@@ -20,6 +20,7 @@ from ensembleflow.config.search import Schedule, SearchConfig, SpaceConfig
 
 __all__ = [
     "AllocationConfig",
+    "BaselineConfig",
     "Config",
     "CostConfig",
     "DatasetConfig",
@@ -67,6 +68,23 @@ class PredictionsConfig(Block):
     )
 
 
+class BaselineConfig(Block):
+    """The floor that every ensemble is held against: what takes a person five minutes, with scikit-learn."""
+
+    classifier: Literal["svm"] | None = Field(
+        "svm",
+        description="`svm` is scikit-learn's `SVC(C=10)` on the pixels, images above 32 pixels a side shrunk; null "
+        "leaves the baseline out.",
+    )
+    max_giga_multiply_adds: int = Field(
+        200,
+        ge=1,
+        description="The most that fitting and testing it may take, in billions of multiplications (two or three a "
+        "second and core): it learns from as many training images as that allows, and is left out where that is "
+        "below a tenth of them.",
+    )
+
+
 class LibraryConfig(Block):
     """The library of models: what is kept, and what a prediction costs."""
 
@@ -76,6 +94,9 @@ class LibraryConfig(Block):
     cost: CostConfig = Field(default_factory=CostConfig, description="The cost measurement.")
     predictions: PredictionsConfig = Field(
         default_factory=PredictionsConfig, description="The cache of the kept models' predictions."
+    )
+    baseline: BaselineConfig = Field(
+        default_factory=BaselineConfig, description="The simple classifier that every ensemble is held against."
     )
 
 

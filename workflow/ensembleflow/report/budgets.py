@@ -14,7 +14,7 @@ from ensembleflow.errors import ArtefactError
 from ensembleflow.io import atomic_path, read_csv, read_json, write_csv
 from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.report.answers import Answers, answers_on_test, baseline_answers, difference_interval
-from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, speed_notes
+from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, disturbed_costs, speed_notes
 
 __all__ = [
     "BASELINE",
@@ -191,7 +191,9 @@ def budget_notes(table: pd.DataFrame) -> list[str]:
             text = row[name]
             for note in text.split("; ") if isinstance(text, str) and text else []:
                 mark = "" if name == "notes" else f"{_NOTED} "
-                rows_by_note.setdefault(f"{mark}|{note}", []).append(str(row["budget"]))
+                budgets = rows_by_note.setdefault(f"{mark}|{note}", [])
+                if str(row["budget"]) not in budgets:
+                    budgets.append(str(row["budget"]))
     return [f"{key.split('|')[0]}{', '.join(budgets)}: {key.split('|', 1)[1]}" for key, budgets in rows_by_note.items()]
 
 
@@ -288,6 +290,8 @@ def _best_single(ensembles_csv: str | Path, costs_csv: str | Path, costs: pd.Dat
         **{name: best[name] for name in ("members", "cost_seconds", *_METRICS)},
         "images_per_second": measured.iloc[0],
         "images_per_second_source": ALONE,
+        "cost_notes": (disturbed := disturbed_costs(costs, [best.members])),
+        "speed_notes": disturbed,
     }
 
 

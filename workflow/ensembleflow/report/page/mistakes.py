@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Iterator, Mapping
 
@@ -38,6 +39,9 @@ _N_SHOWN = 12
 _LARGEST_PIXELS = 64
 # A larger matrix cannot be read on a screen: its pairs are listed instead.
 _MOST_CLASSES_DRAWN = 30
+# One wrong answer in all is not to shout.
+_LEAST_FULL_COLOUR = 4
+_MOST_CLASSES_OPEN = 12
 
 
 def mistakes(study: Study) -> Section:
@@ -88,7 +92,8 @@ def _classes(budgets: str, answers: Answers, names: list[str]) -> Table:
         rows.append([str(row["class"]), f"{row['images']:,}", shares[0], interval, *shares[1:], row["most_taken_for"]])
     columns = ["class", "test images", "recall", "95 % interval", "precision", "F1", "most often taken for"]
     caption = f"Budget {_listed(budgets)}: class by class, the hardest first"
-    return Table(caption, columns, rows, ["../tables/classes.csv"], budget=budgets)
+    folded = len(rows) > _MOST_CLASSES_OPEN
+    return Table(caption, columns, rows, ["../tables/classes.csv"], budget=budgets, folded=folded)
 
 
 def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Block]:
@@ -105,21 +110,25 @@ def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Blo
             yield Table(caption, columns[1:], [row[1:] for row in own], sources, budget=budgets)
     if not tables or len(names) > _MOST_CLASSES_DRAWN:
         return
+    shown = [html.escape(name) for name in names]  # Plotly reads tags in its texts
+    longest = max(map(len, names))
     plot = figure("answered", "labelled", max(340, 130 + 30 * len(names)))
-    plot.update_xaxes(type="category", categoryarray=names, showgrid=False, tickangle=-40 if len(names) > 6 else 0)
-    plot.update_yaxes(type="category", categoryarray=names, showgrid=False, autorange="reversed")
+    plot.update_xaxes(
+        type="category", categoryarray=shown, showgrid=False, tickangle=-40 if longest * len(names) > 40 else 0
+    )
+    plot.update_yaxes(type="category", categoryarray=shown, showgrid=False, autorange="reversed")
     for budgets, table in tables.items():
         counts = table.pivot(index="label", columns="predicted", values="images").reindex(index=names, columns=names)
         counts = counts.fillna(0).astype(int).to_numpy()
         wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)
         plot.add_heatmap(
             z=wrong,
-            x=names,
-            y=names,
+            x=shown,
+            y=shown,
             text=np.where(wrong > 0, wrong.astype(str), ""),
             texttemplate="%{text}",
             zmin=0,
-            zmax=max(1, int(wrong.max())),
+            zmax=max(_LEAST_FULL_COLOUR, int(wrong.max())),
             colorscale=[[0, SURFACE], [1, RED]],
             showscale=False,
             xgap=1,
@@ -128,8 +137,8 @@ def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Blo
             meta={"budget": budgets},
         )
         plot.add_scatter(
-            x=names,
-            y=names,
+            x=shown,
+            y=shown,
             mode="text",
             text=[f"{count:,}" for count in np.diag(counts)],
             textfont={"color": QUIET},
@@ -142,7 +151,7 @@ def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Blo
         "wrong ones the redder the more there are."
     )
     data = Table("Wrong answers by class", columns, rows, sources, folded=True)
-    wide = 120 + 34 * len(names)
+    wide = 70 + 7 * min(longest, 30) + 40 * len(names)
     yield Drawing("confusion", "Confusions", description, [("", plot)], data, min_width=wide, by_budget=True)
 
 

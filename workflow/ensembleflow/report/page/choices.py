@@ -108,11 +108,11 @@ def bought(study: Study) -> tuple[list[Bought], list[Missing]]:
             compared = rows.iloc[0].to_dict() if len(rows) else {}
         own = None if answers is None else answers.get(budget)
         everything.append(Bought(budget, selection, own, allocation, compared, packed is not None, lacks))
-    allocated = [each for each in everything if each.allocation is not None]
-    members = [" ".join(each.members) for each in allocated]
-    speeds = [(each.allocation or {})["images_per_second"] for each in allocated]
-    for each, notes in zip(allocated, disagreeing_speeds(members, speeds), strict=True):
-        each.notes.extend(notes)
+    placed = [each for each in everything if each.allocation is not None]
+    ids = [" ".join(each.members) for each in placed]
+    speeds = [(each.allocation or {})["images_per_second"] for each in placed]
+    for each, disagreeing in zip(placed, disagreeing_speeds(ids, speeds), strict=True):
+        each.notes.extend(disagreeing)
     return everything, missing
 
 

@@ -118,17 +118,17 @@ def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Blo
     )
     plot.update_yaxes(type="category", categoryarray=shown, showgrid=False, autorange="reversed")
     for budgets, table in tables.items():
-        counts = table.pivot(index="label", columns="predicted", values="images").reindex(index=names, columns=names)
-        counts = counts.fillna(0).astype(int).to_numpy()
-        wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)
+        pivoted = table.pivot(index="label", columns="predicted", values="images").reindex(index=names, columns=names)
+        counts = pivoted.fillna(0).astype(int).to_numpy()
+        wrong_counts = np.where(np.eye(len(names), dtype=bool), 0, counts)
         plot.add_heatmap(
-            z=wrong,
+            z=wrong_counts,
             x=shown,
             y=shown,
-            text=np.where(wrong > 0, wrong.astype(str), ""),
+            text=np.where(wrong_counts > 0, wrong_counts.astype(str), ""),
             texttemplate="%{text}",
             zmin=0,
-            zmax=max(_LEAST_FULL_COLOUR, int(wrong.max())),
+            zmax=max(_LEAST_FULL_COLOUR, int(wrong_counts.max())),
             colorscale=[[0, SURFACE], [1, RED]],
             showscale=False,
             xgap=1,

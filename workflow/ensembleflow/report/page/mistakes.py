@@ -68,8 +68,8 @@ def _mistakes(study: Study) -> Iterator[Block]:
         names, checksum = predictions.class_names, predictions.dataset_checksum
     ensembles = {" ".join(own): members for members, own in budgets.items() if " ".join(own) in answers}
     for key in ensembles:
-        yield _classes(key, answers[key], names)
-    yield from _confusion({key: answers[key] for key in ensembles}, names)
+        yield _classes(study, key, answers[key], names)
+    yield from _confusion(study, {key: answers[key] for key in ensembles}, names)
     try:
         images = _test_images(study, checksum)
     except EnsembleflowError as error:
@@ -77,10 +77,10 @@ def _mistakes(study: Study) -> Iterator[Block]:
         yield Missing.of(error)
     for key, members in ensembles.items():
         votes = surest_mistakes(cache, members, answers[key], _N_SHOWN)
-        yield _gallery(key, answers[key], votes, images)
+        yield _gallery(study, key, answers[key], votes, images)
 
 
-def _classes(budgets: str, answers: Answers, names: list[str]) -> Table:
+def _classes(study: Study, budgets: str, answers: Answers, names: list[str]) -> Table:
     """A row a class, the hardest first."""
     rows = []
     for row in class_table(answers, names).sort_values("f1", kind="stable").to_dict("records"):
@@ -93,14 +93,14 @@ def _classes(budgets: str, answers: Answers, names: list[str]) -> Table:
     columns = ["class", "test images", "recall", "95 % interval", "precision", "F1", "most often taken for"]
     caption = f"Budget {_listed(budgets)}: class by class, the hardest first"
     folded = len(rows) > _MOST_CLASSES_OPEN
-    return Table(caption, columns, rows, ["../tables/classes.csv"], budget=budgets, folded=folded)
+    return Table(caption, columns, rows, _sources(study, "classes"), budget=budgets, folded=folded)
 
 
-def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Block]:
+def _confusion(study: Study, answers: Mapping[str, Answers], names: list[str]) -> Iterator[Block]:
     """Which class is taken for which, drawn where the classes are few."""
     tables = {budgets: confusion_table(own, names) for budgets, own in answers.items()}
     columns = ["budgets", "class", "answered with", "test images"]
-    rows, sources = [], ["../tables/confusion.csv"]
+    rows, sources = [], _sources(study, "confusion")
     for budgets, table in tables.items():
         wrong = table[table.label != table.predicted].sort_values("images", ascending=False, kind="stable")
         own = [[_listed(budgets), row.label, row.predicted, f"{row.images:,}"] for row in rows_of(wrong)]
@@ -155,7 +155,9 @@ def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Blo
     yield Drawing("confusion", "Confusions", description, [("", plot)], data, min_width=wide, by_budget=True)
 
 
-def _gallery(budgets: str, answers: Answers, votes: pd.DataFrame, images: npt.NDArray[np.uint8] | None) -> Gallery:
+def _gallery(
+    study: Study, budgets: str, answers: Answers, votes: pd.DataFrame, images: npt.NDArray[np.uint8] | None
+) -> Gallery:
     """The images with the members' votes, the surest first."""
     shown = []
     for _, own in votes.groupby("rank", sort=True):
@@ -181,7 +183,7 @@ def _gallery(budgets: str, answers: Answers, votes: pd.DataFrame, images: npt.ND
         intro = f"{n_wrong:,} of {n_images:,} test images are answered wrongly: {listed}, with each member's vote."
     else:
         intro = f"All {n_images:,} test images are answered rightly."
-    return Gallery(title, intro, shown, ["../tables/mistakes.csv"], budget=budgets)
+    return Gallery(title, intro, shown, _sources(study, "mistakes"), budget=budgets)
 
 
 def _test_images(study: Study, checksum: str) -> npt.NDArray[np.uint8]:
@@ -214,6 +216,12 @@ def picture(image: npt.NDArray[np.uint8]) -> str:
     written = io.BytesIO()
     shown.save(written, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
+
+
+def _sources(study: Study, name: str) -> list[str]:
+    """The table that a block's numbers stand in, where it is made: the page does without."""
+    source = f"../tables/{name}.csv"
+    return [source] if (study.results / study.name / source).exists() else []
 
 
 def _listed(budgets: str) -> str:

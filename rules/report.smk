@@ -231,6 +231,7 @@ rule make_report:
         searches=rules.plot_allocation.input.searches,
         bundles=rules.bundles.input,
         run=rules.record_run.output,
+        mistakes=rules.tabulate_mistakes.output,
         baseline=f"{RESULTS}/{STUDY}/library/baseline.json",
         dataset=DATASET,
         code=[

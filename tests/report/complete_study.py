@@ -11,6 +11,7 @@ import pandas as pd
 
 from ensembleflow.config import Config
 from ensembleflow.io import create_hdf5, read_csv, record_run, write_csv, write_json
+from ensembleflow.report import tabulate_mistakes
 from ensembleflow.search.accounting import PARTS, write_accounting
 from ensembleflow.selection import collect_ensembles, select_ensemble
 from ensembleflow.selection.comparison import compare_methods
@@ -54,6 +55,8 @@ def write_study(
         selection / "comparison.csv",
         selection / "fronts.csv",
     )
+    tables = [results / "tables" / f"{name}.csv" for name in ("classes", "confusion", "mistakes")]
+    tabulate_mistakes(predictions, chosen_jsons, *tables)
     ensembles = pd.read_csv(selection / "ensembles.csv", dtype={"budget": str})
     for budget in BUDGETS:
         chosen = ensembles[ensembles.chosen & (ensembles.budget == budget)].iloc[0]

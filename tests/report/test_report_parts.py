@@ -9,6 +9,7 @@ import shutil
 from html import unescape
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -300,3 +301,65 @@ def test_an_axis_holds_its_values_and_labels_them(values: list[float]) -> None:
         assert 1 <= len(axis["tickvals"]) <= 13
         assert axis["tickvals"] == log_ticks(10**low, 10**high)
         assert [float(text.replace(",", "")) for text in axis["ticktext"]] == pytest.approx(axis["tickvals"])
+
+
+def test_wrong_answers_are_shown_with_their_pictures_and_votes(page: Path, results: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for budget in BUDGETS:
+        members = json.loads((results / STUDY / f"selection/budget-{budget}.json").read_text())["members"]
+        shown = re.search(rf'<div class="tabled gallery" data-budget="[^"]*{budget}[^"]*">.*?</ul>', text, re.DOTALL)[0]
+        n_shown = shown.count("<li>")
+        assert 0 < n_shown <= 12
+        assert shown.count('src="data:image/png;base64,') == n_shown
+        assert all(shown.count(f">{member}<") == n_shown for member in members)
+
+
+def test_pictures_of_another_dataset_are_not_shown(copied: Path) -> None:
+    with h5py.File(copied / "datasets" / "digits.h5", "a") as file:
+        file.attrs["checksum"] = "cd" * 32
+    text = made(copied)
+    assert "the images shown would be others than those predicted" in missing(text)
+    assert 'alt="Test image' not in text and "surest and wrong" in text
+    assert plots(text) == EVERY_PLOT
+
+
+def test_every_budget_is_held_against_the_baseline_and_a_study_without_one_does_without(copied: Path) -> None:
+    text = unescape(made(copied))
+    assert text.count("Against the baseline, SVC(C=10, gamma='scale') on the pixels: test error ") == len(BUDGETS)
+    baseline = copied / STUDY / "library" / "baseline.json"
+    told = json.loads(baseline.read_text(encoding="utf-8"))
+    baseline.write_text(json.dumps({**told, "n_fitted_images": 90}), encoding="utf-8")
+    assert "The baseline learned from 90 of 900 training images." in made(copied)
+    baseline.write_text(json.dumps({**told, "turned_off": True, "classifier": None}), encoding="utf-8")
+    assert "baseline" not in unescape(made(copied)).split('id="mistakes"')[0].split('id="decision"')[1]
+    baseline.unlink()
+    assert plots(made(copied)) == EVERY_PLOT
+
+
+def test_the_studys_own_metric_is_in_every_budgets_headline(copied: Path) -> None:
+    config = copied / "run_config.yaml"
+    assert "test 1 − macro F1" not in made(copied)
+    config.write_text(config.read_text(encoding="utf-8").replace("metric: error", "metric: macro_f1_error"))
+    text = made(copied)
+    for budget in BUDGETS:
+        value = json.loads((copied / STUDY / f"selection/budget-{budget}.json").read_text())["test"]["macro_f1_error"]
+        assert re.search(rf"test 1 − macro F1</dt><dd>{value * 100:.2f}\s%", text)
+
+
+def test_a_disturbed_measurement_is_told_beside_its_budget(copied: Path) -> None:
+    path = copied / STUDY / "allocation" / f"budget-{BUDGETS[0]}" / "devices-2.json"
+    allocation = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**allocation, "other_work_percent": 77.0}), encoding="utf-8")
+    assert made(copied).count("The speed was disturbed: other processes used 77 % of a core.") == 1
+
+
+def test_the_same_members_at_other_speeds_are_told_beside_both_budgets(copied: Path) -> None:
+    for budget, speed in zip(BUDGETS, (212, 437, 900), strict=True):
+        chosen = copied / STUDY / "selection" / f"budget-{budget}.json"
+        selection = json.loads(chosen.read_text(encoding="utf-8"))
+        first = json.loads((copied / STUDY / f"selection/budget-{BUDGETS[0]}.json").read_text(encoding="utf-8"))
+        chosen.write_text(json.dumps({**selection, "members": first["members"]}), encoding="utf-8")
+        path = copied / STUDY / "allocation" / f"budget-{budget}" / "devices-2.json"
+        allocation = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**allocation, "images_per_second": speed}), encoding="utf-8")
+    assert made(copied).count("The same members were measured at 212 and at 900 images/s.") == len(BUDGETS)

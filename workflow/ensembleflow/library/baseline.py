@@ -66,7 +66,7 @@ def fit_baseline(
             config.max_giga_multiply_adds,
         )
         reason = _why_not(config, n_images, labels["train"])
-        answers = {}
+        answers: dict[str, npt.NDArray[np.int64]] = {}
         if not reason:
             chosen = _stratified(labels["train"], n_images, data.split_seed)
             facts |= {"n_fitted_images": len(chosen)}

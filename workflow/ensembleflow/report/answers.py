@@ -129,7 +129,7 @@ def difference_interval(one: Answers, other: Answers) -> tuple[float, float, flo
     difference = (only_one - only_other) / n
     (low, high), (other_low, other_high) = one.interval, other.interval
     error, other_error = one.n_wrong / n, other.n_wrong / n
-    excess = both_wrong * both_right - only_one * only_other
+    excess = float(both_wrong * both_right - only_one * only_other)
     # The continuity correction of method 10: correlation that chance may have made counts for nothing.
     excess = max(excess - n / 2, 0.0) if excess > 0 else excess
     margins = one.n_wrong * (n - one.n_wrong) * other.n_wrong * (n - other.n_wrong)

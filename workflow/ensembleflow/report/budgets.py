@@ -14,7 +14,7 @@ from ensembleflow.errors import ArtefactError
 from ensembleflow.io import atomic_path, read_csv, read_json, snakemake_command, write_csv
 from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.report.answers import Answers, answers_on_test, baseline_answers, difference_interval
-from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, speed_notes
+from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, disturbed_costs, speed_notes
 
 __all__ = [
     "BASELINE",
@@ -133,8 +133,8 @@ def tabulate_budgets(
     readable = readable_budgets(table).join(readable_differences(table).drop(columns="budget"))
     page = _PAGE.replace("TABLE", _html_table(readable, table))
     page = page.replace("SPEED_AGAINST_COST", html.escape(speed_against_cost(table)))
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in budget_notes(table))
-    page = page.replace("NOTES", f"<ul>{notes}</ul>" if notes else "")
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in budget_notes(table))
+    page = page.replace("NOTES", f"<ul>{items}</ul>" if items else "")
     with atomic_path(table_html) as aside:
         aside.write_text(page, encoding="utf-8")
 
@@ -185,14 +185,15 @@ def readable_differences(table: pd.DataFrame) -> pd.DataFrame:
 
 def budget_notes(table: pd.DataFrame) -> list[str]:
     """What is to be known of the table's figures, the rows that share it together."""
-    rows_by_note: dict[str, list[str]] = {}
+    rows_by_note: dict[tuple[str, str], list[str]] = {}
     for row in table.to_dict("records"):
         for name in _NOTES:
             text = row[name]
             for note in text.split("; ") if isinstance(text, str) and text else []:
-                mark = "" if name == "notes" else f"{_NOTED} "
-                rows_by_note.setdefault(f"{mark}|{note}", []).append(str(row["budget"]))
-    return [f"{key.split('|')[0]}{', '.join(budgets)}: {key.split('|', 1)[1]}" for key, budgets in rows_by_note.items()]
+                sharing = rows_by_note.setdefault(("" if name == "notes" else f"{_NOTED} ", note), [])
+                if str(row["budget"]) not in sharing:
+                    sharing.append(str(row["budget"]))
+    return [f"{mark}{', '.join(sharing)}: {note}" for (mark, note), sharing in rows_by_note.items()]
 
 
 def fitted_to(baseline: Mapping[str, Any]) -> str:
@@ -288,6 +289,8 @@ def _best_single(ensembles_csv: str | Path, costs_csv: str | Path, costs: pd.Dat
         **{name: best[name] for name in ("members", "cost_seconds", *_METRICS)},
         "images_per_second": measured.iloc[0],
         "images_per_second_source": ALONE,
+        "cost_notes": (disturbed := disturbed_costs(costs, [best.members])),
+        "speed_notes": disturbed,
     }
 
 

@@ -122,5 +122,5 @@ def _members(budgets: pd.DataFrame) -> Table:
     table.add_column("budget", no_wrap=True)
     table.add_column("members, in the order chosen")
     for row in budgets.itertuples():
-        table.add_row(str(row.budget), "left out" if pd.isna(row.members) else str(row.members))
+        table.add_row(str(row.budget), row.members if isinstance(row.members, str) else "left out")
     return table

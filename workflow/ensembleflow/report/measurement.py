@@ -9,7 +9,7 @@ import pandas as pd
 
 from ensembleflow.io import BUSY_PERCENT
 
-__all__ = ["cost_notes", "disagreeing_speeds", "speed_notes"]
+__all__ = ["cost_notes", "disagreeing_speeds", "disturbed_costs", "speed_notes"]
 
 _COST, _Q25, _Q75 = "cost_seconds", "cost_seconds_q25", "cost_seconds_q75"
 _OTHER_WORK = "other_work_percent"
@@ -27,12 +27,10 @@ def cost_notes(selection: Mapping[str, Any], costs: pd.DataFrame, tried: pd.Data
         costs: the library's `costs.csv`.
         tried: `pareto.csv`, the ensembles that the runs came by and no other of them beats.
     """
-    notes = []
     members, limit = selection["members"], selection["budget_seconds"]
+    notes = disturbed_costs(costs, members)
     known = costs.set_index("model")
     own = known.loc[[model for model in members if model in known.index]]
-    if _OTHER_WORK in own and own[_OTHER_WORK].max() > BUSY_PERCENT:
-        notes.append(f"the costs were disturbed: other processes used {own[_OTHER_WORK].max():.0f} % of a core")
     if not limit or not {_Q25, _Q75} <= set(known.columns):
         return notes
     if len(own) == len(members) and selection[_COST] <= limit < own[_Q75].sum():
@@ -40,6 +38,14 @@ def cost_notes(selection: Mapping[str, Any], costs: pd.DataFrame, tried: pd.Data
     if better := _just_too_dear(selection, known, tried, limit):
         notes.append(f"{better} has the lower validation loss and exceeds the budget by less than its cost's spread")
     return notes
+
+
+def disturbed_costs(costs: pd.DataFrame, models: Sequence[str]) -> list[str]:
+    """What to know of some models' costs where other processes disturbed their measurement."""
+    own = costs[costs.model.isin(list(models))]
+    if _OTHER_WORK not in own or not own[_OTHER_WORK].max() > BUSY_PERCENT:
+        return []
+    return [f"the costs were disturbed: other processes used {own[_OTHER_WORK].max():.0f} % of a core"]
 
 
 def speed_notes(allocation: Mapping[str, Any]) -> list[str]:

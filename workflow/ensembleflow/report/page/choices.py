@@ -22,7 +22,7 @@ from ensembleflow.report.answers import (
     paired_difference,
 )
 from ensembleflow.report.budgets import fitted_to
-from ensembleflow.report.measurement import cost_notes, speed_notes
+from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, speed_notes
 from ensembleflow.report.page.allocation import is_simulated
 from ensembleflow.report.page.blocks import Choice, Fact, Missing, Table
 from ensembleflow.report.page.look import percent, seconds
@@ -45,7 +45,10 @@ _SHARES = ("error", "macro_f1_error", "calibration_error")
 
 @dataclass(frozen=True)
 class Bought:
-    """One budget's ensemble with all that was measured of it; what is missing is told in `missing`."""
+    """One budget's ensemble with all that was measured of it; what is missing is told in `missing`.
+
+    `notes` tell where the speed disagrees with another budget's.
+    """
 
     budget: str
     selection: dict[str, Any]
@@ -54,6 +57,7 @@ class Bought:
     compared: Mapping[str, Any]
     has_bundle: bool
     missing: list[Missing] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def members(self) -> list[str]:
@@ -104,6 +108,11 @@ def bought(study: Study) -> tuple[list[Bought], list[Missing]]:
             compared = rows.iloc[0].to_dict() if len(rows) else {}
         own = None if answers is None else answers.get(budget)
         everything.append(Bought(budget, selection, own, allocation, compared, packed is not None, lacks))
+    placed = [each for each in everything if each.allocation is not None]
+    ids = [" ".join(each.members) for each in placed]
+    speeds = [(each.allocation or {})["images_per_second"] for each in placed]
+    for each, disagreeing in zip(placed, disagreeing_speeds(ids, speeds), strict=True):
+        each.notes.extend(disagreeing)
     return everything, missing
 
 
@@ -317,7 +326,7 @@ def _compared(ours: Answers, theirs: Answers) -> str:
 
 def _measured_notes(study: Study, found: Bought) -> list[str]:
     """What disturbed the costs or the speed, and whether the choice hangs on less than the costs' spread."""
-    notes = [] if found.allocation is None else speed_notes(found.allocation)
+    notes = [] if found.allocation is None else [*speed_notes(found.allocation), *found.notes]
     try:
         costs, tried = (
             study.csv("library/costs.csv", ["model", "cost_seconds"]),

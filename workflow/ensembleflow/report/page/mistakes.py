@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Iterator, Mapping
 
@@ -39,6 +40,9 @@ _N_SHOWN = 12
 _LARGEST_PIXELS = 64
 # A larger matrix cannot be read on a screen: its pairs are listed instead.
 _MOST_CLASSES_DRAWN = 30
+# One wrong answer in all is not to shout.
+_LEAST_FULL_COLOUR = 4
+_MOST_CLASSES_OPEN = 12
 
 
 def mistakes(study: Study) -> Section:
@@ -65,8 +69,8 @@ def _mistakes(study: Study) -> Iterator[Block]:
         names, checksum = predictions.class_names, predictions.dataset_checksum
     ensembles = {" ".join(own): members for members, own in budgets.items() if " ".join(own) in answers}
     for key in ensembles:
-        yield _classes(key, answers[key], names)
-    yield from _confusion({key: answers[key] for key in ensembles}, names)
+        yield _classes(study, key, answers[key], names)
+    yield from _confusion(study, {key: answers[key] for key in ensembles}, names)
     try:
         images = _test_images(study, checksum)
     except EnsembleflowError as error:
@@ -74,10 +78,10 @@ def _mistakes(study: Study) -> Iterator[Block]:
         yield Missing.of(error)
     for key, members in ensembles.items():
         votes = surest_mistakes(cache, members, answers[key], _N_SHOWN)
-        yield _gallery(key, answers[key], votes, images)
+        yield _gallery(study, key, answers[key], votes, images)
 
 
-def _classes(budgets: str, answers: Answers, names: list[str]) -> Table:
+def _classes(study: Study, budgets: str, answers: Answers, names: list[str]) -> Table:
     """A row a class, the hardest first."""
     rows = []
     for row in class_table(answers, names).sort_values("f1", kind="stable").to_dict("records"):
@@ -89,14 +93,15 @@ def _classes(budgets: str, answers: Answers, names: list[str]) -> Table:
         rows.append([str(row["class"]), f"{row['images']:,}", shares[0], interval, *shares[1:], row["most_taken_for"]])
     columns = ["class", "test images", "recall", "95 % interval", "precision", "F1", "most often taken for"]
     caption = f"Budget {_listed(budgets)}: class by class, the hardest first"
-    return Table(caption, columns, rows, ["../tables/classes.csv"], budget=budgets)
+    folded = len(rows) > _MOST_CLASSES_OPEN
+    return Table(caption, columns, rows, _sources(study, "classes"), budget=budgets, folded=folded)
 
 
-def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Block]:
+def _confusion(study: Study, answers: Mapping[str, Answers], names: list[str]) -> Iterator[Block]:
     """Which class is taken for which, drawn where the classes are few."""
     tables = {budgets: confusion_table(own, names) for budgets, own in answers.items()}
     columns = ["budgets", "class", "answered with", "test images"]
-    rows, sources = [], ["../tables/confusion.csv"]
+    rows, sources = [], _sources(study, "confusion")
     for budgets, table in tables.items():
         wrong = table[table.label != table.predicted].sort_values("images", ascending=False, kind="stable")
         own = [[_listed(budgets), row.label, row.predicted, f"{row.images:,}"] for row in rows_of(wrong)]
@@ -106,21 +111,25 @@ def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Blo
             yield Table(caption, columns[1:], [row[1:] for row in own], sources, budget=budgets)
     if not tables or len(names) > _MOST_CLASSES_DRAWN:
         return
+    shown = [html.escape(name) for name in names]  # Plotly reads tags in its texts
+    longest = max(map(len, names))
     plot = figure("answered", "labelled", max(340, 130 + 30 * len(names)))
-    plot.update_xaxes(type="category", categoryarray=names, showgrid=False, tickangle=-40 if len(names) > 6 else 0)
-    plot.update_yaxes(type="category", categoryarray=names, showgrid=False, autorange="reversed")
+    plot.update_xaxes(
+        type="category", categoryarray=shown, showgrid=False, tickangle=-40 if longest * len(names) > 40 else 0
+    )
+    plot.update_yaxes(type="category", categoryarray=shown, showgrid=False, autorange="reversed")
     for budgets, table in tables.items():
-        counts = table.pivot(index="label", columns="predicted", values="images").reindex(index=names, columns=names)
-        counts = counts.fillna(0).astype(int).to_numpy()
-        wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)
+        pivoted = table.pivot(index="label", columns="predicted", values="images").reindex(index=names, columns=names)
+        counts = pivoted.fillna(0).astype(int).to_numpy()
+        wrong_counts = np.where(np.eye(len(names), dtype=bool), 0, counts)
         plot.add_heatmap(
-            z=wrong,
-            x=names,
-            y=names,
-            text=np.where(wrong > 0, wrong.astype(str), ""),
+            z=wrong_counts,
+            x=shown,
+            y=shown,
+            text=np.where(wrong_counts > 0, wrong_counts.astype(str), ""),
             texttemplate="%{text}",
             zmin=0,
-            zmax=max(1, int(wrong.max())),
+            zmax=max(_LEAST_FULL_COLOUR, int(wrong_counts.max())),
             colorscale=[[0, SURFACE], [1, RED]],
             showscale=False,
             xgap=1,
@@ -129,8 +138,8 @@ def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Blo
             meta={"budget": budgets},
         )
         plot.add_scatter(
-            x=names,
-            y=names,
+            x=shown,
+            y=shown,
             mode="text",
             text=[f"{count:,}" for count in np.diag(counts)],
             textfont={"color": QUIET},
@@ -143,11 +152,13 @@ def _confusion(answers: Mapping[str, Answers], names: list[str]) -> Iterator[Blo
         "wrong ones the redder the more there are."
     )
     data = Table("Wrong answers by class", columns, rows, sources, folded=True)
-    wide = 120 + 34 * len(names)
+    wide = 70 + 7 * min(longest, 30) + 40 * len(names)
     yield Drawing("confusion", "Confusions", description, [("", plot)], data, min_width=wide, by_budget=True)
 
 
-def _gallery(budgets: str, answers: Answers, votes: pd.DataFrame, images: npt.NDArray[np.uint8] | None) -> Gallery:
+def _gallery(
+    study: Study, budgets: str, answers: Answers, votes: pd.DataFrame, images: npt.NDArray[np.uint8] | None
+) -> Gallery:
     """The images with the members' votes, the surest first."""
     shown = []
     for _, own in votes.groupby("rank", sort=True):
@@ -173,7 +184,7 @@ def _gallery(budgets: str, answers: Answers, votes: pd.DataFrame, images: npt.ND
         intro = f"{n_wrong:,} of {n_images:,} test images are answered wrongly: {listed}, with each member's vote."
     else:
         intro = f"All {n_images:,} test images are answered rightly."
-    return Gallery(title, intro, shown, ["../tables/mistakes.csv"], budget=budgets)
+    return Gallery(title, intro, shown, _sources(study, "mistakes"), budget=budgets)
 
 
 def _test_images(study: Study, checksum: str) -> npt.NDArray[np.uint8]:
@@ -206,6 +217,12 @@ def picture(image: npt.NDArray[np.uint8]) -> str:
     written = io.BytesIO()
     shown.save(written, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
+
+
+def _sources(study: Study, name: str) -> list[str]:
+    """The table that a block's numbers stand in, where it is made: the page does without."""
+    source = f"../tables/{name}.csv"
+    return [source] if (study.results / study.name / source).exists() else []
 
 
 def _listed(budgets: str) -> str:

@@ -85,8 +85,8 @@ def test_a_body_over_the_limit_of_unknown_length_is_refused_while_it_comes(small
     [
         b"",
         b"GET /v2 HTTP/1.1\r\nHost:",
-        f"POST {INFER} HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 500\r\n\r\n{{".encode(),
-        b"GET /v2/health/live HTTP/1.1\r\nContent-Length: 500\r\n\r\nx",
+        f"POST {INFER} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 500\r\n\r\n{{".encode(),
+        b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\nx",
     ],
     ids=["nothing", "half-a-head", "half-a-body", "half-a-body-nobody-wants"],
 )
@@ -105,8 +105,8 @@ def test_a_client_that_sends_too_slowly_is_dismissed(small_server, sent):
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
         (b"GET / HTTP/9.9\r\n\r\n", b"400"),
-        (b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"400"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
         (b"GET /v2 HTTP/1.1\r\n" + b"a: b\r\n" * 100_000, b"431"),
         (b"GET /" + b"a" * 1_000_000, b"431"),
     ],
@@ -132,7 +132,10 @@ def test_a_truncated_body_is_dropped_silently(small_server, images):
 
 def test_pipelined_requests_are_answered_in_order(server):
     with server.connect() as connection:
-        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\nGET /nowhere HTTP/1.1\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+            b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
         assert re.findall(rb"HTTP/1.1 (\d+)", read_all(connection)) == [b"200", b"404"]
 
 
@@ -142,7 +145,7 @@ def test_a_thousand_open_connections_leave_it_answering(server, exported, images
         wait_until(lambda: server.metric("ensembleflow_connections") > 900, "they are open")
         probabilities = np.reshape(server.infer(images[:1]).json()["outputs"][0]["data"], (1, 10))
         np.testing.assert_allclose(probabilities, exported.average(images[:1]), atol=1e-6)
-        connections[500].sendall(b"GET /v2/health/live HTTP/1.1\r\nConnection: close\r\n\r\n")
+        connections[500].sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert b'{"live":true}' in read_all(connections[500])
     finally:
         for connection in connections:
@@ -153,7 +156,7 @@ def test_connections_over_the_limit_are_told_so(small_server):
     connections = [small_server.connect() for _ in range(60)]
     try:
         with small_server.connect() as surplus:
-            surplus.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+            surplus.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n")
             answer = read_all(surplus)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"too many connections" in answer
     finally:
@@ -168,7 +171,7 @@ def test_a_client_that_reads_no_answer_is_cut(small_server):
         connection.connect(small_server.address)
         connection.settimeout(0.5)
         with suppress(TimeoutError):  # the server reads no more than it answers
-            connection.sendall(b"GET /openapi.json HTTP/1.1\r\n\r\n" * 20_000)
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 20_000)
 
         def given_up() -> bool:
             lines = [line for line in small_server.log_lines() if line.get("path") == "/openapi.json"]

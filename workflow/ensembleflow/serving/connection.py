@@ -6,15 +6,20 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-__all__ = ["BODY_IS_READ", "CLIENT_GONE", "Connection", "ConnectionLimits", "GatheringTransport"]
+from ensembleflow.serving.framing import HeadFault, head_fault, head_without_offer, waits_to_send
 
-# What a request's scope tells beyond ASGI: whether the whole body is there, and a future that ends with the connection.
+__all__ = ["BODY_IS_READ", "CLIENT_GONE", "CLIENT_WAITS", "Connection", "ConnectionLimits", "GatheringTransport"]
+
+# What a request's scope tells beyond ASGI: whether the whole body is there, a future that ends with the connection,
+# and whether the client sends the body once it is asked to.
 BODY_IS_READ, CLIENT_GONE = "ensembleflow.body_is_read", "ensembleflow.client_gone"
+CLIENT_WAITS = "ensembleflow.client_waits"
 
 _MAX_UNPARSED_BYTES = 128 * 1024  # of a head; what one read brings may be more
 _MAX_SURPLUS = 100  # connections that are told that there are too many; more are cut
@@ -37,6 +42,8 @@ class ConnectionLimits:
 
 class Connection(HttpToolsProtocol):
     """An HTTP/1.1 connection that ends when a request's head is late or long, or an answer is not read.
+
+    An offer to go on in another protocol (h2c, TLS) is passed over: the request is read as if it were not there.
 
     Args:
         config: as uvicorn gives it; `server_state`, `app_state` and `_loop` likewise.
@@ -62,6 +69,9 @@ class Connection(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._surplus = False
         self._idle = False  # answered, and nothing has come since
+        self._offered = False  # another protocol: the parser takes what follows for that
+        self._fault: HeadFault | None = None
+        self._last_answer: bytes | None = None  # once what came before it is answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Await a request's head, unless there are far too many connections."""
@@ -84,6 +94,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, but for a surplus connection or an endless head."""
+        if self._last_answer is not None:
+            return
         if self._surplus:
             # Only now: an answer to what has not been read yet would be lost.
             self._refuse(503, "too many connections", b"retry-after: 1\r\n")
@@ -92,17 +104,35 @@ class Connection(HttpToolsProtocol):
             self._idle = False
             self._await_head(self._limits.read_timeout_seconds)
         self._n_unparsed += len(data)
-        super().data_received(data)
-        if self._n_unparsed > max(_MAX_UNPARSED_BYTES, len(data)) and not self.transport.is_closing():
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(memoryview(data))
+        except httptools.HttpParserError as error:
+            fault = self._fault or HeadFault(400, f"this is no HTTP/1.1 ({str(error) or 'unreadable target'})")
+            self._refuse(fault.status, fault.message)
+        if self._n_unparsed > max(_MAX_UNPARSED_BYTES, len(data)) and not self._ends():
             self._refuse(431, "a request's head is too long")
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._offered = False
         self.scope[CLIENT_GONE] = self._gone  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
         """The head is there."""
+        version, headers = self.parser.get_http_version(), self.headers
+        headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
+        self._fault = head_fault(self.parser.get_method(), version, headers)
+        if self._fault is not None:
+            raise ValueError(self._fault.message)  # which ends the parser
+        self._offered = self.parser.should_upgrade()
+        if self._offered:
+            return
+        self.expect_100_continue = waits_to_send(version, headers)
+        if self.expect_100_continue:
+            self.scope[CLIENT_WAITS] = True  # type: ignore[literal-required]
+        self.headers = []  # for fields behind the body: none of the head's, whatever their names
         self._n_unparsed = 0
         self._idle = False
         self._stop_waiting()
@@ -115,7 +145,12 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The whole body is there."""
+        if self._offered:
+            return
         super().on_message_complete()
+        self.cycle.more_body = False
+        if not self.parser.should_keep_alive():  # as fields behind the body say, too
+            self.cycle.keep_alive = False
         self.scope[BODY_IS_READ] = True  # type: ignore[literal-required]
         if not self.pipeline:
             self.flow.resume_reading()  # which a long body has paused: the client's end is to be seen
@@ -123,7 +158,11 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Send the answer, and await the next head."""
         self._gathering.flush()
+        is_last = not self.pipeline
         super().on_response_complete()
+        if is_last and self._last_answer is not None:
+            self._end(self._last_answer)
+            return
         if self.cycle.response_complete:
             self._idle = not self.cycle.more_body
             self._await_head(self.timeout_keep_alive if self._idle else self._limits.read_timeout_seconds)
@@ -138,9 +177,19 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._stop_watching()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
-        self._refuse(400, msg)
+    def _parse(self, unparsed: memoryview) -> None:
+        while unparsed:
+            try:
+                self.parser.feed_data(unparsed)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                # A parser anew, told all but the offer, finds the body's end by the same rules as any other's.
+                version = self.parser.get_http_version()
+                head = head_without_offer(self.parser.get_method(), self.url, version, self.headers)
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                self.parser.feed_data(head)
+                unparsed = unparsed[offer.args[0] :]
 
     def _await_head(self, seconds: float) -> None:
         # What is left of an answered request's body counts as late, too.
@@ -191,12 +240,29 @@ class Connection(HttpToolsProtocol):
             self._send_timer = None
 
     def _refuse(self, status: int, message: str, headers: bytes = b"") -> None:
+        """Read no further, and say why; the requests before it are answered first."""
         body = orjson.dumps({"error": message})
         head = b"content-type: application/json\r\nconnection: close\r\n" + headers
-        self.transport.write(
-            STATUS_LINE[status] + head + b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
-        )
+        answer = STATUS_LINE[status] + head + b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+        awaited = self.cycle is not None and not self.cycle.response_complete
+        if self.cycle is not None and self.cycle.more_body:  # its body is what is refused
+            if self.cycle.response_started:
+                self.transport.close()  # it has its answer
+                return
+            awaited = bool(self.pipeline)
+            if awaited:
+                self.pipeline.popleft()
+        if awaited:
+            self._last_answer = answer
+        else:
+            self._end(answer)
+
+    def _end(self, answer: bytes) -> None:
+        self.transport.write(answer)
         self.transport.close()
+
+    def _ends(self) -> bool:
+        return self._last_answer is not None or self.transport.is_closing()
 
 
 class GatheringTransport(asyncio.Transport):
@@ -213,9 +279,12 @@ class GatheringTransport(asyncio.Transport):
         self._loop = loop
         self._written: list[bytes] = []
         self._n_bytes = 0
+        self._closed = False
 
     def write(self, data: Any) -> None:
-        """Send it, soon."""
+        """Send it, soon; nothing is sent once the connection is to be closed."""
+        if self._closed:
+            return
         if not self._written:
             self._loop.call_soon(self.flush)
         self._written.append(data)
@@ -233,6 +302,7 @@ class GatheringTransport(asyncio.Transport):
     def close(self) -> None:
         """Close the connection once all is sent."""
         self.flush()
+        self._closed = True
         self._transport.close()
 
     def abort(self) -> None:

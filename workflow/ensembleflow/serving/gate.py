@@ -16,7 +16,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ensembleflow.serving.connection import BODY_IS_READ
+from ensembleflow.serving.connection import BODY_IS_READ, CLIENT_WAITS
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
 
@@ -110,6 +110,8 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if scope.get(CLIENT_WAITS):  # who is answered instead may send the body, or the next request
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
@@ -162,6 +164,7 @@ class Gate:
         reserved = _Reservation()
         try:
             self._reserve(reserved, self._declared_length(headers))
+            scope.pop(CLIENT_WAITS, None)
             body = await self._read_body(receive, reserved, scope.get(BODY_IS_READ, False))
             if body is None:
                 return
@@ -200,14 +203,14 @@ class Gate:
 
     def _declared_length(self, headers: Headers) -> int:
         length = int(headers.get("content-length", "0"))
-        self._require_length(length, {"connection": "close"} if "expect" in headers else None)
+        self._require_length(length)
         return length
 
-    def _require_length(self, n_bytes: int, headers: Mapping[str, str] | None = None) -> None:
+    def _require_length(self, n_bytes: int) -> None:
         # What still comes is read and dropped: closing at once would lose this answer.
         if n_bytes > self._limits.max_body_bytes:
             message = f"a body is too large (found: {n_bytes} bytes; expected: at most {self._limits.max_body_bytes})"
-            raise _RefusalError(413, message, headers)
+            raise _RefusalError(413, message)
 
     def _reserve(self, reserved: _Reservation, n_more_bytes: int) -> None:
         if n_more_bytes <= 0:

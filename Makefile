@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 RESULTS := results
 PAPER_RESULTS := results_paper
 SNAKEMAKE := $(BIN)/snakemake
-# Lines of Snakemake's scheduler that tell a person nothing.
-CHATTER := /^(Select jobs to execute|Execute [0-9]+ jobs|Using shell|Conda environments|Assuming unrestricted|Using workflow specific)/d
+# pip's warnings are about where packages come from: kept, and shown only where it fails.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOGGED = >> $(VENV)/install.log 2>&1 || { tail -n 30 $(VENV)/install.log; exit 1; }
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
@@ -23,10 +24,9 @@ UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --
 help:
 	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
 
-# Snakemake's exit code decides.
 run: $(VENV)/run.stamp
 	@$(BIN)/python workflow/unlock.py
-	@$(SNAKEMAKE) --cores $(CORES) --rerun-incomplete --quiet rules host reason progress 2>&1 | sed -u -E '$(CHATTER)'
+	@ENSEMBLEFLOW_COMMAND='make run$(if $(filter command line,$(origin CORES)), CORES=$(CORES))' $(SNAKEMAKE) --cores $(CORES) --rerun-incomplete --logger ensembleflow
 	@$(BIN)/ensembleflow summary --results $(RESULTS)
 
 test: $(VENV)/test.stamp
@@ -74,14 +74,14 @@ $(VENV)/run.stamp: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("ensembleflow needs Python 3.11 or newer, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@echo "installing the pinned packages into $(VENV) (once, a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(INSTALL) --require-hashes -r requirements.lock $(LOGGED)
+	@$(INSTALL) --no-deps --no-build-isolation --editable . $(LOGGED)
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp requirements-test.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.lock
+	@$(INSTALL) --require-hashes -r requirements-test.lock $(LOGGED)
 	@touch $@
 
 $(VENV)/lock.stamp: $(VENV)/run.stamp
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(INSTALL) uv $(LOGGED)
 	@touch $@

@@ -5,6 +5,8 @@
 #   snakemake --cores all TARGET                   up to one stage: search library selection allocation bundles
 #   snakemake --cores all paper --configfile config/paper.yaml   the paper's tables and figures
 import os
+import shlex
+import sys
 
 from snakemake.utils import min_version
 
@@ -33,6 +35,13 @@ localrules:
     all,
 
 
+onerror:
+    # Also after Ctrl-C. The jobs themselves have said what was wrong, and up to which epoch a trial is kept.
+    if workflow.is_main_process:
+        typed = os.environ.get("ENSEMBLEFLOW_COMMAND") or shlex.join(["snakemake", *sys.argv[1:]])
+        sys.stderr.write(f"what is finished is kept, of a trial its epochs; to go on: {typed}\n")
+
+
 rule all:
     """Everything: each stage's results, tables, figures, and what they were made with."""
     default_target: True
@@ -49,4 +58,5 @@ rule all:
         rules.plot_selection_fronts.output,
         rules.plot_allocation.output,
         rules.tabulate_budgets.output,
+        rules.tabulate_mistakes.output,
         rules.make_report.output,

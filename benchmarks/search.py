@@ -42,6 +42,7 @@ DATA = {
         "search": {
             "algorithm": "hyperband",
             "max_epochs": 3,
+            "min_epochs": 1,
             "space": {"stem_filters": [16, 32], "stage_filters": [16, 32], "batch_size": [32, 48]},
         },
     },
@@ -101,7 +102,7 @@ def measure_scaling(arguments: argparse.Namespace, folder: Path) -> None:
         rates = {}
         for workers in (1, 2):
             output = folder / f"{workers}-{number}"
-            seconds = ours(arguments, output, workers, algorithm="random", max_epochs=4)
+            seconds = ours(arguments, output, workers, algorithm="random", max_epochs=4, min_epochs=1)
             rates[workers] = 3600 * sum(trial["epochs"] for trial in recorded_trials(output)) / seconds
             print(
                 f"round {number}, {workers} workers: {rates[workers]:.0f} epochs an hour; {phases(output)}", flush=True

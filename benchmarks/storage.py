@@ -66,7 +66,14 @@ def main() -> None:
 
 def config_of(algorithm: str) -> Config:
     space = {"blocks_stage_3": [1, 2], "blocks_stage_4": [1, 2]}  # nothing fixed
-    search = {"algorithm": algorithm, "n_trials": 10, "trials_per_job": 10, "max_epochs": 27, "space": space}
+    search = {
+        "algorithm": algorithm,
+        "n_trials": 10,
+        "trials_per_job": 10,
+        "max_epochs": 27,
+        "min_epochs": 1,
+        "space": space,
+    }
     return parse_config({"search": search})
 
 

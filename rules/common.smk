@@ -1,4 +1,4 @@
-# Requires: `config`, merged by Snakemake.
+# Requires: the config files that Snakemake was given, and its `--config`.
 # Makes: CONFIG, the checked config; the paths and parameters that all rules share.
 import functools
 import os
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Jobs find the package here too where it is not installed, as in a conda environment or on a cluster's node.
 PACKAGE_PARENT = str(Path(workflow.basedir).resolve().joinpath("workflow"))
@@ -17,16 +18,27 @@ os.environ.update(
 
 from ensembleflow.config import canonical_json, parse_config, study_config
 from ensembleflow.config.dataset_plan import plan_dataset, recorded_source_state
+from ensembleflow.config.files import read_values
 from ensembleflow.config.paper_plan import ITEMS, PaperRun, simulated_allocation
+from ensembleflow.config.paths import expansions
 from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.io.folder import require_writable
+from ensembleflow.io.snakemake_command import record_config_options, set_config_options
 
 try:
     # Snakemake lists the files of the command line first, but they win over the default one.
-    CONFIG = parse_config(config, [*workflow.configfiles[-1:], *workflow.configfiles[:-1]])
+    # The files as they are written: in `config` YAML has already read 4:00:00 as 14,400, and 010 as 8.
+    files = [*workflow.configfiles[-1:], *workflow.configfiles[:-1]]
+    values = read_values(files, workflow.config_settings.config_args) if files else config
+    CONFIG = parse_config(values, files)
     require_writable(CONFIG.results_dir)
+    # Every job's hints name the same config.
+    set_config_options(files[1:], workflow.config_settings.config_args, workflow.main_snakefile)
+    if workflow.is_main_process:
+        for line in expansions(values, CONFIG):
+            logger.info(line)
 except EnsembleflowError as error:
     raise WorkflowError(str(error)) from None
 
@@ -42,6 +54,11 @@ PAPER = PaperRun.of(CONFIG)
 DATASET = f"{RESULTS}/datasets/{CONFIG.dataset.name}.h5"
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
+
+
+onstart:
+    # For the commands that are typed later: `ensembleflow summary` and others.
+    record_config_options(RESULTS)
 
 
 wildcard_constraints:
@@ -61,7 +78,8 @@ def dataset_source(wildcards):
     # Loaded late: each job reads this file, and few look at the images.
     from ensembleflow.datasets.source_state import is_remembered, source_inputs
 
-    paths = [str(path) for path in source_inputs(CONFIG.dataset, DATASET)]
+    # Snakemake takes braces for wildcards, in what a function gives as well.
+    paths = [path for path in map(str, source_inputs(CONFIG.dataset, DATASET)) if not {"{", "}"} & set(path)]
     return [ancient(path) for path in paths] if is_remembered(DATASET) else paths
 
 

@@ -1,11 +1,12 @@
 # Requires: {study}/search/trials.csv and the jobs' models.
-# Makes: {study}/library/models.csv, exported/, predictions.h5, costs.csv.
+# Makes: {study}/library/models.csv, exported/, predictions.h5, costs.csv, baseline.json, baseline.csv.
 
 
 rule rank_models:
-    """Rank all models by the validation metric and mark the kept ones."""
+    """Rank the models that are better than chance by the validation metric and mark the kept ones."""
     input:
         trials=f"{RESULTS}/{{study}}/search/trials.csv",
+        dataset=DATASET,
         code=stage_code("library"),
     output:
         models=f"{RESULTS}/{{study}}/library/models.csv",
@@ -68,3 +69,26 @@ rule measure_costs:
         cost=canonical_json(CONFIG.library.cost),
     script:
         "../workflow/scripts/measure_costs.py"
+
+
+rule fit_baseline:
+    """Fit a simple classifier to the same images: the floor that every ensemble is held against."""
+    input:
+        dataset=DATASET,
+        code=stage_code("library", modules=["baseline"]),
+    output:
+        baseline=f"{RESULTS}/{{study}}/library/baseline.json",
+        answers=f"{RESULTS}/{{study}}/library/baseline.csv",
+    log:
+        f"{LOGS}/{{study}}/fit_baseline.log",
+    benchmark:
+        f"{BENCHMARKS}/{{study}}/fit_baseline.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        mem_mb=CONFIG.resources.library.mem_mb,
+        runtime=CONFIG.resources.library.runtime_minutes,
+    params:
+        baseline=canonical_json(CONFIG.library.baseline),
+    script:
+        "../workflow/scripts/fit_baseline.py"

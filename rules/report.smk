@@ -16,7 +16,9 @@ rule record_run:
         "../envs/analysis.yaml"
     params:
         # Snakemake keeps parameters in its metadata and its report.
-        config=canonical_json(without_passwords(CONFIG.model_dump(mode="json", exclude={"resources", "paper"}))),
+        config=lambda wildcards: canonical_json(
+            without_passwords(CONFIG.model_dump(mode="json", exclude={"resources", "paper"}))
+        ),
     script:
         "../workflow/scripts/record_run.py"
 
@@ -167,15 +169,19 @@ rule plot_allocation:
 
 
 rule tabulate_budgets:
-    """The result in one table: a row a budget, the best single model first."""
+    """The result in one table: the best single model, the baseline, then a row a budget."""
     input:
         ensembles=f"{RESULTS}/{STUDY}/selection/ensembles.csv",
+        pareto=f"{RESULTS}/{STUDY}/selection/pareto.csv",
         selections=expand(f"{RESULTS}/{STUDY}/selection/budget-{{budget}}.json", budget=BUDGETS),
         allocations=expand(
             f"{RESULTS}/{STUDY}/allocation/budget-{{budget}}/devices-{N_DEVICES}.json",
             budget=BUDGETS,
         ),
         costs=f"{RESULTS}/{STUDY}/library/costs.csv",
+        predictions=f"{RESULTS}/{STUDY}/library/predictions.h5",
+        baseline=f"{RESULTS}/{STUDY}/library/baseline.json",
+        answers=f"{RESULTS}/{STUDY}/library/baseline.csv",
         code=stage_code("report"),
     output:
         table=f"{RESULTS}/tables/budgets.csv",
@@ -189,8 +195,28 @@ rule tabulate_budgets:
         f"{LOGS}/tabulate_budgets.log",
     conda:
         "../envs/analysis.yaml"
+    params:
+        metric=CONFIG.search.metric,
     script:
         "../workflow/scripts/tabulate_budgets.py"
+
+
+rule tabulate_mistakes:
+    """What each budget's ensemble gets wrong: class by class, pair by pair, and the surest wrong answers."""
+    input:
+        predictions=f"{RESULTS}/{STUDY}/library/predictions.h5",
+        selections=expand(f"{RESULTS}/{STUDY}/selection/budget-{{budget}}.json", budget=BUDGETS),
+        code=stage_code("report", modules=["answers", "mistakes"]),
+    output:
+        classes=f"{RESULTS}/tables/classes.csv",
+        confusion=f"{RESULTS}/tables/confusion.csv",
+        mistakes=f"{RESULTS}/tables/mistakes.csv",
+    log:
+        f"{LOGS}/tabulate_mistakes.log",
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow/scripts/tabulate_mistakes.py"
 
 
 rule make_report:
@@ -205,10 +231,15 @@ rule make_report:
         searches=rules.plot_allocation.input.searches,
         bundles=rules.bundles.input,
         run=rules.record_run.output,
+        mistakes=rules.tabulate_mistakes.output,
+        baseline=f"{RESULTS}/{STUDY}/library/baseline.json",
+        dataset=DATASET,
         code=[
             *stage_code("report/page"),
             *stage_code("report/page/templates"),
-            *stage_code("report", modules=["drawing", "method_names"]),
+            *stage_code(
+                "report", modules=["answers", "budgets", "drawing", "measurement", "method_names", "mistakes"]
+            ),
         ],
     output:
         page=f"{RESULTS}/report.html",

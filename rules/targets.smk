@@ -17,12 +17,13 @@ rule search:
 
 
 rule library:
-    """The models ranked, the kept ones' predictions cached and costs measured."""
+    """The models ranked, the kept ones' predictions cached and costs measured, a baseline beside them."""
     input:
         f"{RESULTS}/{STUDY}/library/models.csv",
         f"{RESULTS}/{STUDY}/library/exported",
         f"{RESULTS}/{STUDY}/library/predictions.h5",
         f"{RESULTS}/{STUDY}/library/costs.csv",
+        f"{RESULTS}/{STUDY}/library/baseline.json",
 
 
 rule selection:

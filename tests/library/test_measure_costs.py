@@ -44,8 +44,13 @@ def test_a_row_a_kept_model_in_rank_order_with_what_was_measured(cached, measure
 
 def test_every_number_can_be_a_budgets_unit(measured) -> None:
     for table in measured[0].values():
-        numbers = table.drop(columns=["model", "device"]).to_numpy(dtype=np.float64)
+        numbers = table.drop(columns=["model", "device", "other_work_percent"]).to_numpy(dtype=np.float64)
         assert (np.isfinite(numbers) & (numbers > 0)).all()
+
+
+def test_what_others_did_meanwhile_stands_beside_the_costs(measured) -> None:
+    for table in measured[0].values():
+        assert table.other_work_percent.between(0, 100).all()
 
 
 def test_latencies_are_of_one_image_and_left_out_without_requests(measured) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 
 from ensembleflow.config import Config
-from ensembleflow.io import read_csv, record_run, write_csv, write_json
-from ensembleflow.library import create_predictions
+from ensembleflow.io import create_hdf5, read_csv, record_run, write_csv, write_json
+from ensembleflow.report import tabulate_mistakes
 from ensembleflow.search.accounting import PARTS, write_accounting
 from ensembleflow.selection import collect_ensembles, select_ensemble
 from ensembleflow.selection.comparison import compare_methods
-from report_artefacts import STUDY, allocation_of, write_artefacts
+from report_artefacts import STUDY, allocation_of, write_artefacts, write_baseline, write_predictions
 
 BUDGETS = ("1x", "2x", "4x")
 CLASS_NAMES = ("oak", "beech", "</script><b>elm</b>")
@@ -38,7 +39,9 @@ def write_study(
 
     costs = read_csv(made.costs_csv)
     predictions = study / "library" / "predictions.h5"
-    _predict(rng, predictions, read_csv(made.models_csv), every_class)
+    write_predictions(rng, predictions, read_csv(made.models_csv), CLASS_NAMES, N_TEST, every_class=every_class)
+    write_baseline(rng, predictions)
+    _draw_images(rng, results / "datasets" / "digits.h5")
     selection = study / "selection"
     chosen_jsons = [selection / f"budget-{budget}.json" for budget in BUDGETS]
     for budget, path in zip(BUDGETS, chosen_jsons, strict=True):
@@ -52,6 +55,8 @@ def write_study(
         selection / "comparison.csv",
         selection / "fronts.csv",
     )
+    tables = [results / "tables" / f"{name}.csv" for name in ("classes", "confusion", "mistakes")]
+    tabulate_mistakes(predictions, chosen_jsons, *tables)
     ensembles = pd.read_csv(selection / "ensembles.csv", dtype={"budget": str})
     for budget in BUDGETS:
         chosen = ensembles[ensembles.chosen & (ensembles.budget == budget)].iloc[0]
@@ -64,6 +69,16 @@ def write_study(
     recorded = json.dumps(config.model_dump(mode="json", exclude={"resources"}))
     record_run(recorded, results / "run_config.yaml", results / "provenance.json")
     return study
+
+
+def _draw_images(rng: np.random.Generator, path: Path) -> None:
+    """The dataset that was predicted, of noise."""
+    with create_hdf5(path, "dataset", 1) as file:
+        file.create_dataset("class_names", data=list(CLASS_NAMES), dtype=h5py.string_dtype("utf-8"))
+        for split, n in (("train", 9), ("valid", 200), ("test", N_TEST)):
+            file[f"{split}/images"] = rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+            file[f"{split}/labels"] = np.zeros(n, dtype=np.int64)
+        file.attrs.update({"name": "digits", "source": "digits", "split_seed": 0, "checksum": "ab" * 32})
 
 
 def _vary(rng: np.random.Generator, trials: pd.DataFrame) -> pd.DataFrame:
@@ -89,18 +104,3 @@ def _runs(trials: pd.DataFrame) -> pd.DataFrame:
         | {"started_at": trials.started_at, "ended_at": trials.ended_at, "first_epoch": 1, "epochs": trials.epochs}
         | {"energy_joules": None}
     )
-
-
-def _predict(rng: np.random.Generator, path: Path, models: pd.DataFrame, every_class: bool) -> None:
-    """Class probabilities of the kept models, each right where chance and its own quality let it be."""
-    kept = models[models.kept]
-    labels = {split: rng.integers(0, len(CLASS_NAMES), n) for split, n in (("valid", 200), ("test", N_TEST))}
-    facts = {"study": STUDY, "dataset_checksum": "ab" * 32, "class_names": CLASS_NAMES}
-    facts |= {"models": list(kept.model), "weights_sha256": list(kept.weights_sha256), "labels": labels}
-    with create_predictions(path, **facts, every_class=every_class) as writer:
-        for place, error in enumerate(kept.valid_error):
-            for split, truth in labels.items():
-                logits = rng.normal(0, 1.6, (len(truth), len(CLASS_NAMES)))
-                logits[np.arange(len(truth)), truth] += 3.5 - 8 * error
-                powers = np.exp(logits)
-                writer.write(split, place, 0, (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))  # report_artefacts
+sys.path.append(str(Path(__file__).resolve().parents[1] / "search"))  # trial_records
 
 from complete_study import write_study
 from ensembleflow.report import make_report

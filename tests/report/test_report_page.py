@@ -109,7 +109,7 @@ def test_its_outline_skips_no_level(opened: Chrome) -> None:
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     titles = [head.text for head in opened.find_elements(By.TAG_NAME, "h2")]
-    assert titles == ["Decision", "Search", "Library", "Selection", "Allocation", "Provenance"]
+    assert titles == ["Decision", "Mistakes", "Search", "Library", "Selection", "Allocation", "Provenance"]
     ids = opened.execute_script("return [...document.querySelectorAll('[id]')].map((part) => part.id)")
     assert len(ids) == len(set(ids))
 

@@ -9,11 +9,13 @@ import shutil
 from html import unescape
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import multinomial
 
 from complete_study import BUDGETS, write_study
 from ensembleflow.cli import main
@@ -21,10 +23,12 @@ from ensembleflow.errors import ArtefactError
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.metrics import calibration_error
 from ensembleflow.report import make_report
-from ensembleflow.report.page.answers import Answers, error_interval, paired_difference
+from ensembleflow.report.answers import Answers, difference_interval, error_interval, paired_difference
 from ensembleflow.report.page.importance import permutation_importances
 from ensembleflow.report.page.look import log_ticks, value_axis
+from ensembleflow.search.record import TrialRecord, TrialStore
 from report_artefacts import FAILED_AT_START, FAILED_LATER, STUDY
+from trial_records import epoch_of, run_of
 
 PLOTS = {
     "search": {"learning-curves", "hyperparameters", "importances", "timeline"},
@@ -32,7 +36,7 @@ PLOTS = {
     "selection": {"trace", "fronts"},
     "allocation": {"benches"},
 }
-EVERY_PLOT = {"front", "calibration"}.union(*PLOTS.values())
+EVERY_PLOT = {"front", "calibration", "confusion"}.union(*PLOTS.values())
 
 
 @pytest.fixture
@@ -91,8 +95,8 @@ def test_a_stage_that_did_not_run_is_named_and_the_others_are_drawn(copied: Path
     assert f"snakemake --cores all {stage}" in told
     assert not plots(text) & PLOTS[stage]
     # Costs count images, which the table of costs knows; the rest does without.
-    needs_library = {"front", "calibration", "trace", "fronts"} if stage == "library" else set()
-    needs_selection = {"front", "calibration"} if stage == "selection" else set()
+    needs_library = {"front", "calibration", "confusion", "trace", "fronts"} if stage == "library" else set()
+    needs_selection = {"front", "calibration", "confusion"} if stage == "selection" else set()
     assert plots(text) == EVERY_PLOT - PLOTS[stage] - needs_library - needs_selection
 
 
@@ -103,6 +107,20 @@ def test_a_search_that_still_runs_has_a_page(tmp_path: Path) -> None:
     assert plots(text) == set()
     for command in ("search", "library", "selection", "allocation"):
         assert f"snakemake --cores all {command}" in missing(text)
+
+
+def test_a_search_that_still_runs_shows_the_learning_curves_that_there_are(tmp_path: Path) -> None:
+    for slot, n_epochs, state in [(0, 9, "COMPLETE"), (1, 1, "PRUNED"), (2, 3, "RUNNING"), (3, 0, "RUNNING")]:
+        record = TrialRecord(slot, state, bracket=slot % 2, runs=[run_of(slot, 0.0, 9.0)])
+        record.epochs = [epoch_of(epoch, 0.5 / epoch, 0) for epoch in range(1, n_epochs + 1)]
+        TrialStore(tmp_path / STUDY / "search/store/0f0f" / f"trial-{slot:05d}").write(record)
+    text = made(tmp_path)
+    assert plots(text) == {"learning-curves"}
+    assert "The search has not ended" in text
+    assert "trial-00002" in text
+    assert "not ended" in text
+    assert "trials.csv" not in missing(text)
+    assert "snakemake --cores all library" in missing(text)
 
 
 def test_a_bundle_that_is_missing_has_no_command_to_serve_it(copied: Path) -> None:
@@ -118,7 +136,7 @@ def test_a_damaged_artefact_is_told_where_it_would_be_seen(copied: Path) -> None
     (copied / STUDY / "search" / "accounting.json").write_text("{", encoding="utf-8")
     text = made(copied)
     assert "predictions.h5" in missing(text) and "accounting.json" in missing(text)
-    assert plots(text) == EVERY_PLOT - {"calibration"}
+    assert plots(text) == EVERY_PLOT - {"calibration", "confusion"}
     assert "95" not in re.search(r"<dt>test error</dt>.*?</dd>", text, re.DOTALL)[0], "no interval without the images"
 
 
@@ -132,7 +150,7 @@ def test_failed_trials_are_named(page: Path) -> None:
 def test_without_every_class_the_cross_entropy_is_drawn(tmp_path: Path) -> None:
     write_study(tmp_path, every_class=False)
     text = made(tmp_path)
-    assert plots(text) == EVERY_PLOT - {"calibration"}
+    assert plots(text) == EVERY_PLOT - {"calibration", "confusion"}
     front = json.loads(re.search(r'data-plot="plot-front-1">(.*?)</script>', text)[1])
     assert front["layout"]["yaxis"]["title"]["text"] == "test cross-entropy (nats)"
     shown = re.sub(r"<(script|style)>?.*?</\1>", "", text, flags=re.DOTALL)
@@ -203,7 +221,7 @@ def test_the_bins_give_the_calibration_error(seed: int, n_images: int, n_classes
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(n_classes), n_images)
     labels = rng.integers(0, n_classes, n_images)
-    answers = Answers(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1))
+    answers = Answers(labels, probabilities.argmax(axis=1), probabilities.max(axis=1))
     bins = answers.bins()
     assert sum(each.n_images for each in bins) == n_images
     error = sum(each.n_images * abs(each.confidence - each.accuracy) for each in bins) / n_images
@@ -211,9 +229,45 @@ def test_the_bins_give_the_calibration_error(seed: int, n_images: int, n_classes
     assert all(each.interval[0] <= each.accuracy <= each.interval[1] for each in bins)
 
 
+def answered(right: np.ndarray) -> Answers:
+    """Answers of two classes that are right and wrong as given."""
+    return Answers(np.zeros(len(right), dtype=np.int64), (~right).astype(np.int64), np.ones(len(right)))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_a_paired_difference_turns_its_sign_with_its_ensembles_and_lies_in_its_interval(
+    pairs: list[tuple[bool, bool]],
+) -> None:
+    one, other = (answered(np.array(right)) for right in zip(*pairs, strict=True))
+    difference, low, high = difference_interval(one, other)
+    assert difference == pytest.approx((one.n_wrong - other.n_wrong) / len(pairs))
+    assert -1 - 1e-9 <= low <= difference <= high <= 1 + 1e-9
+    assert difference_interval(other, one) == pytest.approx((-difference, -high, -low))
+
+
+@pytest.mark.parametrize("n", [20, 60])
+@pytest.mark.parametrize(("both", "only_one", "only_other"), [(0.05, 0.05, 0.02), (0.0, 0.1, 0.1), (0.2, 0.02, 0.02)])
+def test_a_paired_interval_holds_the_true_difference_about_as_often_as_it_says(
+    n: int, both: float, only_one: float, only_other: float
+) -> None:
+    """The exact coverage: every outcome of n images, weighted by its probability."""
+    right = 1 - both - only_one - only_other
+    covered = 0.0
+    counts = ((a, b, c) for a in range(n + 1) for b in range(n + 1 - a) for c in range(n + 1 - a - b))
+    for outcome in counts:
+        weight = multinomial.pmf([*outcome, n - sum(outcome)], n, [both, only_one, only_other, right])
+        if weight < 1e-6:
+            continue
+        a, b, c = outcome
+        wrong = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [a, b, c, n - a - b - c], axis=0).astype(bool)
+        _, low, high = difference_interval(answered(~wrong[:, 0]), answered(~wrong[:, 1]))
+        covered += weight * (low <= only_one - only_other <= high)
+    assert 0.93 < covered <= 1
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_mcnemars_test_is_a_sign_test_of_the_images_that_differ(pairs: list[tuple[bool, bool]]) -> None:
-    one, other = (Answers(np.array(right), np.ones(len(pairs))) for right in zip(*pairs, strict=True))
+    one, other = (answered(np.array(right)) for right in zip(*pairs, strict=True))
     ours, theirs, p_value = paired_difference(one, other)
     assert ours == pairs.count((True, False)) and theirs == pairs.count((False, True))
     n, least = ours + theirs, min(ours, theirs)
@@ -247,3 +301,65 @@ def test_an_axis_holds_its_values_and_labels_them(values: list[float]) -> None:
         assert 1 <= len(axis["tickvals"]) <= 13
         assert axis["tickvals"] == log_ticks(10**low, 10**high)
         assert [float(text.replace(",", "")) for text in axis["ticktext"]] == pytest.approx(axis["tickvals"])
+
+
+def test_wrong_answers_are_shown_with_their_pictures_and_votes(page: Path, results: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for budget in BUDGETS:
+        members = json.loads((results / STUDY / f"selection/budget-{budget}.json").read_text())["members"]
+        shown = re.search(rf'<div class="tabled gallery" data-budget="[^"]*{budget}[^"]*">.*?</ul>', text, re.DOTALL)[0]
+        n_shown = shown.count("<li>")
+        assert 0 < n_shown <= 12
+        assert shown.count('src="data:image/png;base64,') == n_shown
+        assert all(shown.count(f">{member}<") == n_shown for member in members)
+
+
+def test_pictures_of_another_dataset_are_not_shown(copied: Path) -> None:
+    with h5py.File(copied / "datasets" / "digits.h5", "a") as file:
+        file.attrs["checksum"] = "cd" * 32
+    text = made(copied)
+    assert "the images shown would be others than those predicted" in missing(text)
+    assert 'alt="Test image' not in text and "surest and wrong" in text
+    assert plots(text) == EVERY_PLOT
+
+
+def test_every_budget_is_held_against_the_baseline_and_a_study_without_one_does_without(copied: Path) -> None:
+    text = unescape(made(copied))
+    assert text.count("Against the baseline, SVC(C=10, gamma='scale') on the pixels: test error ") == len(BUDGETS)
+    baseline = copied / STUDY / "library" / "baseline.json"
+    told = json.loads(baseline.read_text(encoding="utf-8"))
+    baseline.write_text(json.dumps({**told, "n_fitted_images": 90}), encoding="utf-8")
+    assert "The baseline learned from 90 of 900 training images." in made(copied)
+    baseline.write_text(json.dumps({**told, "turned_off": True, "classifier": None}), encoding="utf-8")
+    assert "baseline" not in unescape(made(copied)).split('id="mistakes"')[0].split('id="decision"')[1]
+    baseline.unlink()
+    assert plots(made(copied)) == EVERY_PLOT
+
+
+def test_the_studys_own_metric_is_in_every_budgets_headline(copied: Path) -> None:
+    config = copied / "run_config.yaml"
+    assert "test 1 − macro F1" not in made(copied)
+    config.write_text(config.read_text(encoding="utf-8").replace("metric: error", "metric: macro_f1_error"))
+    text = made(copied)
+    for budget in BUDGETS:
+        value = json.loads((copied / STUDY / f"selection/budget-{budget}.json").read_text())["test"]["macro_f1_error"]
+        assert re.search(rf"test 1 − macro F1</dt><dd>{value * 100:.2f}\s%", text)
+
+
+def test_a_disturbed_measurement_is_told_beside_its_budget(copied: Path) -> None:
+    path = copied / STUDY / "allocation" / f"budget-{BUDGETS[0]}" / "devices-2.json"
+    allocation = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**allocation, "other_work_percent": 77.0}), encoding="utf-8")
+    assert made(copied).count("The speed was disturbed: other processes used 77 % of a core.") == 1
+
+
+def test_the_same_members_at_other_speeds_are_told_beside_both_budgets(copied: Path) -> None:
+    for budget, speed in zip(BUDGETS, (212, 437, 900), strict=True):
+        chosen = copied / STUDY / "selection" / f"budget-{budget}.json"
+        selection = json.loads(chosen.read_text(encoding="utf-8"))
+        first = json.loads((copied / STUDY / f"selection/budget-{BUDGETS[0]}.json").read_text(encoding="utf-8"))
+        chosen.write_text(json.dumps({**selection, "members": first["members"]}), encoding="utf-8")
+        path = copied / STUDY / "allocation" / f"budget-{budget}" / "devices-2.json"
+        allocation = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**allocation, "images_per_second": speed}), encoding="utf-8")
+    assert made(copied).count("The same members were measured at 212 and at 900 images/s.") == len(BUDGETS)

@@ -32,7 +32,14 @@ _processes.set_forkserver_preload(["ensembleflow.search.study", "ensembleflow.se
 
 
 def search_config(algorithm: str, n_trials: int, seed: int = 0, **search: Any) -> Config:
-    values = {"algorithm": algorithm, "n_trials": n_trials, "trials_per_job": 1, "max_epochs": N_EPOCHS, **search}
+    values = {
+        "algorithm": algorithm,
+        "n_trials": n_trials,
+        "trials_per_job": 1,
+        "max_epochs": N_EPOCHS,
+        "min_epochs": 1,
+        **search,
+    }
     return parse_config({"seed": seed, "search": values, "library": {"keep_fraction": 1}})
 
 

@@ -17,7 +17,7 @@ from small_search import SMALL_SPACE
 
 
 def config(concurrent_trials: int, **space: object) -> Config:
-    search = {"algorithm": "random", "n_trials": 4, "trials_per_job": 4, "max_epochs": 2}
+    search = {"algorithm": "random", "n_trials": 4, "trials_per_job": 4, "max_epochs": 2, "min_epochs": 1}
     return parse_config(
         {
             "search": {**search, "space": {**SMALL_SPACE, **space}},

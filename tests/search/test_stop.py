@@ -10,7 +10,7 @@ import pytest
 from ensembleflow.search.stop import StopSignals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_what_is_being_written_is_finished_first(number: int) -> None:
     written = []
     with pytest.raises(SystemExit) as exit_, StopSignals() as signals:

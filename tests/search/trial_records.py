@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from ensembleflow.config import Config
 from ensembleflow.config.plan import model_id
-from ensembleflow.search.record import Epoch, TrialRecord, TrialStore
+from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.study import bracket_of, claim_slot, should_stop
 from ensembleflow.search.trial import rung_of
@@ -30,6 +30,23 @@ def epoch_of(epoch: int, error: float = 0.5, rung: int | None = None) -> Epoch:
         valid_macro_f1_error=error + 1,
         valid_cross_entropy=error + 2,
         learning_rate=0.001,
+    )
+
+
+def run_of(
+    process_id: int, started_at: float, ended_at: float, start_seconds: float = 0.0, epochs: int = 0
+) -> TrialRun:
+    return TrialRun(
+        host="node",
+        device="CPU",
+        device_id="cpu",
+        process_id=process_id,
+        process_started_at=started_at - start_seconds,
+        ready_at=started_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        first_epoch=1,
+        epochs=epochs,
     )
 
 

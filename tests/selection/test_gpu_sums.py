@@ -16,9 +16,9 @@ from ensembleflow.models.metrics import SMALLEST_PROBABILITY
 from ensembleflow.selection import forward_greedy, read_candidates, selection_workers, smobf
 from ensembleflow.selection.evaluation import ThreadWorkers
 from ensembleflow.selection.kernels import cross_entropy_sums as sums_by_kernel
-from ensembleflow.selection.kernels import stored_for_kernels
 from ensembleflow.selection.losses import Prefixes
 from ensembleflow.selection.partition import MemorySource, partitions_of
+from ensembleflow.selection.stored import stored_for_kernels
 from selection_problems import problems
 
 

@@ -51,7 +51,8 @@ class Results:
         self.write(self.allocation, {"members": placed, "devices": devices, "images_per_second": 1000.0})
 
     def make_bundle(self, output_dir: Path) -> None:
-        make_bundle(self.selection, self.allocation, self.exported_dir, self.predictions, self.dataset, output_dir)
+        inputs = self.selection, self.allocation, self.exported_dir, self.predictions, self.dataset
+        make_bundle(*inputs, output_dir, self.folder / "bundle-store")
 
     @staticmethod
     def write(path: Path, content: dict) -> None:

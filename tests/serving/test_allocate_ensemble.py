@@ -28,6 +28,7 @@ def allocate(results: Results, config: AllocationConfig, n_devices: int = 2) -> 
         output_json,
         output_csv,
         profiles,
+        results.folder / "store",
     )
     tables = (pd.read_csv(path, keep_default_na=False) for path in (output_csv, profiles))
     return json.loads(output_json.read_text()), *tables
@@ -78,6 +79,28 @@ def test_an_ensemble_is_profiled_and_placed_and_every_bench_is_recorded(exported
     told = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
     assert told[-1].startswith("budget 4x on 2 devices: ")
     assert "images/s" in told[-1] and "simulated" not in told[-1]
+
+
+def test_budgets_of_the_same_ensemble_share_one_allocation_until_something_differs(exported, tmp_path):
+    results = Results(tmp_path, exported, members=("trial-00000",))
+    config = AllocationConfig(batch_sizes=[16], max_benches=2, bench_images=50, bench_repeats=1)
+
+    def allocation_of(budget: str, config: AllocationConfig = config) -> tuple[list, dict]:
+        selection = json.loads(results.selection.read_text())
+        results.write(results.selection, {**selection, "budget": budget})
+        allocation, search, profiles = allocate(results, config, n_devices=1)
+        assert allocation.pop("budget") == budget
+        return [search.to_csv(), profiles.to_csv()], allocation
+
+    first, second = allocation_of("1x"), allocation_of("2x")
+    assert second == first
+    # A job that is run again measures again, and the next budget takes what it finds.
+    again = allocation_of("1x")
+    assert again != first
+    assert allocation_of("4x") == again
+    assert allocation_of("8x", config.model_copy(update={"bench_images": 60})) != again
+    results.write(results.selection, {**json.loads(results.selection.read_text()), "members": ["trial-00001"]})
+    assert allocation_of("16x")[1]["members"][0]["model"] == "trial-00001"
 
 
 def test_engines_are_profiled_checked_and_benched(exported, tmp_path):

@@ -65,6 +65,31 @@ def test_the_manifest_tells_what_the_ensemble_is(bundle):
     assert manifest.provenance["python"]
 
 
+def test_budgets_of_the_same_ensemble_and_allocation_share_one_proof_and_its_files(exported, tmp_path):
+    results = Results(tmp_path, exported, MEMBERS)
+
+    def bundle_of(budget: str, **edits: object) -> Path:
+        for path, more in ((results.selection, {}), (results.allocation, edits)):
+            results.write(path, {**json.loads(path.read_text()), "budget": budget, **more})
+        results.make_bundle(tmp_path / budget)
+        return tmp_path / budget
+
+    def entries() -> int:
+        return sum(path.is_dir() for path in (tmp_path / "bundle-store").iterdir())
+
+    first, second = bundle_of("1x"), bundle_of("2x")
+    assert entries() == 1
+    manifests = [open_bundle(path).manifest for path in (first, second)]
+    assert [manifest.budget for manifest in manifests] == ["1x", "2x"]
+    assert manifests[0] == manifests[1].model_copy(update={"budget": "1x"})
+    weights = [path / "members/trial-00001/saved_model.pb" for path in (first, second)]
+    assert weights[0].samefile(weights[1])
+    other = bundle_of("4x", images_per_second=2000.0)
+    assert entries() == 2 and open_bundle(other).manifest.images_per_second == 2000
+    shutil.rmtree(tmp_path / "bundle-store")
+    open_bundle(second)
+
+
 def test_a_bundle_is_servable_by_the_proof_that_a_server_answered_as_the_cache_does(bundle):
     proof = open_bundle(bundle).manifest.servable
     assert proof is not None
@@ -253,7 +278,7 @@ def test_a_bundle_that_would_answer_differently_is_not_made(exported, tmp_path):
         results.make_bundle(tmp_path / "bundles" / "budget-4x")
     assert "1 of 200 images differ" in str(caught.value)
     assert "predictions.h5" in str(caught.value)
-    assert list((tmp_path / "bundles").iterdir()) == []
+    assert not (tmp_path / "bundles").exists() and list((tmp_path / "bundle-store").iterdir()) == []
 
 
 @pytest.mark.parametrize("every_class", [True, False])

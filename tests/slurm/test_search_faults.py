@@ -42,6 +42,7 @@ CONFIG: dict[str, Any] = {
         "n_trials": 3,
         "trials_per_job": 1,
         "max_epochs": MAX_EPOCHS,
+        "min_epochs": 1,
         "space": {
             "block": ["v1"],
             "batch_size": [16, 24],

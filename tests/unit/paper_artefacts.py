@@ -15,6 +15,7 @@ from ensembleflow.config.paper_plan import WHOLE_LIBRARY, PaperRun
 from ensembleflow.io import write_csv, write_json
 from ensembleflow.library import create_predictions, rank_models
 from ensembleflow.selection import collect_ensembles, compare_methods, select_ensemble, write_pruning_study
+from labelled_file import write_labels
 from report_artefacts import STUDY, write_artefacts
 
 BUDGETS = ("1x", "2x", "4x")
@@ -29,7 +30,7 @@ def paper_config(results: Path, **paper: Any) -> Config:
     return parse_config(
         {
             "results_dir": str(results),
-            "search": {"n_trials": N_TRIALS, "trials_per_job": 3, "max_epochs": 9},
+            "search": {"n_trials": N_TRIALS, "trials_per_job": 3, "max_epochs": 9, "min_epochs": 1},
             "library": {"keep_fraction": KEEP_FRACTION},
             "selection": {"budgets": list(BUDGETS)},
             "allocation": {"device_counts": [1, 2]},
@@ -59,8 +60,9 @@ def write_study(results: Path, algorithm: str = "hyperband", seed: int = 0) -> P
     trials = pd.read_csv(study / "search/trials.csv")
     _write_runs(study, trials)
     kept, whole = study / "library", study / WHOLE_LIBRARY
+    write_labels(results / "data.h5", [100] * 20)
     for folder, keep_fraction in ((kept, KEEP_FRACTION), (whole, 1.0)):
-        rank_models(study / "search/trials.csv", "error", keep_fraction, folder / "models.csv")
+        rank_models(study / "search/trials.csv", results / "data.h5", "error", keep_fraction, folder / "models.csv")
         _write_library(folder, study.name)
     jsons = [study / f"selection/budget-{budget}.json" for budget in BUDGETS]
     files = kept / "predictions.h5", kept / "costs.csv"

@@ -63,6 +63,7 @@ def drive(
     n_workers: int,
     *,
     hyperband: bool = True,
+    min_epochs: int = 1,
     reduction_factor: int = 3,
     trials_per_job: int = 1,
     launch: float = 0.0,
@@ -73,7 +74,9 @@ def drive(
     """Each worker takes the next job when it is free; the pruner is asked at the end of each epoch."""
     max_epochs = len(trials[0].epochs)
     pruner = (
-        optuna.pruners.HyperbandPruner(1, max_epochs, reduction_factor) if hyperband else optuna.pruners.NopPruner()
+        optuna.pruners.HyperbandPruner(min_epochs, max_epochs, reduction_factor)
+        if hyperband
+        else optuna.pruners.NopPruner()
     )
     study = optuna.create_study(study_name=study_name, pruner=pruner)
     asked = [study.ask() for _ in trials]
@@ -102,7 +105,7 @@ def drive(
                     epoch_started = now
                     now += seconds
                     yield now
-                    done, rung = epoch, rung_of(epoch, bracket, 1, reduction_factor)
+                    done, rung = epoch, rung_of(epoch, bracket, min_epochs, reduction_factor)
                     found.epochs.append(
                         {
                             "slot": slot,

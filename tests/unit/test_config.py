@@ -43,7 +43,7 @@ WRONG_VALUES = {
     "search.max_epochs": [0],
     "search.reduction_factor": [1],
     "search.metric": ["accuracy"],
-    "search.min_epochs": [0, 10, 1.5],
+    "search.min_epochs": [0, 1.5],
     "search.average": ["ema", True, None],
     "search.schedule": [[], "step", ["cosine", "cosine"]],
     "search.class_weights": ["equal", {"cat": 0}, {"cat": "much"}, [1, 2], 3],
@@ -129,6 +129,8 @@ COMBINATIONS = [
     ("dataset: {valid_fraction: 0.5, test_fraction: 0.5}", "dataset.valid_fraction, dataset.test_fraction"),
     ("search: {n_trials: 3, trials_per_job: 4}", "search.n_trials, search.trials_per_job"),
     ("search: {n_trials: 11}", "search.n_trials, search.trials_per_job"),
+    ("search: {max_epochs: 2}", "search.min_epochs, search.max_epochs"),
+    ("search: {min_epochs: 30}", "search.min_epochs, search.max_epochs"),
     ("search: {n_trials: 2, trials_per_job: 1}", "library.keep_fraction, search.n_trials"),
     (
         "{search: {trials_per_job: 1}, resources: {search: {concurrent_trials: 4}}}",

@@ -202,6 +202,14 @@ def run_job(log: Path, body: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
+    log = tmp_path / "rule.log"
+    done = run_job(log, "import signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)")
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr + log.read_text()
+    assert "stopped by Ctrl-C" in log.read_text()
+
+
 def test_a_job_shows_progress_and_logs_the_rest(tmp_path: Path) -> None:
     done = run_job(tmp_path / "job.log", "pass")
     assert done.returncode == 0

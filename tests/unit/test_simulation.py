@@ -45,7 +45,9 @@ def recording_of(work: list[list[float]]) -> Recording:
 
 
 def planned(n_trials: int, **values: object) -> SearchConfig:
-    return SearchConfig(**{"algorithm": "random", "trials_per_job": 1, "max_epochs": 3, "n_trials": n_trials, **values})
+    return SearchConfig(
+        **{"algorithm": "random", "trials_per_job": 1, "max_epochs": 3, "min_epochs": 1, "n_trials": n_trials, **values}
+    )
 
 
 def run(work: list[list[float]], n_devices: int, limits: Limits = FREE, **values: object) -> Simulation:
@@ -320,9 +322,10 @@ def test_devices_that_wait_for_starts_are_never_busy() -> None:
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     folder = tmp_path / "digits-hyperband-s0"
-    drive(some_trials(24, 9), 2, trials_per_job=4, start=4.0, launch=1.0, study_name="digits-hyperband-s0").write(
-        folder / "search"
+    found = drive(
+        some_trials(24, 27), 2, min_epochs=3, trials_per_job=4, start=4.0, launch=1.0, study_name="digits-hyperband-s0"
     )
+    found.write(folder / "search")
     return folder
 
 

@@ -21,6 +21,7 @@ STUDY: dict[str, Any] = {
         "n_trials": 4,
         "trials_per_job": 2,
         "max_epochs": 3,
+        "min_epochs": 1,
         "space": {
             "block": ["v1", "v2"],
             "stem_filters": [4, 8],

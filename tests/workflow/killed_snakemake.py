@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +22,9 @@ class Started:
 
     def __init__(self, command: list[str], folder: Path) -> None:
         self._log = open(folder / "killed.log", "w+", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
-        self._process = subprocess.Popen(command, cwd=folder, stdout=self._log, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(
+            command, cwd=folder, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         self.orphans: list[psutil.Process] = []
 
     def __enter__(self) -> Self:
@@ -40,6 +44,13 @@ class Started:
         self._process.kill()
         self._process.wait()
         self.orphans = [child for child in children if child.is_running()]
+
+    def press_ctrl_c(self) -> str:
+        """Send the signal to all processes, as a terminal does; what was printed, once all have ended."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        self._process.wait(60)
+        self._log.seek(0)
+        return self._log.read()
 
     def __exit__(self, *exception: object) -> None:
         with suppress(psutil.NoSuchProcess):

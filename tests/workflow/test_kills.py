@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import yaml
 
 from clone import REPOSITORY, STUDY, Clone
@@ -46,6 +48,29 @@ def test_a_search_goes_on_after_a_kill(killed_and_resumed: Clone) -> None:
     assert set(told.values()) == {1}, "no epoch was trained twice"
     assert not list(killed_and_resumed.study.glob("search/store/*/*.lease"))
     assert killed_and_resumed.plan("search") == set()
+
+
+@pytest.mark.parametrize("logger", [[], ["--logger", "ensembleflow"]], ids=["plain", "make run"])
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(fresh_copy: Clone, logger: list[str]) -> None:
+    command = fresh_copy.command("search", *logger)
+    with Started(command, fresh_copy.folder) as run:
+        records = fresh_copy.study / "search/store"
+        run.wait_for(lambda: any(json.loads(path.read_text())["epochs"] for path in records.glob("*/*/record.json")))
+        said = run.press_ctrl_c()
+    assert "Traceback" not in said
+    assert said.count("stopped") == said.count("; kept: trial-") + said.count("before a first epoch was done")
+    assert "; kept: trial-0000" in said
+    (way_on,) = [line for line in said.splitlines() if "to go on: " in line]
+    if logger:
+        assert len(said.splitlines()) < 20, said
+    typed = shlex.split(way_on.partition("to go on: ")[2])
+    assert typed == ["snakemake", *command[3:]]
+    done = subprocess.run(
+        [sys.executable, "-m", *typed], cwd=fresh_copy.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = reports(fresh_copy.study / "search/study.journal")
+    assert set(told.values()) == {1}, "no epoch was trained twice"
 
 
 def test_make_run_simply_works_again_after_a_kill(finished_copy: Clone) -> None:

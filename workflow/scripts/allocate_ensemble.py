@@ -1,5 +1,7 @@
 """Rule allocate_ensemble: `ensembleflow.allocation.allocate_ensemble`."""
 
+from pathlib import Path
+
 from ensembleflow.allocation import allocate_ensemble
 from ensembleflow.config import AllocationConfig
 from ensembleflow.io import rule_log
@@ -15,4 +17,5 @@ with rule_log(snakemake.log[0]):
         output_json=snakemake.output.allocation,
         output_csv=snakemake.output.search,
         profiles_csv=snakemake.output.profiles,
+        store_dir=Path(snakemake.output.allocation).parents[1] / "store",
     )

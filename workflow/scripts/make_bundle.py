@@ -1,5 +1,7 @@
 """Rule make_bundle: `ensembleflow.serving.make_bundle`."""
 
+from pathlib import Path
+
 from ensembleflow.io import rule_log
 from ensembleflow.serving import make_bundle
 
@@ -11,4 +13,5 @@ with rule_log(snakemake.log[0]):
         predictions_h5=snakemake.input.predictions,
         dataset_h5=snakemake.input.dataset,
         output_dir=snakemake.output.bundle,
+        store_dir=Path(snakemake.output.bundle).parent / "store",
     )

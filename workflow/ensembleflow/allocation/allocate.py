@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ensembleflow.allocation.allocation_file import search_table
+from ensembleflow.allocation.machine import usable_cores
 from ensembleflow.allocation.profile import profiles_table
+from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, made_by, shared_result
 from ensembleflow.allocation.tune import Ensemble, Tuning, tune_allocation
 from ensembleflow.allocation.worker import Member
 from ensembleflow.config.models import AllocationConfig
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError
-from ensembleflow.io import read_json, write_csv, write_json
+from ensembleflow.io import atomic_path, read_json, write_csv, write_json
 from ensembleflow.library import open_predictions
+from ensembleflow.models.gpu import visible_gpus
 from ensembleflow.models.tolerances import cache_rounding
 
 __all__ = ["allocate_ensemble", "tell_tuning"]
@@ -23,6 +28,9 @@ __all__ = ["allocate_ensemble", "tell_tuning"]
 _LOG = logging.getLogger("ensembleflow.allocation")
 
 _CHECKED_IMAGES = 100
+
+# A result's files in the store.
+_ALLOCATION, _SEARCH, _PROFILES = "allocation.json", "search.csv", "profiles.csv"
 
 
 def allocate_ensemble(
@@ -35,8 +43,11 @@ def allocate_ensemble(
     output_json: str | Path,
     output_csv: str | Path,
     profiles_csv: str | Path,
+    store_dir: str | Path,
 ) -> None:
     """Place a chosen ensemble on the first `n_devices` devices: profiled, worst-fit by memory, refined by speed.
+
+    Budgets that choose the same ensemble share one allocation: see `shared_result`.
 
     Args:
         selection_json: the chosen ensemble (`budget-{budget}.json`).
@@ -48,6 +59,7 @@ def allocate_ensemble(
         output_json: the allocation.
         output_csv: every allocation benched.
         profiles_csv: every member on every kind of device, with every engine, at every batch size.
+        store_dir: the allocations made so far, of all of the study's budgets.
 
     Raises:
         AllocationError: a member cannot run or fits on no device.
@@ -65,11 +77,39 @@ def allocate_ensemble(
     used = config.model_copy(update={"devices": config.devices[:n_devices]})
     ensemble = _read_ensemble(selection["members"], exported_dir, predictions_h5, dataset_h5, config.bench_images)
     title = f"budget {selection['budget']} on {n_devices} device{'s' if n_devices > 1 else ''}"
-    tuning = tune_allocation(ensemble, used, title=title)
-    write_csv(profiles_csv, profiles_table(tuning.profiles))
-    write_csv(output_csv, search_table(tuning.found, tuning.bench))
-    write_json(output_json, tuning.result(study=selection["study"], budget=selection["budget"]))
-    tell_tuning(title, tuning)
+
+    def make(folder: Path) -> None:
+        tuning = tune_allocation(ensemble, used, title=title)
+        write_csv(folder / _PROFILES, profiles_table(tuning.profiles))
+        write_csv(folder / _SEARCH, search_table(tuning.found, tuning.bench))
+        write_json(folder / _ALLOCATION, tuning.result(study=selection["study"], budget=selection["budget"]))
+        tell_tuning(title, tuning)
+
+    with shared_result(store_dir, _key(selection["study"], ensemble, used), selection["budget"], make) as folder:
+        made = read_json(folder / _ALLOCATION, ["study", "budget"])
+        for name, path in ((_PROFILES, profiles_csv), (_SEARCH, output_csv)):
+            with atomic_path(path) as aside:
+                shutil.copyfile(folder / name, aside)
+        write_json(output_json, {**made, "budget": selection["budget"]})
+    if made["budget"] != selection["budget"]:
+        told = "%s: the same ensemble as of budget %s, and so the same allocation"
+        _LOG.info(told, title, made["budget"], extra={"progress": True})
+
+
+def _key(study: str, ensemble: Ensemble, config: AllocationConfig) -> dict[str, Any]:
+    """All that an allocation depends on."""
+    arrays = {"images": ensemble.images, **(ensemble.expected or {})}
+    return {
+        "study": study,
+        "members": [[member.model, folder_checksum(member.exported)] for member in ensemble.members],
+        "arrays": {name: array_checksum(array) for name, array in arrays.items()},
+        "n_classes": ensemble.n_classes,
+        "expected_rounding": ensemble.expected_rounding,
+        "config": config.model_dump(mode="json"),
+        "made_by": made_by("allocation", "models"),
+        "usable_cores": len(usable_cores()),
+        "gpus": [gpu.name for gpu in visible_gpus()],
+    }
 
 
 def tell_tuning(title: str, tuning: Tuning) -> None:

@@ -89,6 +89,8 @@ class Tuning:
         bench: what scored the allocations.
         found: the search.
         config: as asked.
+        other_work_percent: how much others used the busiest of the devices' cores before or after the benches; None
+            where nothing was measured.
     """
 
     devices: Sequence[Device]
@@ -97,9 +99,11 @@ class Tuning:
     bench: MeasuredBench | SimulatedBench
     found: Refinement[Allocation]
     config: AllocationConfig
+    other_work_percent: float | None = None
 
     def result(self, **about: Any) -> dict[str, Any]:
         """The content of `devices-{n}.json`; `about` are the study and the budget."""
+        about |= {"other_work_percent": self.other_work_percent}
         return allocation_result(self.found, self.devices, self.table, self.bench, self.config, **about)
 
 
@@ -183,9 +187,11 @@ def _tune_measured(
     try:
         with ensemble.pipeline(devices, start) as pipeline:
             # The members wait now: whatever keeps their cores busy will falsify the benches.
-            warn_of_other_work(core for device in devices for core in device.core_ids)
+            cores = [core for device in devices for core in device.core_ids]
+            before = warn_of_other_work(cores)
             bench = MeasuredBench(pipeline, ensemble.images, config, title)
             found = refine_allocation(start, devices, table, bench, config)
+            other_work_percent = max(before, warn_of_other_work(cores))
             if check is not None:
                 pipeline.reconfigure(found.best.state)
                 check(pipeline)
@@ -193,7 +199,7 @@ def _tune_measured(
         largest = max(each.batch_size for each in start)
         error.hint = f"if memory is the reason, lower the largest of allocation.batch_sizes ({largest})"
         raise
-    return Tuning(devices, profiles, table, bench, found, config)
+    return Tuning(devices, profiles, table, bench, found, config, other_work_percent)
 
 
 def _tune_simulated(ensemble: Ensemble, config: AllocationConfig, title: str, old: Allocation | None) -> Tuning:

@@ -4,6 +4,7 @@ from ensembleflow.config.budget import PRIMARY_COST, budget_name, budget_parts
 from ensembleflow.config.load import canonical_json, load_config, parse_config
 from ensembleflow.config.models import (
     AllocationConfig,
+    BaselineConfig,
     Config,
     CostConfig,
     DatasetConfig,
@@ -24,6 +25,7 @@ from ensembleflow.config.studies import study_config
 __all__ = [
     "PRIMARY_COST",
     "AllocationConfig",
+    "BaselineConfig",
     "Config",
     "CostConfig",
     "DatasetConfig",

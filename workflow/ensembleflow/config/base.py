@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
-__all__ = ["Block", "Metric", "distinct"]
+from ensembleflow.config.times import minutes_of
+
+__all__ = ["NOT_DECIMAL", "Block", "Metric", "distinct"]
 
 Metric = Literal["error", "macro_f1_error", "cross_entropy"]
+
+
+NOT_DECIMAL = "not_decimal"
+"""The type of the error of a text where numbers are taken."""
+
+_DECIMAL = re.compile(r"[-+]?(?:(?!0[0-9])[0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 class Block(BaseModel):
@@ -31,6 +41,27 @@ class Block(BaseModel):
         if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
             raise ValueError("must be neither true nor false")
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_in_decimal_digits(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would read `1_000`, and digits of other scripts.
+        field = cls.model_fields[str(info.field_name)]
+        texts = [part for part in (value if isinstance(value, list | tuple) else [value]) if isinstance(part, str)]
+        if all(_DECIMAL.fullmatch(text) for text in texts) or not _takes_numbers_only(field.annotation):
+            return value
+        if any(getattr(each, "func", None) is minutes_of for each in field.metadata):
+            return value
+        raise PydanticCustomError(NOT_DECIMAL, "must be in decimal digits")
+
+
+def _takes_numbers_only(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return False
+    parts = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _takes_numbers_only(parts[0])
+    return all(map(_takes_numbers_only, parts)) if parts else annotation in (int, float, type(None))
 
 
 def distinct(values: list[Any]) -> list[Any]:

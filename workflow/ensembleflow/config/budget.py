@@ -15,13 +15,14 @@ PRIMARY_COST = "cost_seconds"
 """The column of `costs.csv` that a bare amount means."""
 
 _COLUMN = r"[A-Za-z][A-Za-z0-9_]*"
-_AMOUNT = r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?|\.\d+)([xX]?)"
+_AMOUNT = r"((?:(?!0[0-9])[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([xX]?)"
+_LONGEST_EXPONENT = 30  # a budget names files, digit by digit
 
 
 def budget_parts(value: object) -> list[tuple[str, str]]:
     """The limits that a budget sets: columns and amounts, the cost in seconds first, the others by name.
 
-    An amount is a number in the column's unit (`320`, `5e8`) or a multiple of the column's median (`4x`).
+    An amount is a number in the column's unit (`320`, `5e-4`) or a multiple of the column's median (`4x`).
 
     Raises:
         ValueError: `value` is no budget, or names a column twice.
@@ -34,10 +35,13 @@ def budget_parts(value: object) -> list[tuple[str, str]]:
                 "must be seconds (320), a multiple of the median cost (4x) or either of a column of costs.csv "
                 "(parameter_bytes=2x), above 0; several are parted by commas"
             )
+        amount = Decimal(match[2])
+        if abs(amount.adjusted()) > _LONGEST_EXPONENT:
+            raise ValueError(f"must be between 1e-{_LONGEST_EXPONENT} and 1e{_LONGEST_EXPONENT}")
         column = match[1] or PRIMARY_COST
         if column in parts:
             raise ValueError(f"sets {column} twice")
-        parts[column] = f"{Decimal(match[2]).normalize():f}{match[3].lower()}"
+        parts[column] = f"{amount.normalize():f}{match[3].lower()}"
     return sorted(parts.items(), key=lambda part: (part[0] != PRIMARY_COST, part[0]))
 
 

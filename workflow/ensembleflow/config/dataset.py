@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ensembleflow.config.base import Block
+from ensembleflow.config.paths import PathText
 
 __all__ = ["DatasetConfig", "SyntheticConfig"]
 
@@ -42,7 +43,7 @@ class DatasetConfig(Block):
         "file, or a folder of `.npy` files), `idx` (a folder of the four IDX files of MNIST's kind, as Debian's "
         "package dataset-fashion-mnist has them), `synthetic` (made up).",
     )
-    path: str | None = Field(
+    path: PathText | None = Field(
         None,
         description="The archive, folder or file to read; not used by `digits` and `synthetic`.",
     )

@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ensembleflow.config.base import NOT_DECIMAL
+from ensembleflow.config.files import compose_file
 from ensembleflow.config.keys import Key, all_keys, find_key
 from ensembleflow.config.storage_url import without_password, without_passwords
 from ensembleflow.errors import ConfigError
@@ -67,6 +69,8 @@ def _fault(item: Any, paths: Sequence[str | Path]) -> _Fault:
     if key.block is not None:
         expected = "a block of keys and values"
         hint = "leave the key out to keep its defaults"
+    elif item["type"] == NOT_DECIMAL and any(map(str.isdigit, str(item["input"]))):
+        expected = f"{expected}, in decimal digits"
     elif item["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         hint = _did_you_mean(str(item["input"]), choices) or hint
@@ -151,10 +155,7 @@ def _file_and_line(loc: _Location, paths: Sequence[str | Path]) -> str:
 def _find(loc: _Location, paths: Sequence[str | Path]) -> tuple[str, int, Any] | None:
     """File, line and scalar value of a key in the last file that sets it."""
     for path in reversed(list(paths)):
-        try:
-            node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            continue
+        node, value_of = compose_file(path)
         line = 1
         for part in loc:
             found = _child(node, part)
@@ -162,7 +163,7 @@ def _find(loc: _Location, paths: Sequence[str | Path]) -> tuple[str, int, Any] |
                 break
             line, node = found
         else:
-            return str(path), line, _scalar(node)
+            return str(path), line, value_of(node) if isinstance(node, yaml.ScalarNode) else None
     return None
 
 
@@ -176,7 +177,3 @@ def _child(node: Any, part: str | int) -> tuple[int, yaml.Node] | None:
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part].start_mark.line + 1, node.value[part]
     return None
-
-
-def _scalar(node: Any) -> Any:
-    return yaml.SafeLoader("").construct_document(node) if isinstance(node, yaml.ScalarNode) else None

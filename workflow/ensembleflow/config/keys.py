@@ -14,6 +14,7 @@ from ensembleflow.config.base import Block
 from ensembleflow.config.budget import Budget
 from ensembleflow.config.models import Config
 from ensembleflow.config.ranges import Range
+from ensembleflow.config.times import MINUTES_IN_WORDS, minutes_of
 
 __all__ = ["Key", "all_keys", "find_key"]
 
@@ -81,6 +82,8 @@ def _in_words(annotation: Any, constraints: Sequence[Any] = (), *, many: bool = 
         return annotation.takes()
     origin, arguments = get_origin(annotation), get_args(annotation)
     bounds = " and ".join(filter(None, map(_bound, constraints)))
+    if any(getattr(each, "func", None) is minutes_of for each in constraints):
+        return f"{MINUTES_IN_WORDS} {bounds}"
     if origin is Annotated:
         return _in_words(arguments[0], arguments[1:], many=many)
     if origin is Literal:

@@ -14,11 +14,13 @@ from ensembleflow.config.base import Block, distinct
 from ensembleflow.config.budget import Budget
 from ensembleflow.config.dataset import DatasetConfig, SyntheticConfig
 from ensembleflow.config.paper import PaperConfig
+from ensembleflow.config.paths import ResultsFolder
 from ensembleflow.config.resources import ResourcesConfig
 from ensembleflow.config.search import Schedule, SearchConfig, SpaceConfig
 
 __all__ = [
     "AllocationConfig",
+    "BaselineConfig",
     "Config",
     "CostConfig",
     "DatasetConfig",
@@ -66,6 +68,23 @@ class PredictionsConfig(Block):
     )
 
 
+class BaselineConfig(Block):
+    """The floor that every ensemble is held against: what takes a person five minutes, with scikit-learn."""
+
+    classifier: Literal["svm"] | None = Field(
+        "svm",
+        description="`svm` is scikit-learn's `SVC(C=10)` on the pixels, images above 32 pixels a side shrunk; null "
+        "leaves the baseline out.",
+    )
+    max_giga_multiply_adds: int = Field(
+        200,
+        ge=1,
+        description="The most that fitting and testing it may take, in billions of multiplications (two or three a "
+        "second and core): it learns from as many training images as that allows, and is left out where that is "
+        "below a tenth of them.",
+    )
+
+
 class LibraryConfig(Block):
     """The library of models: what is kept, and what a prediction costs."""
 
@@ -75,6 +94,9 @@ class LibraryConfig(Block):
     cost: CostConfig = Field(default_factory=CostConfig, description="The cost measurement.")
     predictions: PredictionsConfig = Field(
         default_factory=PredictionsConfig, description="The cache of the kept models' predictions."
+    )
+    baseline: BaselineConfig = Field(
+        default_factory=BaselineConfig, description="The simple classifier that every ensemble is held against."
     )
 
 
@@ -214,7 +236,9 @@ class Config(Block):
     """Everything a run depends on."""
 
     seed: int = Field(0, ge=0, description="The study's seed: hyperparameters, weights, batches, augmentation.")
-    results_dir: str = Field("results", min_length=1, description="Folder of all artefacts.")
+    results_dir: ResultsFolder = Field(
+        "results", description="Folder of all artefacts. `~` and `$VARIABLE` are expanded, as in every path."
+    )
     dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="The data.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="The hyperparameter search.")
     library: LibraryConfig = Field(default_factory=LibraryConfig, description="The library of models.")

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ensembleflow.config.base import Block, distinct
 from ensembleflow.config.budget import Budget
+from ensembleflow.config.paths import PathText
 from ensembleflow.config.search import Algorithm
 
 __all__ = ["PaperConfig"]
@@ -73,9 +74,8 @@ class PaperConfig(Block):
         description="Networks that Auto-Keras tries (`snakemake run_autokeras`), each for at most `search.max_epochs` "
         "epochs.",
     )
-    autokeras_python: str = Field(
+    autokeras_python: PathText = Field(
         "python",
-        min_length=1,
         description="The Python that has Auto-Keras (envs/autokeras.txt); `python` is that of the conda environment.",
     )
     missing_studies: Literal["make", "leave_out"] = Field(

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ensembleflow.config.base import Block
+from ensembleflow.config.times import Minutes
 
 __all__ = ["ResourcesConfig", "SearchResources", "SelectionResources"]
 
@@ -16,7 +17,9 @@ class RuleResources(Block):
 
     threads: int = Field(1, ge=1, description="CPU cores a job.")
     mem_mb: int = Field(4000, ge=100, description="Memory a job in MB.")
-    runtime_minutes: int = Field(60, ge=1, description="Time limit a job in minutes.")
+    runtime_minutes: Minutes = Field(
+        60, ge=1, description="Time limit a job in minutes, or as Slurm writes it (`4:00:00`, `2-00:00`)."
+    )
 
 
 class GpuResources(RuleResources):

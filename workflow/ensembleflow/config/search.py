@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ensembleflow.config.base import Block, Metric, distinct
 from ensembleflow.config.ranges import FloatRange, IntRange
@@ -16,6 +16,7 @@ __all__ = ["Algorithm", "Schedule", "SearchConfig", "SpaceConfig"]
 
 Algorithm = Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"]
 Schedule = Literal["constant", "cosine", "warmup_cosine"]
+_ONE_SCHEDULE = {"type": "string", "enum": list(get_args(Schedule))}
 
 
 def _as_list(value: object) -> object:
@@ -144,7 +145,12 @@ class SearchConfig(Block):
         description="What a trial is validated, stopped, kept and served by: `power`, an average of its weights over "
         "about the last sixth of its updates; `none`, the last update's weights.",
     )
-    schedule: Annotated[list[Schedule], BeforeValidator(_as_list), AfterValidator(distinct)] = Field(
+    schedule: Annotated[
+        list[Schedule],
+        BeforeValidator(_as_list),
+        AfterValidator(distinct),
+        WithJsonSchema({"anyOf": [_ONE_SCHEDULE, {"type": "array", "items": _ONE_SCHEDULE, "minItems": 1}]}),
+    ] = Field(
         ["cosine"],
         min_length=1,
         description="How the learning rate changes over the updates, choices: `constant`; `cosine`, down to 0 at "

@@ -10,12 +10,14 @@ from ensembleflow.io.atomic import (
 )
 from ensembleflow.io.child import child_environment
 from ensembleflow.io.hdf5 import create_hdf5, map_array, open_hdf5
-from ensembleflow.io.idle import warn_of_other_work
+from ensembleflow.io.idle import BUSY_PERCENT, warn_of_other_work
 from ensembleflow.io.provenance import provenance, record_run
 from ensembleflow.io.read import read_csv, read_json
 from ensembleflow.io.rule import rule_log
+from ensembleflow.io.snakemake_command import snakemake_command
 
 __all__ = [
+    "BUSY_PERCENT",
     "atomic_directory",
     "atomic_path",
     "child_environment",
@@ -29,6 +31,7 @@ __all__ = [
     "read_json",
     "record_run",
     "rule_log",
+    "snakemake_command",
     "warn_of_other_work",
     "write_csv",
     "write_json",

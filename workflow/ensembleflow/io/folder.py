@@ -17,16 +17,18 @@ def require_writable(folder: str | Path) -> None:
         StorageError: it, or the nearest folder above it that exists, is no folder or not writable.
     """
     nearest = Path(folder).absolute()
-    while not nearest.exists() and nearest != nearest.parent:
+    # A link that leads nowhere is there, though what it names is not: nothing can be made below it.
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return
-    raise StorageError(
-        "the results folder cannot be written",
-        where=Path(folder).absolute(),
-        found=f"{nearest} is not writable" if nearest.is_dir() else f"{nearest} is not a folder",
-        hint="set results_dir in the config to a folder of yours, or mend its permissions",
-    )
+    found, hint = f"{nearest} is not a folder", "set results_dir in the config to a folder of yours"
+    if nearest.is_dir():
+        found, hint = f"{nearest} is not writable", f"{hint}, or mend its permissions"
+    elif nearest.is_symlink() and not nearest.exists():
+        found = f"{nearest} is a link to {nearest.readlink()}, which does not exist"
+        hint = "make that folder (was it purged?), or remove the link"
+    raise StorageError("the results folder cannot be written", where=Path(folder).absolute(), found=found, hint=hint)
 
 
 def is_utf8(path: str | Path) -> bool:

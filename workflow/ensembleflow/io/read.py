@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensembleflow.errors import ArtefactError
+from ensembleflow.io.snakemake_command import snakemake_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ __all__ = ["read_csv", "read_json", "remake_hint"]
 
 def remake_hint(path: str | Path) -> str:
     """How to have Snakemake make an artefact again."""
-    return f"if the workflow made this file, have it made again: snakemake --cores all --force {path}"
+    return f"if the workflow made this file, have it made again: {snakemake_command('--force', path, near=path)}"
 
 
 def read_json(path: str | Path, expected_keys: Sequence[str] = ()) -> Any:

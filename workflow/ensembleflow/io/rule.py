@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,8 @@ def rule_log(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
 
     What libraries print, in Python or below it, goes to `path` as well.
 
-    A user's mistake (EnsembleflowError), or a disk that cannot be written, ends the process with exit
+    Ctrl-C ends the process with exit code 130 and without a traceback, which tells nothing. A user's mistake
+    (EnsembleflowError), or a disk that cannot be written, ends the process with exit
     code 1 and one message on the terminal and in the log; anything else keeps its traceback.
 
     Args:
@@ -51,6 +53,9 @@ def rule_log(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
     except EnsembleflowError as error:
         logger.error("%s", error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        logger.info("stopped by Ctrl-C")
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if disk_fault(error):
             logger.error("%s", _storage_error(error))

@@ -1,5 +1,6 @@
 """The library of models: ranked, the best kept, their predictions cached and their costs measured."""
 
+from ensembleflow.library.baseline import fit_baseline
 from ensembleflow.library.cache import cache_predictions
 from ensembleflow.library.costs import measure_costs
 from ensembleflow.library.predictions import FileSource, Predictions, open_predictions
@@ -12,6 +13,7 @@ __all__ = [
     "PredictionsWriter",
     "cache_predictions",
     "create_predictions",
+    "fit_baseline",
     "measure_costs",
     "open_predictions",
     "rank_models",

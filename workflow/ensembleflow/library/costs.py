@@ -55,9 +55,10 @@ def measure_costs(
     | `latency_p50_seconds`, `latency_p99_seconds` | percentiles of the time of a request of one image |
     | `peak_memory_bytes` | memory of a process of its own for the model and one batch: see `measure_peak_memory` |
     | `energy_joules` | mean energy of the GPU, or of the machine's processors, idle cores included, for `n_images` |
+    | `other_work_percent` | how much others used the busiest of the job's cores just before a pass, the most of three |
 
     Where a device tells nothing of its memory or its energy, that column is left out, as the latencies are without
-    requests. So every value is finite and above 0, and a budget may name its column.
+    requests. So every cost is finite and above 0, and a budget may name its column.
 
     Args:
         models_csv: the ranked table.
@@ -89,7 +90,6 @@ def measure_costs(
             expected=config.device,
             hint="ask for a GPU with resources.library.gpus, or set library.cost.device",
         )
-    warn_of_other_work(os.sched_getaffinity(0))
     measured = _measure(dict(zip(models, folders, strict=True)), images, config)
     columns = _optional_columns(list(measured.values()), memory, config.repeats)
     rows = []
@@ -109,6 +109,7 @@ def measure_costs(
                 "batch_size": config.batch_size,
                 "repeats": config.repeats,
                 "parameter_bytes": values.parameter_bytes,
+                "other_work_percent": values.other_work_percent,
                 **{column: numbers[index] for column, numbers in columns.items()},
             }
         )
@@ -117,12 +118,13 @@ def measure_costs(
 
 @dataclass
 class _Measured:
-    """Of one model: each repeat's and each request's time, and the energy of all repeats if anything tells it."""
+    """Of one model: the repeats' and the requests' times, their energy if known, and what others did meanwhile."""
 
     seconds: list[float] = field(default_factory=list)
     latency_seconds: list[float] = field(default_factory=list)
     joules: float = 0.0
     parameter_bytes: int = 0
+    other_work_percent: float = 0.0
 
 
 def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config: CostConfig) -> dict[str, _Measured]:
@@ -131,9 +133,11 @@ def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config:
     for pass_ in range(_PASSES):
         repeats = len(range(pass_, config.repeats, _PASSES))
         requests = range(pass_, config.latency_requests, _PASSES)
+        other_work_percent = warn_of_other_work(os.sched_getaffinity(0))
         for model, folder in folders.items():
             function, values = load_exported(folder), measured[model]
             values.parameter_bytes = function.parameter_bytes
+            values.other_work_percent = max(values.other_work_percent, other_work_percent)
             for _ in range(config.warmup_repeats):
                 _predict_seconds(function, images, config.batch_size)
             joules = read_joules()

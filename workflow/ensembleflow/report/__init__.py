@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ensembleflow.report.error_against_cost import plot_error_against_cost
     from ensembleflow.report.learning_curves import plot_learning_curves
     from ensembleflow.report.library_distribution import plot_library_distribution
+    from ensembleflow.report.mistakes import tabulate_mistakes
     from ensembleflow.report.page.render import make_report
     from ensembleflow.report.selection_fronts import plot_selection_fronts
 
@@ -22,6 +23,7 @@ __all__ = [
     "plot_library_distribution",
     "plot_selection_fronts",
     "tabulate_budgets",
+    "tabulate_mistakes",
 ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensembleflow.config import load_config
+from ensembleflow.io.snakemake_command import set_config_options, snakemake_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,8 +35,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     default = [path for path in [Path("config/config.yaml")] if path.exists()]
     config = load_config([*default, *arguments.configfile])
+    if arguments.configfile:
+        set_config_options(arguments.configfile)
     study_dir = arguments.study_dir or Path(config.results_dir) / config.study
-    hint = "let it end (snakemake --cores all search), or name another study's folder with --study-dir"
+    command = snakemake_command("search", near=study_dir)
+    hint = f"let it end ({command}), or name another study's folder with --study-dir"
     require_tables(study_dir / "search", "account for", hint)
     print_accounting(account_study(study_dir / "search", config.search.max_epochs), Console(highlight=False))
     return 0
@@ -46,7 +50,7 @@ def print_accounting(accounts: dict[str, Any], console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from ensembleflow.search.progress import readable_duration
+    from ensembleflow.search.remaining import readable_duration
 
     trials, epochs, tail = accounts["trials"], accounts["epochs"], accounts["idle_tail"]
     interrupted, energy = accounts["interrupted"], accounts["energy"]

@@ -14,6 +14,7 @@ from ensembleflow.config import Config, load_config
 from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.config.storage_url import PROXY_PORT, without_password
 from ensembleflow.errors import SearchError
+from ensembleflow.io.snakemake_command import set_config_options, snakemake_command
 
 __all__ = ["add_command"]
 
@@ -22,7 +23,12 @@ _PROXY_THREADS = 10
 
 def add_command(subparsers: Any) -> None:
     """Add the commands to the command line."""
-    progress = subparsers.add_parser("progress", help="show how far a running search is")
+    progress = subparsers.add_parser(
+        "progress",
+        help="show how far a running search is",
+        description="Show how far a search is: trials done, each running one with its epoch, last metric and an "
+        "epoch's time, and about how long the rest takes.",
+    )
     _add_configfile(progress)
     progress.set_defaults(run=_show_progress)
     proxy = subparsers.add_parser(
@@ -51,28 +57,37 @@ def _load(arguments: argparse.Namespace) -> tuple[Config, Path]:
     """The merged config and `{study}/search`."""
     default = [path for path in [Path("config/config.yaml")] if path.exists()]
     config: Config = load_config([*default, *arguments.configfile])
+    if arguments.configfile:
+        set_config_options(arguments.configfile)
     return config, Path(config.results_dir) / config.study / "search"
 
 
 def _show_progress(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from ensembleflow.datasets import open_dataset
-    from ensembleflow.search.progress import progress_line
+    from ensembleflow.search.progress import progress_line, read_progress
+    from ensembleflow.search.progress_table import print_running
     from ensembleflow.search.storage import journal_path, open_storage
     from ensembleflow.search.study import study_name
 
     config, search_dir = _load(arguments)
-    hint = "start it: snakemake --cores all"
+    hint = f"start it: {snakemake_command(near=search_dir)}"
     dataset = Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5"
     if not dataset.exists() or (config.search.storage is None and not journal_path(search_dir).exists()):
         raise SearchError("this study has not started", where=search_dir, hint=hint)
     with open_dataset(dataset) as data:
         plan = SearchPlan.from_json(plan_job(config, 0), config.search.metric)
-        name = study_name(plan, data.checksum)
+        checksum = data.checksum
+    name = study_name(plan, checksum)
     try:
         study = optuna.load_study(study_name=name, storage=open_storage(search_dir, config.search.storage))
     except KeyError:
         raise SearchError("this study has not started with this config", where=search_dir, hint=hint) from None
-    print(progress_line(study, plan.search.metric, config.search.n_trials))
+    store_dir = search_dir / "store" / plan.fingerprint(checksum)
+    progress = read_progress(study, store_dir, plan.search, config.search.n_trials)
+    print(progress_line(progress), flush=True)
+    print_running(progress, Console(highlight=False))
     return 0
 
 

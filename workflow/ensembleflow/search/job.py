@@ -30,11 +30,15 @@ def run_search_job(
     """
     with StopSignals() as signals, open_job(job) as opened:
         slots = opened.plan.slots
-        n_processes = min(concurrent_trials, sum(not opened.is_finished(slot) for slot in slots))
-        if n_processes > 1:
-            train_side_by_side(job, n_processes, opened.tell_progress)
-        # What ran out of the memory that it shared is trained now, alone.
-        records = {slot: opened.train(slot, signals) for slot in slots}
+        try:
+            n_processes = min(concurrent_trials, sum(not opened.is_finished(slot) for slot in slots))
+            if n_processes > 1:
+                train_side_by_side(job, n_processes, opened.tell_progress)
+            # What ran out of the memory that it shared is trained now, alone.
+            records = {slot: opened.train(slot, signals) for slot in slots}
+        except SystemExit:
+            opened.tell_kept()
+            raise
     _write_outputs(opened, records, Path(output_json), Path(output_models))
 
 

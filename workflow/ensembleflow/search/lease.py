@@ -65,6 +65,14 @@ class Lease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def taken(self) -> bool:
+        """Whether a live process holds the lease, this one included."""
+        try:
+            return self.path.exists() and self._alive(self._read(self.path))
+        except PermissionError:  # somebody else's results: whether it is renewed cannot be seen
+            return True
+
     def __enter__(self) -> Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         started_at, told = time.monotonic(), False

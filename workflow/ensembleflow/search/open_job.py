@@ -18,7 +18,7 @@ from ensembleflow.models import configure_tensorflow, device_id
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.ownership import claim_study
 from ensembleflow.search.process_start import process_started_at
-from ensembleflow.search.progress import progress_line
+from ensembleflow.search.progress import progress_line, read_progress
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.storage import open_storage
@@ -29,6 +29,9 @@ from ensembleflow.search.trial import TrainingProcess, train_trial
 __all__ = ["OpenJob", "SearchJob", "open_job"]
 
 logger = logging.getLogger("ensembleflow.search")
+
+# A job says how far the search is this often, and whenever a trial ends.
+TELL_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class OpenJob:
         tell_finished(self.study, self.store_dir, self.plan.search)
         self._ready_at: float | None = None
         self._n_finished_told = 0
+        self._told_at = process_started_at()
 
     def train(self, slot: int, signals: StopSignals, *, alone: bool = True) -> TrialRecord | None:
         """Train a slot's trial, or find it finished; None if another process has it and this one is not alone."""
@@ -116,15 +120,31 @@ class OpenJob:
         return record
 
     def tell_progress(self) -> None:
-        """One line on the terminal: how far the study is, if a trial of this job has ended since the last one."""
+        """One line on the terminal: how far the study is.
+
+        Only if a trial of this job has ended since the last line, or that was long ago.
+        """
         own = set(self.plan.slots)
         trials = self.study.get_trials(deepcopy=False)
         n_finished = sum(trial.number in own and trial.state.is_finished() for trial in trials)
-        if n_finished == self._n_finished_told:
+        now = time.time()
+        if n_finished == self._n_finished_told and now < self._told_at + TELL_SECONDS:
             return
-        self._n_finished_told = n_finished
+        self._n_finished_told, self._told_at = n_finished, now
         n_trials = self.job.n_trials or len(self.plan.slots)
-        logger.info(progress_line(self.study, self.plan.search.metric, n_trials), extra={"progress": True})
+        progress = read_progress(self.study, self.store_dir, self.plan.search, n_trials)
+        logger.info(progress_line(progress), extra={"progress": True})
+
+    def tell_kept(self) -> None:
+        """One line on the terminal: what is kept of the job's trials that have not ended."""
+        records = [TrialStore(self.store_dir / model_id(slot)).read_alone() for slot in self.plan.slots]
+        kept = [
+            f"{model_id(record.slot)} up to epoch {len(record.epochs)} of {self.plan.search.max_epochs}"
+            for record in records
+            if record is not None and not record.finished and record.epochs
+        ]
+        text = "stopped; kept: %s" if kept else "stopped before a first epoch was done%s"
+        logger.info(text, ", ".join(kept), extra={"progress": True})
 
     def _process(self, signals: StopSignals, alone: bool) -> TrainingProcess:
         if self._ready_at is None:
@@ -133,7 +153,9 @@ class OpenJob:
                 self._without_gpu()
             self._ready_at = time.time()
         started_at = process_started_at()
-        return TrainingProcess(started_at, self._ready_at, self.job.threads, alone, signals)
+        # Beside others it is their parent that tells.
+        tell_progress = self.tell_progress if alone else lambda: None
+        return TrainingProcess(started_at, self._ready_at, self.job.threads, alone, signals, tell_progress)
 
     def _without_gpu(self) -> None:
         hint = "look at nvidia-smi on this machine, and whether requirements-gpu.lock is installed"

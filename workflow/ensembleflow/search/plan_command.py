@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ensembleflow.config import Config, SearchConfig, load_config
+from ensembleflow.config.plan import search_jobs
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import write_csv
+from ensembleflow.io.snakemake_command import set_config_options
 
 if TYPE_CHECKING:
     from ensembleflow.search.simulation import Limits, Recording
@@ -39,7 +41,12 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "--study-dir", type=Path, metavar="FOLDER", help="the recorded study (default: the config's, below results_dir)"
     )
     parser.add_argument(
-        "--devices", type=_count, nargs="+", default=list(_DEVICES), metavar="N", help="numbers of GPUs or workers"
+        "--devices",
+        type=_count,
+        nargs="+",
+        metavar="N",
+        help=f"numbers of GPUs or workers (default: {', '.join(map(str, _DEVICES))}, up to the first that has one for "
+        "each job)",
     )
     planned = parser.add_argument_group("the planned search (default: the config's)")
     planned.add_argument("--algorithm", choices=get_args(SearchConfig.model_fields["algorithm"].annotation))
@@ -78,6 +85,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-jobs", type=_count, metavar="N", help="submitted at a time (Snakemake's --jobs)")
     group.add_argument("--notice-seconds", type=_seconds, metavar="S", help="until Snakemake notices a job's end")
     group.add_argument("--storage-seconds", type=_seconds, metavar="S", help="that one write blocks the storage")
+
+
+def _useful_devices(n_jobs: int) -> list[int]:
+    """The usual numbers, up to the first that runs all jobs at once: more would stand idle."""
+    return [number for number, fewer in zip(_DEVICES, (0, *_DEVICES), strict=False) if fewer < n_jobs]
 
 
 def _count(text: str) -> int:
@@ -120,6 +132,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     default = [path for path in [Path("config/config.yaml")] if path.exists()]
     config = load_config([*default, *arguments.configfile])
+    if arguments.configfile:
+        set_config_options(arguments.configfile)
     search = _planned_search(config, arguments)
     study_dir = arguments.study_dir or Path(config.results_dir) / config.study
     recorded_algorithm, accounts, study_name = None, None, config.study
@@ -133,7 +147,7 @@ def _run(arguments: argparse.Namespace) -> int:
     rows = plan_rows(
         search,
         recording,
-        arguments.devices,
+        arguments.devices or _useful_devices(len(search_jobs(search))),
         _limits(arguments, recording),
         busy=_BUSY,
         seed=arguments.seed,

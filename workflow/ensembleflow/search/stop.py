@@ -1,4 +1,4 @@
-"""Being told to stop: by SIGTERM (scancel, a time limit's end) or SIGUSR1 (a warning before it)."""
+"""Being told to stop: by SIGTERM (scancel, a time limit's end), SIGUSR1 (a warning before it) or SIGINT (Ctrl-C)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 __all__ = ["StopSignals"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopSignals:
-    """A context manager in which both signals end the process as Ctrl-C does: through its `finally` blocks.
+    """A context manager in which these signals end the process through its `finally` blocks, without a traceback.
 
     What has been trained is first written whole: inside `postponed` the end waits until the block is left.
     """
@@ -43,7 +43,8 @@ class StopSignals:
             sys.exit(128 + self._told)
 
     def _stop(self, number: int, frame: object) -> None:
-        # At a time limit Slurm sends SIGTERM twice within milliseconds: the second must not disturb the ending.
+        # At a time limit Slurm sends SIGTERM twice within milliseconds, and after Ctrl-C Snakemake sends one more: the
+        # second must not disturb the ending.
         first, self._told = self._told is None, number
         if first and not self._postponed:
             sys.exit(128 + number)

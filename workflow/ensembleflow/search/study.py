@@ -25,7 +25,6 @@ __all__ = [
     "SlotSampler",
     "bracket_of",
     "claim_slot",
-    "count_states",
     "make_trials",
     "open_storage",
     "open_study",
@@ -244,9 +243,3 @@ def bracket_of(study: optuna.Study, slot: int) -> int | None:
     if not pruner._pruners:
         pruner._try_initialization(study)
     return int(pruner._get_bracket_id(study, study.get_trials(deepcopy=False)[slot]))
-
-
-def count_states(study: optuna.Study) -> dict[TrialState, int]:
-    """How many trials of the study are in each state."""
-    trials = study.get_trials(deepcopy=False)
-    return {state: sum(trial.state == state for trial in trials) for state in TrialState}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ensembleflow.config.plan import model_id
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_csv
 from ensembleflow.models import Hyperparameters
-from ensembleflow.search.record import Epoch, TrialRecord, TrialRun
+from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
 
-__all__ = ["EPOCH_COLUMNS", "RUN_COLUMNS", "TRIAL_COLUMNS", "freeze_tables"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["EPOCH_COLUMNS", "RUN_COLUMNS", "TRIAL_COLUMNS", "freeze_tables", "tables_so_far"]
 
 TRIAL_COLUMNS = [
     "slot",
@@ -55,8 +58,6 @@ def freeze_tables(
     Raises:
         ArtefactError: a job's file is damaged, or the jobs' slots are not 0, 1, 2, … once each.
     """
-    import pandas as pd  # takes half a second, which a search job need not spend
-
     records = [
         TrialRecord.from_dict(values)
         for path in job_jsons
@@ -71,15 +72,44 @@ def freeze_tables(
             found=f"slots {slots}",
             expected=f"0 to {len(slots) - 1}, once each",
         )
+    trials, epochs, runs = _tables(records)
+    write_csv(trials_csv, trials)
+    write_csv(epochs_csv, epochs)
+    write_csv(runs_csv, runs)
+
+
+def tables_so_far(search_dir: Path) -> dict[str, pd.DataFrame]:
+    """What `freeze_tables` will write, of a search that still runs: a table by its file's name below the study.
+
+    Read from the trials' records in `{study}/search/store`; empty before the first epoch. A trial that has not ended
+    is `RUNNING`. Where the store holds several studies, it is the one worked on last.
+
+    Raises:
+        ArtefactError: a record is damaged.
+    """
+    found = [(path.stat().st_mtime, path) for path in search_dir.glob("store/*/trial-*/record.json")]
+    if not found:
+        return {}
+    store = max(found)[1].parents[1]
+    records = [TrialStore(folder).read_alone() for folder in sorted(store.glob("trial-*[0-9]"))]
+    trained = [record for record in records if record is not None and record.runs]
+    if not any(record.epochs for record in trained):
+        return {}
+    names = ("search/trials.csv", "search/epochs.csv", "search/runs.csv")
+    return dict(zip(names, _tables(trained), strict=True))
+
+
+def _tables(records: list[TrialRecord]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """A row a trial, a row an epoch, a row a process that worked on a trial."""
+    import pandas as pd  # takes half a second, which a search job need not spend
+
     trials = pd.DataFrame([_trial_row(record) for record in records], columns=TRIAL_COLUMNS)
     whole = ["bracket", "n_parameters"]
     trials[whole] = trials[whole].astype("Int64")
     epochs = pd.DataFrame([row for record in records for row in _epoch_rows(record)], columns=EPOCH_COLUMNS)
     epochs[["bracket", "rung"]] = epochs[["bracket", "rung"]].astype("Int64")
     runs = pd.DataFrame([row for record in records for row in _run_rows(record)], columns=RUN_COLUMNS)
-    write_csv(trials_csv, trials)
-    write_csv(epochs_csv, epochs)
-    write_csv(runs_csv, runs)
+    return trials, epochs, runs
 
 
 def _trial_row(record: TrialRecord) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -71,6 +71,7 @@ class TrainingProcess:
         threads: CPU threads that prepare batches.
         alone: whether no other process of its job trains beside it.
         signals: what may tell it to stop.
+        tell_progress: called after each epoch.
     """
 
     started_at: float
@@ -78,6 +79,7 @@ class TrainingProcess:
     threads: int = 1
     alone: bool = True
     signals: StopSignals = field(default_factory=StopSignals)
+    tell_progress: Callable[[], None] = lambda: None
 
 
 class DoesNotFitBesideOthersError(Exception):
@@ -337,6 +339,7 @@ class _Training:
                 self.trial.report(metrics[self.search.metric], step=epoch)
         name = self.search.metric
         logger.info("trial %d epoch %d: %s %.4f", record.slot, epoch, name, metrics[name])
+        self.process.tell_progress()
 
     def _stops(self) -> bool:
         """Whether the pruner ends the trial here. One with all its epochs is complete: nothing is left to save.

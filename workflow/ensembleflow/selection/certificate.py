@@ -6,11 +6,9 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ensembleflow.arguments import instance, whole_number
 from ensembleflow.errors import SelectionError
@@ -205,6 +203,8 @@ class _Search:
 
     def _expand(self, batch: list[tuple[int, ...]]) -> None:
         """Try prefixes with every model, and keep those of the longer ones that may have better supersets."""
+        from ensembleflow.selection.certificate_kernels import superset_bounds
+
         self.n_nodes += len(batch)
         evaluator = self._candidates.evaluator
         prefixes = [self._models[list(places)].tolist() for places in batch]
@@ -220,7 +220,7 @@ class _Search:
             if losses[best] < self.loss - TIED_WITHIN:
                 found = [*prefix, int(self._models[later[best]])]
                 self.offer(found, evaluator.loss(found))
-            bounds = _superset_bounds(
+            bounds = superset_bounds(
                 np.array(places, dtype=np.int64),
                 later,
                 self._constants,
@@ -303,74 +303,3 @@ def _always_wrong(source: Source, models: IntArray) -> float:
         # More than rounding apart, so that no order of summation turns it.
         n_wrong += int(((values - truth[..., None]).min(axis=0, initial=np.inf) > 1e-6).any(axis=1).sum())
     return n_wrong / source.n_samples
-
-
-@njit(cache=True, nogil=True)
-def _superset_bounds(
-    prefix: Any,
-    later: Any,
-    constants: Any,
-    scores: Any,
-    by_score: Any,
-    costs: Any,
-    by_cost: Any,
-    allowed: Any,
-) -> Any:  # pragma: no cover - compiled
-    """Bounds on ensembles of the prefix, one later model and at least one still later: float64 (later,).
-
-    Args:
-        prefix: places, int64.
-        later: places that fit with the prefix, ascending.
-        constants: of the sizes from 2 on: (sizes,).
-        scores: (sizes, models).
-        by_score: each size's places by ascending score.
-        costs: (columns, models).
-        by_cost: each column's places by ascending cost.
-        allowed: (columns,).
-    """
-    n_columns, n_models = costs.shape
-    n_sizes = len(constants)
-    bounds = np.full(len(later), np.inf)
-    available = np.zeros(n_models, np.bool_)
-    spent = np.zeros(n_columns)
-    for column in range(n_columns):
-        for place in prefix:
-            spent[column] += costs[column, place]
-    included = np.zeros(n_sizes)
-    for row in range(n_sizes):
-        for place in prefix:
-            included[row] += scores[row, place]
-    for index in range(len(later) - 2, -1, -1):
-        child = later[index]
-        available[:] = False
-        n_available = 0
-        for place in later[index + 1 :]:
-            fits = True
-            for column in range(n_columns):
-                fits = fits and spent[column] + costs[column, child] + costs[column, place] <= allowed[column]
-            available[place] = fits
-            n_available += fits
-        most = n_available
-        for column in range(n_columns):
-            total, count = spent[column] + costs[column, child], 0
-            for place in by_cost[column]:
-                if available[place]:
-                    total += costs[column, place]
-                    if total > allowed[column]:
-                        break
-                    count += 1
-            most = min(most, count)
-        size = len(prefix) + 1
-        for added in range(1, most + 1):
-            row = size + added - 2
-            if row >= n_sizes:
-                break
-            total, count = constants[row] + included[row] + scores[row, child], 0
-            for place in by_score[row]:
-                if available[place]:
-                    total += scores[row, place]
-                    count += 1
-                    if count == added:
-                        break
-            bounds[index] = min(bounds[index], total)
-    return bounds

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.tolerances import OUTSIDE_BY, sum_off_by
-from ensembleflow.selection.kernels import stored_for_kernels, widen
+from ensembleflow.selection.stored import stored_for_kernels
 
 __all__ = ["Ranges", "joined_ranges", "not_finite_reasons", "ranges_of", "refuse_bad_sums", "refuse_outside"]
 
@@ -56,6 +55,8 @@ def ranges_of(values: npt.NDArray[Any], labels: IntArray, n_classes: int, first_
         n_classes: classes.
         first_sample: the number of the first of these samples.
     """
+    from ensembleflow.selection import check_kernels
+
     n_models = len(values)
     shape = (n_models, n_classes)
     ranges = Ranges(
@@ -64,9 +65,11 @@ def ranges_of(values: npt.NDArray[Any], labels: IntArray, n_classes: int, first_
     stored = stored_for_kernels(values)
     found = (ranges.lowest, ranges.highest, ranges.first_not_finite, ranges.first_outside)
     if values.ndim == 3:
-        _class_ranges(stored, first_sample, OUTSIDE_BY, sum_off_by(values.dtype), *found, ranges.first_bad_sum)
+        check_kernels.class_ranges(
+            stored, first_sample, OUTSIDE_BY, sum_off_by(values.dtype), *found, ranges.first_bad_sum
+        )
     else:
-        _true_class_ranges(stored, labels, first_sample, OUTSIDE_BY, *found)
+        check_kernels.true_class_ranges(stored, labels, first_sample, OUTSIDE_BY, *found)
     return ranges
 
 
@@ -143,54 +146,3 @@ def refuse_bad_sums(ranges: Ranges, places: Sequence[str], diverged: Container[i
 
 def _found(first_samples: IntArray, diverged: Container[int]) -> Iterable[tuple[int, int]]:
     return ((model, int(sample)) for model, sample in enumerate(first_samples) if sample >= 0 and model not in diverged)
-
-
-@njit(cache=True, nogil=True)
-def _true_class_ranges(
-    stored: Any, labels: Any, start: int, outside_by: float, lowest: Any, highest: Any, not_finite: Any, outside: Any
-) -> None:  # pragma: no cover - compiled
-    for model in range(stored.shape[0]):
-        for sample in range(stored.shape[1]):
-            value = widen(stored[model, sample])
-            group = labels[sample]
-            # What lies between what was seen before needs no further look, and is the rule.
-            if lowest[model, group] <= value <= highest[model, group]:
-                continue
-            if not np.isfinite(value):
-                if not_finite[model] < 0:
-                    not_finite[model] = start + sample
-                continue
-            if (value < -outside_by or value > 1 + outside_by) and outside[model] < 0:
-                outside[model] = start + sample
-            lowest[model, group] = min(lowest[model, group], value)
-            highest[model, group] = max(highest[model, group], value)
-
-
-@njit(cache=True, nogil=True)
-def _class_ranges(
-    stored: Any,
-    start: int,
-    outside_by: float,
-    sum_off_by: float,
-    lowest: Any,
-    highest: Any,
-    not_finite: Any,
-    outside: Any,
-    bad_sum: Any,
-) -> None:  # pragma: no cover - compiled
-    n_models, n_samples, n_classes = stored.shape
-    for model in range(n_models):
-        for sample in range(n_samples):
-            total = 0.0
-            for k in range(n_classes):
-                value = widen(stored[model, sample, k])
-                total += value
-                lowest[model, k] = min(lowest[model, k], value)
-                highest[model, k] = max(highest[model, k], value)
-                if (value < -outside_by or value > 1 + outside_by) and outside[model] < 0:
-                    outside[model] = start + sample
-            if not np.isfinite(total):
-                if not_finite[model] < 0:
-                    not_finite[model] = start + sample
-            elif abs(total - 1) > sum_off_by and bad_sum[model] < 0:
-                bad_sum[model] = start + sample

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ensembleflow.errors import SelectionError
-from ensembleflow.io import atomic_path
+from ensembleflow.io import atomic_path, snakemake_command
 from ensembleflow.models.runtime import configure_tensorflow, device_name
 from ensembleflow.selection.evaluation import ThreadWorkers, Workers
 from ensembleflow.selection.losses import GPU_LOSSES
@@ -216,7 +216,7 @@ def _srun(n_nodes: int) -> list[str]:
             "the Dask workers are to run on the nodes of a Slurm job, and this is none",
             where="resources.selection.cluster",
             found="slurm",
-            hint="run with `snakemake --profile slurm`, or set `cluster: processes`",
+            hint=f"run with `{snakemake_command(how=('--profile', 'slurm'))}`, or set `cluster: processes`",
         )
     # The job's own step holds the first node's cores while it waits for the workers: they share them.
     once_a_node = [f"--nodes={n_nodes}", f"--ntasks={n_nodes}", "--ntasks-per-node=1"]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
 from ensembleflow.errors import ArtefactError, SelectionError
-from ensembleflow.io import read_json, write_csv
+from ensembleflow.io import read_json, snakemake_command, write_csv
 from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import ALL_METRICS
 from ensembleflow.selection.budget import budget_limits, named_budget
@@ -272,7 +272,7 @@ def _check_same_library(
         where=json_path,
         found=fault,
         expected=f"study {predictions.study}, selected by {loss}, from {predictions.path}",
-        hint="make both again: snakemake --cores all --forcerun select_ensemble",
+        hint=f"make both again: {snakemake_command('--forcerun', 'select_ensemble', near=json_path)}",
     )
 
 

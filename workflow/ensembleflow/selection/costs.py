@@ -12,7 +12,7 @@ import pandas as pd
 
 from ensembleflow.config import PRIMARY_COST
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import read_csv
+from ensembleflow.io import read_csv, snakemake_command
 
 __all__ = ["read_costs"]
 
@@ -51,7 +51,7 @@ def read_costs(
             where=costs_path,
             found="; ".join(faults),
             expected=f"one row for each of the {len(models)} models of {predictions_path}",
-            hint="make both again from one library: snakemake --cores all library",
+            hint=f"make both again from one library: {snakemake_command('library', near=costs_path)}",
         )
     table = table.set_index("model").reindex(list(models))
     columns = {}

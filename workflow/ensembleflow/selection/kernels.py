@@ -12,29 +12,18 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 
-__all__ = [
-    "CHUNK_SAMPLES",
-    "chunk_of_classes",
-    "cross_entropy_sums",
-    "squared_distance_sums",
-    "stored_for_kernels",
-    "widen",
-]
+from ensembleflow.selection.compiled import compiled
+from ensembleflow.selection.stored import CHUNK_SAMPLES, LANES
+from ensembleflow.selection.stored import chunk_of_classes as plain_chunk_of_classes
 
-# Products of so many probabilities stay within float64: 16 factors of at least 1e-15 are at least 1e-240.
-_FACTORS = 16
-_LANES = 64
-CHUNK_SAMPLES = _FACTORS * _LANES
-"""Samples whose true class's probabilities are summed at a time."""
+__all__ = ["chunk_of_classes", "cross_entropy_sums", "squared_distance_sums", "widen"]
 
-# Class probabilities take more room: an ensemble's sums over a chunk stay within a core's cache.
-_CHUNK_VALUES = 2**14
+chunk_of_classes = register_jitable(plain_chunk_of_classes)
 
 _CACHE_LINE_BYTES = 64
 
@@ -42,21 +31,6 @@ _MANTISSA_BITS = 52
 _MANTISSA = 2**_MANTISSA_BITS - 1
 _EXPONENT_BIAS = 1023
 _LN_2 = math.log(2.0)
-
-
-@register_jitable
-def chunk_of_classes(n_classes: int) -> int:
-    """Samples whose probabilities of every class are summed at a time."""
-    return max(1, _CHUNK_VALUES // n_classes)
-
-
-def stored_for_kernels(probabilities: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array as the kernels read it: float16 as its bits (a view), anything but float32 and float64 as float64."""
-    if probabilities.dtype == np.float16:
-        return probabilities.view(np.uint16)
-    if probabilities.dtype in (np.float32, np.float64):
-        return probabilities
-    return probabilities.astype(np.float64)
 
 
 @intrinsic
@@ -106,13 +80,13 @@ def _prefetch(_typing_context: Any, array: Any, row: Any, column: Any) -> Any:
     return types.none(array, row, column), generate
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _prefetch_row(stored: Any, row: int, start: int, stop: int) -> None:  # pragma: no cover - compiled
     for column in range(start, stop, _CACHE_LINE_BYTES // stored.itemsize):
         _prefetch(stored, row, column)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def cross_entropy_sums(
     stored: Any, offsets: Any, members: Any, candidates: Any, smallest: float, sums: Any
 ) -> None:  # pragma: no cover - compiled
@@ -134,7 +108,7 @@ def cross_entropy_sums(
     n_prefixes = len(offsets) - 1
     totals = np.empty((n_prefixes, CHUNK_SAMPLES))
     values = np.empty(CHUNK_SAMPLES)
-    lanes = np.empty(_LANES)
+    lanes = np.empty(LANES)
     bits = lanes.view(np.int64)
     for start in range(0, n_samples, CHUNK_SAMPLES):
         length = min(CHUNK_SAMPLES, n_samples - start)
@@ -155,7 +129,7 @@ def cross_entropy_sums(
                 sums[prefix, place] += length * math.log(size) - logarithm
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _sum_rows(stored: Any, members: Any, start: int, length: int, total: Any) -> None:  # pragma: no cover - compiled
     for i in range(length):
         total[i] = 0.0
@@ -167,19 +141,19 @@ def _sum_rows(stored: Any, members: Any, start: int, length: int, total: Any) ->
             total[i] += widen(row[i])
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _log_of_product(total: Any, values: Any, smallest: float, lanes: Any, bits: Any) -> float:  # pragma: no cover
     # Independent lanes, for the compiler may not reorder a product of floats itself.
-    for lane in range(_LANES):
+    for lane in range(LANES):
         product = 1.0
-        for first in range(0, CHUNK_SAMPLES, _LANES):
+        for first in range(0, CHUNK_SAMPLES, LANES):
             product *= max(total[first + lane] + values[first + lane], smallest)
         lanes[lane] = product
     exponent = 0
-    for lane in range(_LANES):
+    for lane in range(LANES):
         exponent += (bits[lane] >> _MANTISSA_BITS) - _EXPONENT_BIAS
         bits[lane] = (bits[lane] & _MANTISSA) | (_EXPONENT_BIAS << _MANTISSA_BITS)
-    width = _LANES // 2
+    width = LANES // 2
     while width:
         for lane in range(width):
             lanes[lane] *= lanes[lane + width]
@@ -187,7 +161,7 @@ def _log_of_product(total: Any, values: Any, smallest: float, lanes: Any, bits: 
     return exponent * _LN_2 + math.log(lanes[0])
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def squared_distance_sums(
     stored: Any, labels: Any, offsets: Any, members: Any, candidates: Any, sums: Any
 ) -> None:  # pragma: no cover - compiled
@@ -205,11 +179,11 @@ def squared_distance_sums(
     n_prefixes = len(offsets) - 1
     chunk = chunk_of_classes(n_classes)
     total = np.empty(chunk * n_classes)
-    lanes = np.empty(_LANES)
+    lanes = np.empty(LANES)
     for start in range(0, n_samples, chunk):
         length = min(chunk, n_samples - start)
         n_values = length * n_classes
-        whole = n_values // _LANES * _LANES
+        whole = n_values // LANES * LANES
         for prefix in range(n_prefixes):
             for j in range(n_values):
                 total[j] = 0.0
@@ -223,10 +197,10 @@ def squared_distance_sums(
                 total[i * n_classes + labels[start + i]] -= size
             for place in range(len(candidates)):
                 row = stored[candidates[place], start : start + length].reshape(n_values)
-                for lane in range(_LANES):
+                for lane in range(LANES):
                     lanes[lane] = 0.0
-                for first in range(0, whole, _LANES):
-                    for lane in range(_LANES):
+                for first in range(0, whole, LANES):
+                    for lane in range(LANES):
                         difference = total[first + lane] + widen(row[first + lane])
                         lanes[lane] += difference * difference
                 for j in range(whole, n_values):

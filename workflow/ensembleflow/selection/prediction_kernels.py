@@ -9,17 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from ensembleflow.selection.compiled import compiled
 from ensembleflow.selection.kernels import chunk_of_classes, widen
+from ensembleflow.selection.stored import N_HIGHEST
 
-__all__ = ["N_HIGHEST", "count_predictions", "highest_classes"]
-
-N_HIGHEST = 5
-"""How many of a sample's highest probabilities are kept at hand, where there are more classes than that."""
+__all__ = ["count_predictions", "highest_classes"]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _insert(value: Any, k: Any, values: Any, classes: Any) -> None:  # pragma: no cover - compiled
     # Into a descending list; of equal values the one that came first, the lower class, stays in front.
     if value <= values[-1]:
@@ -31,7 +29,7 @@ def _insert(value: Any, k: Any, values: Any, classes: Any) -> None:  # pragma: n
     values[place], classes[place] = value, k
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def highest_classes(stored: Any, values: Any, classes: Any) -> None:  # pragma: no cover - compiled
     """Find each sample's `N_HIGHEST` highest probabilities, in descending order, and their classes.
 
@@ -52,7 +50,7 @@ def highest_classes(stored: Any, values: Any, classes: Any) -> None:  # pragma: 
                 classes[model, sample, j] = places[j]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def count_predictions(
     stored: Any,
     labels: Any,
@@ -135,7 +133,7 @@ def count_predictions(
                     sums[prefix, place, 0] += n_wrong
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _first_of_few(total: Any, i: int, stored: Any, model: int, sample: int) -> Any:  # pragma: no cover - compiled
     best, winner = total[i, 0] + widen(stored[model, sample, 0]), 0
     for k in range(1, total.shape[1]):
@@ -145,7 +143,7 @@ def _first_of_few(total: Any, i: int, stored: Any, model: int, sample: int) -> A
     return winner
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _quick_prediction(
     total: Any,
     total_values: Any,
@@ -196,7 +194,7 @@ def _quick_prediction(
     return best_class if best > limit else -1
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _full_prediction(total: Any, i: int, stored: Any, model: int, sample: int) -> Any:  # pragma: no cover - compiled
     highest = _highest_sum(total, i, stored, model, sample)
     for k in range(total.shape[1]):
@@ -205,7 +203,7 @@ def _full_prediction(total: Any, i: int, stored: Any, model: int, sample: int) -
     return -1
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+@compiled(fastmath={"nnan", "nsz"})
 def _highest_sum(total: Any, i: int, stored: Any, model: int, sample: int) -> float:  # pragma: no cover - compiled
     # Without NaN the order of comparisons does not matter, so the compiler may take several at once.
     highest = -np.inf

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ensembleflow.errors import ArtefactError, SelectionError
-from ensembleflow.io import read_json, write_csv
+from ensembleflow.io import read_json, snakemake_command, write_csv
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection.pareto import pareto_front
 from ensembleflow.selection.stage import SPLITS
@@ -89,5 +89,5 @@ def _check_same(
                 where=other_path,
                 found=f"another value of `{key}` than in {first_path}",
                 expected="the same study, loss, models and costs",
-                hint="make both again: snakemake --cores all --forcerun select_ensemble",
+                hint=f"make both again: {snakemake_command('--forcerun', 'select_ensemble', near=other_path)}",
             )

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, made_by, shared_result
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
-from ensembleflow.io import atomic_directory, provenance, read_json, write_json
+from ensembleflow.io import atomic_directory, link_or_copy_folder, provenance, read_json, write_json
 from ensembleflow.library import open_predictions
 from ensembleflow.models.engines import DEFAULT_ENGINE, prepare_members
 from ensembleflow.models.tolerances import answer_tolerance, cache_rounding
@@ -33,6 +34,9 @@ __all__ = ["make_bundle"]
 
 _LOG = logging.getLogger("ensembleflow.serving")
 
+# A result's folder in the store.
+_BUNDLE = "bundle"
+
 _MAX_CHECK_IMAGES = 200
 _MAX_CHECK_BYTES = 32 * 2**20
 
@@ -44,12 +48,14 @@ def make_bundle(
     predictions_h5: str | Path,
     dataset_h5: str | Path,
     output_dir: str | Path,
+    store_dir: str | Path,
 ) -> None:
     """Write a self-contained bundle, and prove that a server answers from it as the cached predictions say.
 
     The server is started on the loopback interface and asked over HTTP for up to 200 validation images. If an answer
     differs by more than its engines' tolerance and the rounding of the cache, there is no bundle. The answers are kept
-    in it: they hold every class, unrounded, whatever the cache holds.
+    in it: they hold every class, unrounded, whatever the cache holds. Budgets of the same ensemble and allocation share
+    one proof and one set of files: see `shared_result`.
 
     Args:
         selection_json: the chosen ensemble (`budget-{budget}.json`).
@@ -58,6 +64,8 @@ def make_bundle(
         predictions_h5: the cached predictions.
         dataset_h5: the dataset.
         output_dir: the bundle.
+        store_dir: the bundles made so far, of all of the study's budgets; on the file system of `output_dir` they take
+            no room twice.
 
     Raises:
         ArtefactError: an input is missing or damaged.
@@ -79,11 +87,15 @@ def make_bundle(
     placed = list(dict.fromkeys(each["model"] for each in allocation["members"]))  # replicas follow each other
     _same(selection_json, allocation_json, "members", models, placed)
 
-    with atomic_directory(output_dir) as folder:
-        engines = {each.get("engine", DEFAULT_ENGINE) for each in allocation["members"]}
-        prepare_members([Path(exported_dir) / model for model in models], folder / "members", engines)
-        check, dataset = _read_check(dataset_h5, predictions_h5, models)
-        placements, devices = bundled_allocation(allocation)
+    check, dataset = _read_check(dataset_h5, predictions_h5, models)
+    placements, devices = bundled_allocation(allocation)
+    engines = {each.get("engine", DEFAULT_ENGINE) for each in allocation["members"]}
+    members = [Path(exported_dir) / model for model in models]
+
+    def make(entry: Path) -> None:
+        folder = entry / _BUNDLE
+        folder.mkdir()
+        prepare_members(members, folder / "members", engines)
         manifest = Manifest(
             study=selection["study"],
             budget=selection["budget"],
@@ -103,12 +115,28 @@ def make_bundle(
         check.write(answers, folder / "check")
         manifest = manifest.model_copy(update={"servable": proof, "files": file_checksums(folder)})
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+    depends_on = {
+        "selection": {name: selection[name] for name in ("study", "members", "cost_seconds", "valid", "test")},
+        "allocation": {name: allocation[name] for name in allocation if name != "budget"},
+        "members": [folder_checksum(member) for member in members],
+        "dataset": {name: list(value) if isinstance(value, tuple) else value for name, value in dataset.items()},
+        "check": check.checksums(),
+        "made_by": made_by("allocation", "models", "serving"),
+    }
+    with (
+        shared_result(store_dir, depends_on, selection["budget"], make) as entry,
+        atomic_directory(output_dir) as folder,
+    ):
+        link_or_copy_folder(entry / _BUNDLE, folder)
+        manifest = read_json(folder / MANIFEST, ["budget", "servable"])
+        write_json(folder / MANIFEST, {**manifest, "budget": selection["budget"]})
         open_bundle(folder)
     _LOG.info(
         "%s: the server's answers to %d images differ from the cached predictions by at most %.2g",
         output_dir,
-        proof.n_images,
-        proof.largest_difference,
+        manifest["servable"]["n_images"],
+        manifest["servable"]["largest_difference"],
     )
 
 
@@ -155,6 +183,10 @@ class _Check:
             n_other_classes=n_other_classes,
             engines=list(engines),
         )
+
+    def checksums(self) -> list[Any]:
+        arrays = (self.images, self.cached, self.true_classes)
+        return [self.rounding, *(array_checksum(each) for each in arrays if each is not None)]
 
     def write(self, answers: npt.NDArray[np.float32], folder: Path) -> None:
         folder.mkdir()

@@ -28,6 +28,13 @@ _LOG = logging.getLogger("ensembleflow.serving")
 _TOKEN_VARIABLE = "ENSEMBLEFLOW_TOKEN"
 
 
+class _DefaultsShown(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds an option's default; where that is decided later, the option's own text says how."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def add_command(subparsers: Any) -> None:
     """Add `serve` to the command line."""
     limits = Limits()
@@ -35,7 +42,7 @@ def add_command(subparsers: Any) -> None:
         "serve",
         help="serve a bundle over HTTP",
         description="Serve a bundle's ensemble over HTTP: Open Inference Protocol v2, image files, a page, metrics.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_DefaultsShown,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")

@@ -19,7 +19,9 @@ __all__ = [
     "Drawing",
     "Fact",
     "Facts",
+    "Gallery",
     "Missing",
+    "Mistake",
     "Section",
     "Table",
     "Text",
@@ -67,7 +69,7 @@ class Table:
         columns: headings, with units.
         rows: cells; at most `MAX_ROWS` of them are shown.
         sources: paths below the study's folder of the data behind it.
-        budget: shown only while this budget is chosen.
+        budget: shown only while this budget, or one of several separated by blanks, is chosen.
         folded: shown when asked for.
     """
 
@@ -98,8 +100,9 @@ class Drawing:
         key: the figure's name in the page's addresses.
         title: what it is.
         description: what there is to see, in words that do without seeing it.
-        plots: each a subtitle (or none) and its plot. A trace whose `meta` names a budget is drawn only while that
-            budget is chosen; one whose `customdata` are budgets chooses them when clicked.
+        plots: each a subtitle (or none) and its plot. A trace whose `meta` names a budget, or several separated by
+            blanks, is drawn only while one of them is chosen; one whose `customdata` are budgets chooses them when
+            clicked.
         table: its data.
         min_width: pixels below which it scrolls sideways instead of shrinking.
         by_budget: a control to choose the budget stands above it.
@@ -113,6 +116,34 @@ class Drawing:
     min_width: int = 0
     by_budget: bool = False
     kind: str = "drawing"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test image that was answered wrongly: its picture's address (None where there is none) and the votes.
+
+    A vote is a member, its class and its probability of it.
+    """
+
+    picture: str | None
+    image: int
+    label: str
+    predicted: str
+    confidence: str
+    label_probability: str
+    votes: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures with the votes on them, shown only while one of the budgets (separated by blanks) is chosen."""
+
+    title: str
+    intro: str
+    items: Sequence[Mistake]
+    sources: Sequence[str]
+    budget: str
+    kind: str = "gallery"
 
 
 @dataclass(frozen=True)
@@ -155,7 +186,7 @@ class Missing:
         return cls(error.what, error.where, error.found, error.expected, error.hint)
 
 
-Block = Facts | Text | Table | Drawing | Choices | Missing
+Block = Facts | Text | Table | Drawing | Choices | Gallery | Missing
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,27 @@ import pandas as pd
 
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.models.engines import DEFAULT_ENGINE
+from ensembleflow.report.answers import (
+    CONFIDENCE,
+    N_BINS,
+    Answers,
+    answers_on_test,
+    baseline_answers,
+    difference_interval,
+    paired_difference,
+)
+from ensembleflow.report.budgets import fitted_to
+from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, speed_notes
 from ensembleflow.report.page.allocation import is_simulated
-from ensembleflow.report.page.answers import CONFIDENCE, N_BINS, Answers, paired_difference, test_answers
 from ensembleflow.report.page.blocks import Choice, Fact, Missing, Table
 from ensembleflow.report.page.look import percent, seconds
 from ensembleflow.report.page.study import Study
 
-__all__ = ["Bought", "bought", "choice", "single_answers"]
+__all__ = ["Bought", "Floor", "baseline_floor", "bought", "choice", "single_answers"]
 
 SINGLE = "best single"
 SIGNIFICANT = 0.05
+_CACHE = "library/predictions.h5"
 _METRIC_NAMES = {
     "error": "error",
     "macro_f1_error": "1 − macro F1",
@@ -34,7 +45,10 @@ _SHARES = ("error", "macro_f1_error", "calibration_error")
 
 @dataclass(frozen=True)
 class Bought:
-    """One budget's ensemble with all that was measured of it; what is missing is told in `missing`."""
+    """One budget's ensemble with all that was measured of it; what is missing is told in `missing`.
+
+    `notes` tell where the speed disagrees with another budget's.
+    """
 
     budget: str
     selection: dict[str, Any]
@@ -43,11 +57,21 @@ class Bought:
     compared: Mapping[str, Any]
     has_bundle: bool
     missing: list[Missing] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def members(self) -> list[str]:
         """The members' ids, in the order chosen."""
         return list(self.selection["members"])
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The baseline: its name, its answers (None where it was left out), and what is to be known of it."""
+
+    name: str
+    answers: Answers | None
+    note: str
 
 
 def bought(study: Study) -> tuple[list[Bought], list[Missing]]:
@@ -64,7 +88,7 @@ def bought(study: Study) -> tuple[list[Bought], list[Missing]]:
         if found is not None:
             selections[budget] = found
     ensembles = {budget: selection["members"] for budget, selection in selections.items()}
-    answers = _or_missing(partial(test_answers, study, ensembles), missing) if selections else None
+    answers = _or_missing(lambda: answers_on_test(study.path(_CACHE), ensembles), missing) if selections else None
     comparison = _or_missing(partial(study.csv, "selection/comparison.csv", ["budget", "method"]), missing)
     everything = []
     n_devices = _or_missing(lambda: study.n_devices, missing)
@@ -84,6 +108,11 @@ def bought(study: Study) -> tuple[list[Bought], list[Missing]]:
             compared = rows.iloc[0].to_dict() if len(rows) else {}
         own = None if answers is None else answers.get(budget)
         everything.append(Bought(budget, selection, own, allocation, compared, packed is not None, lacks))
+    placed = [each for each in everything if each.allocation is not None]
+    ids = [" ".join(each.members) for each in placed]
+    speeds = [(each.allocation or {})["images_per_second"] for each in placed]
+    for each, disagreeing in zip(placed, disagreeing_speeds(ids, speeds), strict=True):
+        each.notes.extend(disagreeing)
     return everything, missing
 
 
@@ -92,13 +121,31 @@ def single_answers(study: Study) -> tuple[str, Answers] | None:
     try:
         ensembles = study.csv("selection/ensembles.csv", ["method", "budget", "members"])
         single = ensembles.members[(ensembles.method == "best_single") & ensembles.budget.isna()]
-        answers = test_answers(study, {SINGLE: [single.iloc[0]]}) if len(single) else None
+        answers = answers_on_test(study.path(_CACHE), {SINGLE: [single.iloc[0]]}) if len(single) else None
     except EnsembleflowError:
         return None  # told where the table and the cache are what is shown
     return (str(single.iloc[0]), answers[SINGLE]) if answers else None
 
 
-def choice(study: Study, found: Bought, single: tuple[str, Answers] | None, *, recommended: bool) -> Choice:
+def baseline_floor(study: Study) -> Floor | None:
+    """The baseline; None where it is turned off or not there yet."""
+    keys = ["classifier", "turned_off", "reason", "n_fitted_images", "n_train_images", "fitted_shape", "image_shape"]
+    try:
+        fitted = study.json("library/baseline.json", keys)
+        answers = baseline_answers(study.path("library/baseline.csv"))
+    except EnsembleflowError:
+        return None
+    if fitted["turned_off"]:
+        return None
+    if fitted["classifier"] is None:
+        return Floor("", None, f"There is no baseline: {fitted['reason']}.")
+    part = fitted_to(fitted)
+    return Floor(fitted["classifier"], answers, f"The baseline {part}." if part else "")
+
+
+def choice(
+    study: Study, found: Bought, single: tuple[str, Answers] | None, floor: Floor | None, *, recommended: bool
+) -> Choice:
     """One budget's panel."""
     n_members = len(found.members)
     limits = found.selection.get("limits") or {"cost_seconds": found.selection["budget_seconds"]}
@@ -112,9 +159,9 @@ def choice(study: Study, found: Bought, single: tuple[str, Answers] | None, *, r
         budget=found.budget,
         title=f"Budget {found.budget}: {n_members} member{'' if n_members == 1 else 's'}",
         summary=f"At most {limit}." if limit else "",
-        facts=[_error(found), _calibration(found), _cost(found), _speed(found)],
+        facts=[_error(found), *_own_metric(study, found), _calibration(found), _cost(found), _speed(found)],
         tables=[_members(study, found), _metrics(found)],
-        notes=[note for note in (_against_single(found, single), _certificate(found), _unpacked(found)) if note],
+        notes=[note for note in _notes(study, found, single, floor) if note],
         commands=commands if found.has_bundle else [],
         missing=found.missing,
         recommended=recommended,
@@ -146,6 +193,16 @@ def _error(found: Bought) -> Fact:
     n_images = len(found.answers.right)
     note = f"{percent(CONFIDENCE, 0)} interval {low * 100:.1f} to {percent(high, 1)} (Wilson, {n_images:,} test images)"
     return Fact("test error", percent(error), note)
+
+
+def _own_metric(study: Study, found: Bought) -> list[Fact]:
+    """The metric that the study ranks by, where that is not the error, which stands there anyway."""
+    metric = study.metric
+    value = found.selection["test"].get(metric)
+    if metric == "error" or value is None or found.selection["test"].get("error") is None:
+        return []
+    written = percent(value) if metric in _SHARES else _four_digits(value)
+    return [Fact(f"test {_METRIC_NAMES[metric]}", written, "search.metric, by which the networks were ranked")]
 
 
 def _calibration(found: Bought) -> Fact:
@@ -227,18 +284,57 @@ def _four_digits(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+def _notes(study: Study, found: Bought, single: tuple[str, Answers] | None, floor: Floor | None) -> list[str]:
+    measured = [f"{note[0].upper()}{note[1:]}." for note in _measured_notes(study, found)]
+    return [
+        _against_single(found, single),
+        *_against_baseline(found, floor),
+        _certificate(found),
+        _unpacked(found),
+        *measured,
+    ]
+
+
 def _against_single(found: Bought, single: tuple[str, Answers] | None) -> str:
     if single is None or found.answers is None:
         return ""
     name, answers = single
     if found.members == [name]:
         return f"This is the best single network, {name}: SMOBF found no lower score within this budget."
-    ours, theirs, p_value = paired_difference(found.answers, answers)
+    return f"Against the best single network, {name}: {_compared(found.answers, answers)}"
+
+
+def _against_baseline(found: Bought, floor: Floor | None) -> list[str]:
+    if floor is None or floor.answers is None or found.answers is None:
+        return [] if floor is None else [floor.note]
+    if len(floor.answers.right) != len(found.answers.right):
+        return []  # fitted to an earlier dataset
+    return [f"Against the baseline, {floor.name} on the pixels: {_compared(found.answers, floor.answers)}", floor.note]
+
+
+def _compared(ours: Answers, theirs: Answers) -> str:
+    """Two ensembles' answers to the same images, in words."""
+    difference, low, high = (100 * value for value in difference_interval(ours, theirs))
+    gained, lost, p_value = paired_difference(ours, theirs)
     verdict = "the two cannot be told apart by these images" if p_value > SIGNIFICANT else "more than chance"
     return (
-        f"Against the best single network, {name}: right on {ours} test image{'' if ours == 1 else 's'} that it gets "
-        f"wrong, wrong on {theirs} that it gets right (McNemar's exact test, p = {p_value:.2g}: {verdict})."
-    )
+        f"test error {difference:+.2f} percentage points ({percent(CONFIDENCE, 0)} interval {low:+.2f} to {high:+.2f}, "
+        f"Newcombe), right on {gained} test image{'' if gained == 1 else 's'} that it gets wrong, wrong on {lost} that "
+        f"it gets right (McNemar's exact test, p = {p_value:.2g}: {verdict})."
+    ).replace("-", "−")
+
+
+def _measured_notes(study: Study, found: Bought) -> list[str]:
+    """What disturbed the costs or the speed, and whether the choice hangs on less than the costs' spread."""
+    notes = [] if found.allocation is None else [*speed_notes(found.allocation), *found.notes]
+    try:
+        costs, tried = (
+            study.csv("library/costs.csv", ["model", "cost_seconds"]),
+            study.csv("selection/pareto.csv", ["members", "cost_seconds"]),
+        )
+    except EnsembleflowError:
+        return notes  # told where the tables are what is shown
+    return [*cost_notes(found.selection, costs, tried), *notes]
 
 
 def _certificate(found: Bought) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ensembleflow.report.page.answers import CONFIDENCE, N_BINS, Answers
+from ensembleflow.report.answers import CONFIDENCE, N_BINS, Answers
 from ensembleflow.report.page.blocks import Block, Choices, Drawing, Section, Table, guarded, rows_of
-from ensembleflow.report.page.choices import Bought, bought, choice, single_answers
+from ensembleflow.report.page.choices import Bought, Floor, baseline_floor, bought, choice, single_answers
 from ensembleflow.report.page.look import (
     ACCENT,
     FAINT,
@@ -42,18 +42,19 @@ def decision(study: Study) -> Section:
 def _decide(study: Study) -> Iterator[Block]:
     found, missing = bought(study)
     single = single_answers(study)
+    floor = baseline_floor(study)
     if found:
         losses = [each.selection["valid"][each.selection["loss"]] for each in found]
         best = min(range(len(found)), key=lambda place: (losses[place], found[place].selection["cost_seconds"], place))
-        yield Choices([choice(study, each, single, recommended=each is found[best]) for each in found])
+        yield Choices([choice(study, each, single, floor, recommended=each is found[best]) for each in found])
     yield from missing
-    yield from guarded(lambda study: [_front(study, found, single)], study=study)
+    yield from guarded(lambda study: [_front(study, found, single, floor)], study=study)
     if any(each.answers for each in found):
         yield _reliability(found)
 
 
-def _front(study: Study, found: list[Bought], single: tuple[str, Answers] | None) -> Drawing:
-    """Every ensemble tried, the chosen ones with their intervals, and the budgets."""
+def _front(study: Study, found: list[Bought], single: tuple[str, Answers] | None, floor: Floor | None) -> Drawing:
+    """Every ensemble tried, the chosen ones with their intervals, the budgets and the baseline."""
     columns = ["method", "budget", "members", "cost_seconds", "valid_error", "test_error", "n_members"]
     ensembles = study.csv("selection/ensembles.csv", [*columns, f"valid_{_BY_LOSS}", f"test_{_BY_LOSS}"])
     with_error = bool(ensembles.test_error.notna().any())
@@ -77,6 +78,19 @@ def _front(study: Study, found: list[Bought], single: tuple[str, Answers] | None
         if plot.layout.xaxis.type == "log":
             where["x"] = math.log10(most)  # annotations, unlike lines, count in the axis' own units
         plot.add_annotation(text=budget.split(",")[0], showarrow=False, font={"color": QUIET, "size": 11}, **where)
+    if with_error and floor is not None and floor.answers is not None:
+        level = factor * floor.answers.n_wrong / len(floor.answers.right)
+        bounds.append(level)
+        costs = [*tried.cost_seconds, *limits.values()]
+        plot.add_scatter(
+            x=[min(costs), max(costs)],
+            y=[level, level],
+            mode="lines",
+            line={"color": SECOND, "dash": "dash", "width": 1.5},
+            name=f"baseline: {floor.name}",
+            hovertemplate="%{y:.4g}<extra>baseline, its cost is not measured</extra>",
+        )
+        plot.update_yaxes(value_axis(bounds, room=0.1))
     plot.add_scatter(
         x=others.cost_seconds,
         y=others[f"test_{metric}"] * factor,
@@ -138,7 +152,7 @@ def _front(study: Study, found: list[Bought], single: tuple[str, Answers] | None
         ["selection/ensembles.csv", "selection/pareto.csv"],
         folded=True,
     )
-    return Drawing("front", "Error against cost", _say(chosen, unit, single), [("", plot)], table)
+    return Drawing("front", "Error against cost", _say(chosen, unit, single, floor), [("", plot)], table)
 
 
 def _chosen(found: list[Bought], metric: str, factor: float) -> pd.DataFrame:
@@ -160,7 +174,7 @@ def _chosen(found: list[Bought], metric: str, factor: float) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), columns=columns).sort_values("cost", kind="stable", ignore_index=True)
 
 
-def _say(chosen: pd.DataFrame, unit: str, single: tuple[str, Answers] | None) -> str:
+def _say(chosen: pd.DataFrame, unit: str, single: tuple[str, Answers] | None, floor: Floor | None) -> str:
     if chosen.empty:
         return "No ensemble is chosen yet: the points are the ensembles that were tried."
     metric, unit = unit.rsplit(" ", 1)
@@ -175,6 +189,8 @@ def _say(chosen: pd.DataFrame, unit: str, single: tuple[str, Answers] | None) ->
         name, answers = single
         wrong = percent(answers.n_wrong / len(answers.right))
         text += f" The best single network, {name}, is wrong on {wrong} of the test images."
+    if floor is not None and floor.answers is not None:
+        text += f" The baseline, {floor.name}, is wrong on {percent(floor.answers.n_wrong / len(floor.answers.right))}."
     return f"{text} Tap a blue dot to choose it. Bars are the errors' {percent(CONFIDENCE, 0)} intervals (Wilson)."
 
 

@@ -30,10 +30,13 @@ def _models(study: Study) -> Iterator[Block]:
     column, scale = f"valid_{study.metric}", measure(study.metric)
     models = study.csv("library/models.csv", ["rank", "model", "kept", "dropped", "epochs", "n_parameters", column])
     models = models.assign(kept=as_bool(models.kept), value=models[column] * scale.factor)
-    dropped = models[models.dropped.fillna("") != ""]
+    told = models[models.dropped.fillna("") != ""]
+    for row in rows_of(told[told.kept]):
+        yield Text(f"{row.model}: {row.dropped}. Do not use what is made of it.", "No network is better than chance.")
+    dropped = told[~told.kept]
     if len(dropped):
         reasons = "; ".join(f"{row.model}: {row.dropped}" for row in rows_of(dropped))
-        yield Text(f"{reasons}.", f"{len(dropped)} of {len(models)} models cannot be used.")
+        yield Text(f"{reasons}.", f"{len(dropped)} of {len(models)} models are left out.")
     ranked = models[models["rank"].notna()]
     plot = figure("parameters", f"validation {scale.label}", 380)
     plot.update_xaxes(value_axis(ranked.n_parameters.astype(float)))

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import yaml
 
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import read_json
+from ensembleflow.io import read_json, snakemake_command
 from ensembleflow.library import open_predictions
 from ensembleflow.report.page.blocks import Block, Section, Table, Text, guarded
 from ensembleflow.report.page.study import RUN_CONFIG, Study, existing
 
 __all__ = ["provenance"]
-
-_HINT = "snakemake --cores all --forcerun record_run"
 
 
 def provenance(study: Study) -> Section:
@@ -24,7 +22,7 @@ def provenance(study: Study) -> Section:
 
 
 def _made_with(study: Study) -> Iterator[Block]:
-    path = existing(study.results / "provenance.json", _HINT)
+    path = existing(study.results / "provenance.json", _hint(study))
     found = read_json(path, ["ensembleflow", "commit", "python", "packages", "machine"])
     edited = " with uncommitted edits" if found.get("commit_dirty") else ""
     rows = [
@@ -52,5 +50,9 @@ def _data(study: Study) -> Iterator[Block]:
 
 def _config(study: Study) -> Iterator[Block]:
     if not study.config:
-        raise ArtefactError(f"not made yet: {RUN_CONFIG} of {study.name}", where=study.results, hint=_HINT)
+        raise ArtefactError(f"not made yet: {RUN_CONFIG} of {study.name}", where=study.results, hint=_hint(study))
     yield Text(yaml.safe_dump(study.config, sort_keys=False), "The run's config", verbatim=True)
+
+
+def _hint(study: Study) -> str:
+    return snakemake_command("--forcerun", "record_run", near=study.results)

@@ -17,6 +17,7 @@ from ensembleflow.report.page.blocks import MAX_ROWS
 from ensembleflow.report.page.decision import decision
 from ensembleflow.report.page.library import library
 from ensembleflow.report.page.look import DARK, STYLED
+from ensembleflow.report.page.mistakes import mistakes
 from ensembleflow.report.page.provenance import provenance
 from ensembleflow.report.page.search import search
 from ensembleflow.report.page.selection import selection
@@ -24,7 +25,7 @@ from ensembleflow.report.page.study import Study, find_study
 
 __all__ = ["make_report"]
 
-_SECTIONS = (decision, search, library, selection, allocation, provenance)
+_SECTIONS = (decision, mistakes, search, library, selection, allocation, provenance)
 
 
 def make_report(results: str | Path, output: str | Path, study: str | None = None) -> None:

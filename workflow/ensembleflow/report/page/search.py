@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from ensembleflow.io import snakemake_command
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.report.drawing import measure
 from ensembleflow.report.page.blocks import Block, Drawing, Fact, Facts, Section, Table, Text, guarded, rows_of
@@ -27,12 +29,15 @@ from ensembleflow.report.page.look import (
 from ensembleflow.report.page.parallel import parallel_coordinates
 from ensembleflow.report.page.study import Study
 from ensembleflow.search.accounting import read_runs
+from ensembleflow.search.tables import tables_so_far
 
 __all__ = ["search"]
 
-_FAILED, _STOPPED, _ENDED = "failed", "stopped early", "trained to the end"
-_OUTCOMES = {"COMPLETE": _ENDED, "PRUNED": _STOPPED, "FAIL": _FAILED}
-_LOOKS = {_ENDED: (ACCENT, ""), _STOPPED: (BAND, ""), _FAILED: (RED, "/")}
+_RUNNING = "RUNNING"
+_FAILED, _STOPPED, _ENDED, _NOT_ENDED = "failed", "stopped early", "trained to the end", "not ended"
+_OUTCOMES = {"COMPLETE": _ENDED, "PRUNED": _STOPPED, "FAIL": _FAILED, _RUNNING: _NOT_ENDED}
+_LOOKS = {_ENDED: (ACCENT, ""), _STOPPED: (BAND, ""), _FAILED: (RED, "/"), _NOT_ENDED: (INK, ".")}
+_LINES = {"PRUNED": (FAINT, "solid"), "COMPLETE": (ACCENT, "solid"), "FAIL": (RED, "dash"), _RUNNING: (INK, "dashdot")}
 
 
 def search(study: Study) -> Section:
@@ -41,6 +46,11 @@ def search(study: Study) -> Section:
         "Every trial is a network with other hyperparameters. Weak ones are stopped early, yet their models enter the "
         "library as well."
     )
+    if not (study.results / study.name / "search/trials.csv").exists():
+        so_far = tables_so_far(study.results / study.name / "search")
+        if so_far:
+            study = replace(study, so_far=so_far)
+            return Section("search", "Search", intro, guarded(_facts_so_far, _failures, _curves, study=study))
     builders = (_facts, _failures, _curves, _parallel, _importances, _timeline)
     return Section("search", "Search", intro, guarded(*builders, study=study))
 
@@ -58,6 +68,29 @@ def _facts(study: Study) -> Iterator[Block]:
             ),
             Fact("search took", seconds(found["duration_seconds"]), f"on {found['n_devices']} devices"),
             Fact("devices busy", percent(found["occupancy"], 0), "of the time, with trials"),
+        ]
+    )
+
+
+def _facts_so_far(study: Study) -> Iterator[Block]:
+    """What a search that has not ended has done until now."""
+    states = study.csv("search/trials.csv").state.value_counts()
+    n_epochs = len(study.csv("search/epochs.csv"))
+    yield Text(
+        "Trials are still being trained, or wait to go on. Make this page again later, or finish the search: "
+        f"{snakemake_command('search', near=study.results)}",
+        "The search has not ended.",
+    )
+    ended = {state: int(states.get(state, 0)) for state in _OUTCOMES if state != _RUNNING}
+    yield Facts(
+        [
+            Fact(
+                "trials ended",
+                f"{sum(ended.values()):,}",
+                f"{ended['COMPLETE']:,} to the end, {ended['PRUNED']:,} stopped early",
+            ),
+            Fact("trials begun", f"{int(states.get(_RUNNING, 0)):,}", "and not ended"),
+            Fact("epochs trained", f"{n_epochs:,}", "until now"),
         ]
     )
 
@@ -92,7 +125,7 @@ def _curves(study: Study) -> Iterator[Block]:
         plot = figure("epoch", f"validation {scale.label}", 340, xaxis=x_axis, yaxis=y_axis)
         for rung in sorted(within.epoch[within.rung.notna()].unique()):
             plot.add_vline(rung, line={"color": FAINT, "width": 1, "dash": "dot"})
-        for state, look in (("PRUNED", (FAINT, "solid")), ("COMPLETE", (ACCENT, "solid")), ("FAIL", (RED, "dash"))):
+        for state, look in _LINES.items():
             curves = within[within.state == state]
             if curves.empty:
                 continue
@@ -115,10 +148,11 @@ def _curves(study: Study) -> Iterator[Block]:
     last = table.groupby("slot").tail(1)
     stops = last[last.state == "PRUNED"].epoch.value_counts().sort_index()
     counted = ", ".join(f"{count} after epoch {epoch}" for epoch, count in stops.items())
+    running = ", black and dash-dotted not ended" if _RUNNING in set(table.state) else ""
     description = (
-        f"Each line is a trial: blue to the end, grey stopped early, red and dashed failed. Dotted lines are the rungs "
-        f"at which the weaker trials of a bracket are stopped ({counted or 'none was'}). The best validation "
-        f"{scale.label} reached is {table.value.min():.3g}."
+        f"Each line is a trial: blue to the end, grey stopped early, red and dashed failed{running}. Dotted lines "
+        f"are the rungs at which the weaker trials of a bracket are stopped ({counted or 'none was'}). The best "
+        f"validation {scale.label} reached is {table.value.min():.3g}."
     )
     rows = [
         [

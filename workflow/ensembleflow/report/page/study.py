@@ -15,7 +15,7 @@ import yaml
 
 from ensembleflow.config import Config
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import read_csv, read_json
+from ensembleflow.io import read_csv, read_json, snakemake_command
 
 __all__ = ["RUN_CONFIG", "Study", "existing", "find_study"]
 
@@ -32,12 +32,14 @@ class Study:
         name: the study's.
         output: the page, from whose folder links to the tables start.
         config: the run's config as recorded in `run_config.yaml`; empty where none of this study is recorded.
+        so_far: tables of a stage that still runs, by name; they stand for those that are not made yet.
     """
 
     results: Path
     name: str
     output: Path
     config: dict[str, Any] = field(default_factory=dict)
+    so_far: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         """The path of one of the study's artefacts, which has to exist.
@@ -48,7 +50,7 @@ class Study:
         Raises:
             ArtefactError: it has not been made yet.
         """
-        return existing(self.results / self.name / name, f"snakemake --cores all {name.split('/')[0]}")
+        return existing(self.results / self.name / name, snakemake_command(name.split("/")[0], near=self.results))
 
     def csv(self, name: str, expected_columns: Sequence[str] = ()) -> pd.DataFrame:
         """A table of the study; budgets, members and models are text.
@@ -56,6 +58,8 @@ class Study:
         Raises:
             ArtefactError: it has not been made yet, is damaged, or lacks a column.
         """
+        if name in self.so_far and not (self.results / self.name / name).exists():
+            return self.so_far[name]
         texts = dict.fromkeys(("budget", "members", "model", "host", "device"), str)
         return read_csv(self.path(name), expected_columns, dtype=texts)
 
@@ -92,7 +96,7 @@ class Study:
             raise ArtefactError(
                 "no budget has an ensemble yet",
                 where=self.results / self.name / "selection",
-                hint="snakemake --cores all selection",
+                hint=snakemake_command("selection", near=self.results),
             )
         found.sort(key=lambda each: (each["budget_seconds"] or each["cost_seconds"], each["cost_seconds"]))
         return [str(each["budget"]) for each in found]
@@ -118,7 +122,8 @@ class Study:
             return int(max(configured))
         if not counts:
             where = self.results / self.name / "allocation"
-            raise ArtefactError("no ensemble is allocated yet", where=where, hint="snakemake --cores all allocation")
+            hint = snakemake_command("allocation", near=self.results)
+            raise ArtefactError("no ensemble is allocated yet", where=where, hint=hint)
         return max(counts)
 
 
@@ -151,7 +156,7 @@ def find_study(results: Path, name: str | None, output: Path) -> Study:
                 where=recorded,
                 found=f"{type(error).__name__}: {error}",
                 expected="the run's config",
-                hint="snakemake --cores all --forcerun record_run",
+                hint=snakemake_command("--forcerun", "record_run", near=results),
             ) from None
         if name in (None, recorded_name) and (results / recorded_name).is_dir():
             return Study(results, recorded_name, output, config)
@@ -160,6 +165,7 @@ def find_study(results: Path, name: str | None, output: Path) -> Study:
         return Study(results, found[0], output)
     if name is not None and name in found:
         return Study(results, name, output)
+    command = snakemake_command(near=results)
     raise ArtefactError(
         "there is no study to report" if name is not None or not found else "there are several studies",
         where=results,
@@ -167,5 +173,5 @@ def find_study(results: Path, name: str | None, output: Path) -> Study:
         expected=name or "one study",
         hint="name it with --study"
         if found
-        else "run the workflow first (make run, or snakemake --cores all), or name its folder with --results",
+        else f"run the workflow first (make run, or {command}), or name its folder with --results",
     )

@@ -27,7 +27,7 @@ def main(dataset_h5: str, result_json: str, options: dict[str, int]) -> None:
     except ImportError as error:
         sys.exit(
             f"Auto-Keras cannot be imported by {sys.executable}: {error}\n"
-            "  hint:     snakemake --software-deployment-method conda run_autokeras, or make an environment with\n"
+            f"  hint:     {_command()}, or make an environment with\n"
             "            `pip install -r envs/autokeras.txt` and name its python in paper.autokeras_python"
         )
     with h5py.File(dataset_h5, "r", locking=False) as file:
@@ -52,6 +52,15 @@ def main(dataset_h5: str, result_json: str, options: dict[str, int]) -> None:
     aside = Path(f"{result_json}.part")
     aside.write_text(json.dumps({**result, "n_parameters": n_parameters, **errors}, indent=1) + "\n", encoding="utf-8")
     aside.replace(result_json)
+
+
+def _command() -> str:
+    how = ("--software-deployment-method", "conda")
+    try:
+        from ensembleflow.io import snakemake_command
+    except ImportError:
+        return " ".join(["snakemake", *how, "run_autokeras"])
+    return snakemake_command("run_autokeras", how=how)
 
 
 def _error(network: Any, images: Any, labels: Any) -> float:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.errors import ArtefactError
-from ensembleflow.io import read_csv, read_json
+from ensembleflow.io import read_csv, read_json, snakemake_command
 from ensembleflow.report.drawing import as_bool
 
 __all__ = ["Sources", "Study", "read_sources"]
@@ -121,7 +121,7 @@ def _lacking(study: Study, missing: Sequence[str]) -> str:
     more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
     return (
         f"Study {study.name} {state}, so it is left out: it lacks {names}{more}. "
-        f"`snakemake --cores all {' '.join(missing)}` makes it (with this run's --configfile)."
+        f"`{snakemake_command(*missing, near=study.folder)}` makes it."
     )
 
 
@@ -130,8 +130,10 @@ def _failed(study: Study) -> list[str]:
     slots = trials.slot[trials.state == "FAIL"].astype(str).tolist()
     if not slots:
         return []
+    trials_csv = study.folder / "search/trials.csv"
+    command = snakemake_command("--forcerun", "train_trials", trials_csv, near=trials_csv)
     return [
         f"In study {study.name} {len(slots)} of {len(trials)} slots failed ({', '.join(slots)}) and count as no model; "
         "the column `reason` of its search/trials.csv says why. If it was memory, raise resources.search.mem_mb and "
-        f"run `snakemake --cores all --forcerun train_trials {study.folder}/search/trials.csv`."
+        f"run `{command}`."
     ]

@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 import pandas as pd
 
-from ensembleflow.io import read_csv, read_json
+from ensembleflow.io import read_csv, read_json, snakemake_command
 from ensembleflow.search.accounting import Run, merge_intervals, process_spans, read_runs, require_tables
 from ensembleflow.search.simulation.limits import Limits
 
@@ -85,8 +85,8 @@ def read_recording(search_dir: str | Path, metric: str) -> Recording:
     require_tables(
         folder,
         "plan from",
-        "run a small one first (snakemake --cores all search), name another study's folder with --study-dir, or state "
-        "how long an epoch takes with --epoch-seconds",
+        f"run a small one first ({snakemake_command('search', near=folder)}), name another study's folder with "
+        "--study-dir, or state how long an epoch takes with --epoch-seconds",
     )
     trials = read_csv(folder / "trials.csv", ["slot", "state", "bracket"])
     value = f"valid_{metric}"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ensembleflow.config import SearchConfig
-from ensembleflow.search.progress import readable_duration
+from ensembleflow.search.remaining import readable_duration
 from ensembleflow.search.simulation.busy import MOST_TRIALS, trials_to_keep_busy
 from ensembleflow.search.simulation.limits import Limits
 from ensembleflow.search.simulation.recording import Recording

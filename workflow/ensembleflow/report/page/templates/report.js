@@ -13,13 +13,15 @@ const settings = {
 // A finger that drags across a plot wants to scroll.
 const dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
 let chosen = null;
+// What belongs to several budgets names them all, separated by blanks.
+const isChosen = (budgets) => budgets.split(" ").includes(chosen);
 
 function draw(plot) {
   const { data, layout } = JSON.parse(plot.text, (_, value) =>
     darkScheme.matches && typeof value === "string" ? (darkColours[value] ?? value) : value,
   );
   const traces = data.map((trace) =>
-    trace.meta?.budget ? { ...trace, visible: trace.meta.budget === chosen } : trace,
+    trace.meta?.budget ? { ...trace, visible: isChosen(trace.meta.budget) } : trace,
   );
   plot.byBudget = data.some((trace) => trace.meta?.budget);
   return Plotly.react(plot.node, traces, { ...layout, dragmode }, settings);
@@ -31,7 +33,7 @@ function choose(budget, announce) {
     if (chooser.type === "radio") chooser.checked = chooser.value === budget;
     else chooser.value = budget;
   }
-  for (const part of document.querySelectorAll("[data-budget]")) part.hidden = part.dataset.budget !== budget;
+  for (const part of document.querySelectorAll("[data-budget]")) part.hidden = !isChosen(part.dataset.budget);
   for (const plot of plots) if (plot.byBudget) draw(plot);
   if (announce) {
     const panel = document.querySelector(`article:not([hidden])`);

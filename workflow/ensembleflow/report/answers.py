@@ -1,19 +1,33 @@
-"""An ensemble's answers on the test images, and what can be said of them with what certainty."""
+"""Answers on the test images, an ensemble's or the baseline's, and what can be said of them with what certainty."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
+from ensembleflow.errors import ArtefactError
+from ensembleflow.io import read_csv
 from ensembleflow.library import open_predictions
 from ensembleflow.models.metrics import ALL_METRICS, sample_chunks
-from ensembleflow.report.page.study import Study
 
-__all__ = ["CONFIDENCE", "N_BINS", "Answers", "Bin", "error_interval", "paired_difference", "test_answers"]
+__all__ = [
+    "CONFIDENCE",
+    "N_BINS",
+    "Answers",
+    "Bin",
+    "answers_on_test",
+    "baseline_answers",
+    "difference_interval",
+    "error_interval",
+    "paired_difference",
+]
 
 CONFIDENCE = 0.95
 N_BINS = ALL_METRICS["calibration_error"].n_bins  # type: ignore[attr-defined]
@@ -31,10 +45,22 @@ class Bin:
 
 @dataclass(frozen=True)
 class Answers:
-    """Whether each test image was answered rightly, bool (samples,), and how sure the ensemble was, (samples,)."""
+    """What was answered on the test images.
 
-    right: npt.NDArray[np.bool_]
+    Args:
+        labels: the true classes, (samples,).
+        predicted: the classes answered, (samples,).
+        confidences: how sure the answers were, (samples,); NaN where that is not known.
+    """
+
+    labels: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
     confidences: npt.NDArray[np.float64]
+
+    @cached_property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each image was answered rightly, (samples,)."""
+        return np.asarray(self.predicted == self.labels)
 
     @property
     def n_wrong(self) -> int:
@@ -86,11 +112,42 @@ def paired_difference(one: Answers, other: Answers) -> tuple[int, int, float]:
     return only_one, only_other, float(binomtest(only_one, differ).pvalue) if differ else 1.0
 
 
-def test_answers(study: Study, ensembles: Mapping[str, Sequence[str]]) -> dict[str, Answers] | None:
+def difference_interval(one: Answers, other: Answers) -> tuple[float, float, float]:
+    """How much more often one errs than the other on the same images, with the 95 % interval, as shares of 1.
+
+    The interval is Newcombe's for paired proportions, from the two errors' Wilson intervals and their correlation
+    (Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
+    Statistics in Medicine 17, 1998, method 10).
+
+    Returns:
+        The first one's error less the other's (below 0: the first errs less), and the interval's bounds.
+    """
+    n = len(one.right)
+    both_wrong = int(np.count_nonzero(~one.right & ~other.right))
+    only_one, only_other = one.n_wrong - both_wrong, other.n_wrong - both_wrong
+    both_right = n - both_wrong - only_one - only_other
+    difference = (only_one - only_other) / n
+    (low, high), (other_low, other_high) = one.interval, other.interval
+    error, other_error = one.n_wrong / n, other.n_wrong / n
+    excess = float(both_wrong * both_right - only_one * only_other)
+    # The continuity correction of method 10: correlation that chance may have made counts for nothing.
+    excess = max(excess - n / 2, 0.0) if excess > 0 else excess
+    margins = one.n_wrong * (n - one.n_wrong) * other.n_wrong * (n - other.n_wrong)
+    correlation = excess / sqrt(margins) if margins else 0.0
+
+    def reach(first: float, second: float) -> float:
+        return sqrt(max(first**2 - 2 * correlation * first * second + second**2, 0.0))
+
+    down = reach(error - low, other_high - other_error)
+    up = reach(high - error, other_error - other_low)
+    return difference, difference - down, difference + up
+
+
+def answers_on_test(predictions_h5: str | Path, ensembles: Mapping[str, Sequence[str]]) -> dict[str, Answers] | None:
     """The answers of ensembles whose members' probabilities are averaged, from the cached predictions.
 
     Args:
-        study: whose predictions.
+        predictions_h5: the library's cache.
         ensembles: the members' ids by the ensemble's name.
 
     Returns:
@@ -99,7 +156,7 @@ def test_answers(study: Study, ensembles: Mapping[str, Sequence[str]]) -> dict[s
     Raises:
         ArtefactError: the cache is missing or damaged.
     """
-    with open_predictions(study.path("library/predictions.h5")) as predictions:
+    with open_predictions(predictions_h5) as predictions:
         if not predictions.has_every_class:
             return None
         values, labels = predictions.probabilities("test"), predictions.labels("test")
@@ -109,11 +166,26 @@ def test_answers(study: Study, ensembles: Mapping[str, Sequence[str]]) -> dict[s
             rows = [places[member] for member in members if member in places]
             if not len(rows) == len(members) > 0:
                 continue  # chosen from an earlier cache
-            right = np.empty(len(labels), dtype=np.bool_)
+            predicted = np.empty(len(labels), dtype=np.int64)
             confidences = np.empty(len(labels))
             for chunk in sample_chunks(len(labels)):
                 mean = np.mean([values[row, chunk] for row in rows], axis=0, dtype=np.float64)
-                right[chunk] = mean.argmax(axis=-1) == labels[chunk]
+                predicted[chunk] = mean.argmax(axis=-1)
                 confidences[chunk] = mean.max(axis=-1)
-            found[name] = Answers(right, confidences)
+            found[name] = Answers(labels, predicted, confidences)
     return found
+
+
+def baseline_answers(answers_csv: str | Path, split: str = "test") -> Answers | None:
+    """The baseline's answers on a split; None where no baseline was fitted.
+
+    Raises:
+        ArtefactError: the table is missing or damaged.
+    """
+    table = read_csv(answers_csv, ["split", "image", "label", "predicted"])
+    own = table[table.split == split]
+    if own.empty:
+        return None
+    if own.image.tolist() != list(range(len(own))):
+        raise ArtefactError("an artefact is truncated or damaged", where=answers_csv, expected="every image in order")
+    return Answers(own.label.to_numpy(np.int64), own.predicted.to_numpy(np.int64), np.full(len(own), np.nan))

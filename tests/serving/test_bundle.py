@@ -18,7 +18,6 @@ from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
 from ensembleflow.models.tolerances import BFLOAT16_ANSWER_TOLERANCE
 from ensembleflow.serving import check_answers, open_bundle
-from ensembleflow.serving.command import print_table
 from processor import has_bfloat16
 from stage_artefacts import Results
 
@@ -172,35 +171,6 @@ def test_a_copied_bundle_predicts_files_and_arrays_without_the_results_folder(
         assert [each["class"] for each in answer["predictions"]] == [str(digit) for digit in best]
         assert [each["probability"] for each in answer["predictions"]] == pytest.approx(list(row[best]), abs=1e-5)
     assert printed.err == "note: large.jpg was resized from 40x40 to 8x8 pixels\n"
-
-
-def test_predictions_are_printed_as_a_table(capsys):
-    answers = [
-        {"file": "a.png", "index": None, "predictions": [{"class": "seven", "probability": 0.75}]},
-        {"file": "b.npy", "index": 1, "predictions": [{"class": "1", "probability": 1.0}]},
-    ]
-    print_table(answers)
-    assert capsys.readouterr().out.splitlines() == [
-        "file      class  probability",
-        "a.png     seven  0.7500",
-        "b.npy[1]  1      1.0000",
-    ]
-
-
-def test_images_that_cannot_be_read_are_all_named_before_anything_starts(bundle, tmp_path, capsys):
-    (tmp_path / "text.png").write_text("no image")
-    np.save(tmp_path / "floats.npy", np.zeros((8, 8, 1)))
-    np.save(tmp_path / "large.npy", np.zeros((2, 9, 9, 1), np.uint8))
-    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "good.png")
-    names = ["text.png", "floats.npy", "large.npy", "objects.npy", "absent.jpg"]
-    assert main(["predict", str(bundle), *(str(tmp_path / name) for name in [*names, "good.png"])]) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "5 of 6 files cannot be predicted" in printed.err
-    assert all(name in printed.err for name in names)
-    assert "good.png" not in printed.err
-    assert "(8, 8, 1) or (n, 8, 8, 1)" in printed.err
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path, capsys):

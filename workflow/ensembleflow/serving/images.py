@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +17,17 @@ from PIL import Image, UnidentifiedImageError
 
 from ensembleflow.datasets import read_image, read_image_size
 from ensembleflow.errors import DatasetError
+from ensembleflow.serving.image_files import shown_name
 
-__all__ = ["NamedImages", "decode_image", "read_images"]
+__all__ = ["NamedImages", "decode_image", "read_batches", "read_images", "unreadable"]
 
 # Pillow knows others, some of which start programs; none of them comes from a camera, a microscope or a browser.
 _SENT_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 _MAX_SENT_PIXELS = 64_000_000
+
+
+_MAX_BATCH_FILES, _BATCH_BYTES = 1024, 64 * 2**20
+_LISTS = ("files", "indices", "resized", "faults")
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,14 @@ class NamedImages:
         files: each image's file.
         indices: each image's place in its file; None if the file is one image.
         resized: the files that were resized, with their former width and height in pixels.
+        faults: the files that cannot be read, each with its reason.
     """
 
     images: npt.NDArray[np.uint8]
     files: list[str]
     indices: list[int | None]
     resized: list[tuple[str, int, int]]
+    faults: list[str] = field(default_factory=list)
 
 
 def read_images(paths: Sequence[str | Path], image_shape: tuple[int, int, int]) -> NamedImages:
@@ -48,34 +59,28 @@ def read_images(paths: Sequence[str | Path], image_shape: tuple[int, int, int]) 
     Raises:
         DatasetError: files are missing or unreadable; one message names all of them.
     """
-    parts: list[npt.NDArray[np.uint8]] = []
-    files: list[str] = []
-    indices: list[int | None] = []
-    resized: list[tuple[str, int, int]] = []
-    faults: list[str] = []
-    for path in paths:
-        try:
-            if Path(path).suffix.lower() == ".npy":
-                part, several = _read_array(path, image_shape)
-            else:
-                part, several = read_image(path, image_shape)[np.newaxis], False
-                width, height = read_image_size(path)
-                if (height, width) != image_shape[:2]:
-                    resized.append((str(path), width, height))
-        except DatasetError as error:
-            faults.append(f"{path}: {error.found}")
-            continue
-        parts.append(part)
-        files += [str(path)] * len(part)
-        indices += list(range(len(part))) if several else [None]
-    if faults:
-        raise DatasetError(
-            f"{len(faults)} of {len(paths)} files cannot be predicted",
-            found="\n            ".join(faults),
-            expected=f"image files, or .npy files with uint8 arrays of shape {_shape_text(image_shape)}",
-        )
-    images = np.concatenate(parts) if parts else np.empty((0, *image_shape), np.uint8)
-    return NamedImages(images, files, indices, resized)
+    named = _read_all([_read(path, image_shape) for path in paths], image_shape)
+    if named.faults:
+        raise unreadable(named.faults, len(paths), image_shape)
+    return named
+
+
+def read_batches(paths: Sequence[str | Path], image_shape: tuple[int, int, int]) -> Iterator[NamedImages]:
+    """Read like `read_images`, but so many at a time as take little memory; what cannot be read is in `faults`."""
+    n_files = max(1, min(_MAX_BATCH_FILES, _BATCH_BYTES // math.prod(image_shape)))
+    with ThreadPoolExecutor() as threads:  # Pillow decodes without holding Python's lock
+        for start in range(0, len(paths), n_files):
+            read = threads.map(partial(_read, image_shape=image_shape), paths[start : start + n_files])
+            yield _read_all(list(read), image_shape)
+
+
+def unreadable(faults: Sequence[str], n_files: int, image_shape: tuple[int, int, int]) -> DatasetError:
+    """The message that names files, each with its reason, of so many."""
+    return DatasetError(
+        f"{len(faults)} of {n_files} files cannot be predicted",
+        found="\n            ".join(faults),
+        expected=f"image files, or .npy files with uint8 arrays of shape {_shape_text(image_shape)}",
+    )
 
 
 def decode_image(content: bytes, image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
@@ -104,6 +109,30 @@ def decode_image(content: bytes, image_shape: tuple[int, int, int]) -> tuple[npt
         found, expected = f"{width}x{height} pixels", f"at most {_MAX_SENT_PIXELS} pixels"
         raise DatasetError("an image is too large", found=found, expected=expected)
     return read_image(BytesIO(content), image_shape, _SENT_FORMATS), (width, height)
+
+
+def _read(path: str | Path, image_shape: tuple[int, int, int]) -> NamedImages:
+    """One file's images, or its fault."""
+    name = shown_name(path)
+    none = np.empty((0, *image_shape), np.uint8)
+    try:
+        if Path(path).suffix.lower() == ".npy":
+            images, several = _read_array(path, image_shape)
+            indices: list[int | None] = list(range(len(images))) if several else [None]
+            return NamedImages(images, [name] * len(images), indices, [])
+        image = read_image(path, image_shape)
+        width, height = read_image_size(path)
+    except DatasetError as error:
+        return NamedImages(none, [], [], [], [f"{name}: {error.found}"])
+    resized = [(name, width, height)] if (height, width) != image_shape[:2] else []
+    return NamedImages(image[np.newaxis], [name], [None], resized)
+
+
+def _read_all(parts: Sequence[NamedImages], image_shape: tuple[int, int, int]) -> NamedImages:
+    return NamedImages(
+        np.concatenate([np.empty((0, *image_shape), np.uint8), *(part.images for part in parts)]),
+        *(list(chain.from_iterable(getattr(part, each) for part in parts)) for each in _LISTS),
+    )
 
 
 def _read_array(path: str | Path, image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint8], bool]:

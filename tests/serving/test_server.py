@@ -35,7 +35,7 @@ def triton_input(images: np.ndarray, datatype: str = "UINT8", binary: bool = Tru
 def test_triton_finds_the_server_live_and_the_model_ready(server, client):
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready(MODEL) and client.is_model_ready(MODEL, "4x")
-    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "model_configuration", "statistics"]
 
 
 def test_triton_reads_what_the_model_is(server, client, exported):

@@ -19,15 +19,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import ensembleflow
 from ensembleflow.allocation import Answer
 from ensembleflow.errors import DatasetError, EnsembleflowError, ServingError
+from ensembleflow.serving import extensions
 from ensembleflow.serving.connection import CLIENT_GONE
 from ensembleflow.serving.gate import note_images
 from ensembleflow.serving.images import decode_image
 from ensembleflow.serving.pages import operations_page, page_headers, voting_page
 from ensembleflow.serving.protocol import HEADER_LENGTH, ProtocolError, build_response, disagreement, parse_request
+from ensembleflow.serving.routing import MODEL, body_of, faults, service_of
 from ensembleflow.serving.schemas import (
     Classification,
     ClassProbability,
-    Fault,
     InferBody,
     InferResponse,
     Live,
@@ -45,27 +46,12 @@ __all__ = ["create_app"]
 
 _RETRY_AFTER_SECONDS = "1"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
-_FAULTS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Fault, "description": "The request is wrong, or does not suit the model"},
-    401: {"model": Fault, "description": "The token is missing or wrong"},
-    404: {"model": Fault, "description": "There is no such model"},
-    408: {"model": Fault, "description": "The request came too slowly"},
-    413: {"model": Fault, "description": "The body is too large"},
-    415: {"model": Fault, "description": "The body is encoded in a way that is not understood"},
-    503: {"model": Fault, "description": "No answer now: starting, overloaded, too late or a member is missing"},
-}
-
-
-def _faults(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: _FAULTS[code] for code in codes}
-
-
 _INFER: dict[str, Any] = {
     "tags": ["inference"],
     "response_model": InferResponse,
     "responses": {
         200: {"content": {"application/octet-stream": _BYTES}, "description": "The outputs"},
-        **_faults(400, 401, 404, 408, 413, 415, 503),
+        **faults(400, 401, 404, 408, 413, 415, 503),
     },
     "openapi_extra": {
         "parameters": [
@@ -87,7 +73,7 @@ _INFER: dict[str, Any] = {
 }
 _CLASSIFY: dict[str, Any] = {
     "tags": ["inference"],
-    "responses": _faults(400, 401, 408, 413, 415, 503),
+    "responses": faults(400, 401, 408, 413, 415, 503),
     "openapi_extra": {
         "requestBody": {
             "required": True,
@@ -95,8 +81,7 @@ _CLASSIFY: dict[str, Any] = {
         }
     },
 }
-_MODEL: dict[str, Any] = {"tags": ["metadata"], "responses": _faults(401, 404)}
-_MODEL_READY: dict[str, Any] = {"tags": ["health"], "responses": _faults(401, 404, 503)}
+_MODEL_READY: dict[str, Any] = {"tags": ["health"], "responses": faults(401, 404, 503)}
 _PAGE: dict[str, Any] = {"include_in_schema": False, "response_class": HTMLResponse}
 
 
@@ -113,7 +98,7 @@ def create_app(service: Service) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         # Not by include_router, which compares each request with each route twice.
-        routes=[*inference.routes, *router.routes],
+        routes=[*inference.routes, *extensions.router.routes, *router.routes],
     )
     app.state.service = service
     for kind, handler in _ERROR_HANDLERS.items():
@@ -139,6 +124,12 @@ class _InferenceFirst:
                     scope.update(matched, app=self._app)
                     await (await self._answer(Request(scope, receive, send)))(scope, receive, send)
                     return
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            # Answered as a GET is; the connection sends the answer's head alone.
+            asked = {**scope, "method": "GET"}
+            await self._app(asked, receive, send)
+            scope["route"] = asked.get("route")
+            return
         await self._app(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -153,13 +144,13 @@ class _InferenceFirst:
 @inference.post("/v2/models/{name}/infer", **_INFER)
 async def infer(name: str, request: Request) -> Response:
     """Predict images."""
-    return await _infer(request, _service(request, name))
+    return await _infer(request, service_of(request, name))
 
 
 @inference.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
 async def infer_version(name: str, version: str, request: Request) -> Response:
     """Predict images, with a version of the model."""
-    return await _infer(request, _service(request, name, version))
+    return await _infer(request, service_of(request, name, version))
 
 
 @router.post("/classify", **_CLASSIFY)
@@ -170,10 +161,10 @@ async def classify(
 ) -> Classification:
     """Classify one image file of any size; its bytes are the body."""
     service: Service = request.app.state.service
-    if request.headers.get("content-type", "").startswith("multipart/"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise HTTPException(415, "a form was sent; expected the image file itself: curl --data-binary @image.png")
     _require_plain(request)
-    content = await _body(request)
+    content = await body_of(request)
     shape = service.signature.image_shape
     loop = asyncio.get_running_loop()
     pixels, (width, height) = await loop.run_in_executor(service.decoding, decode_image, content, shape)
@@ -209,42 +200,46 @@ async def live() -> Live:
     return Live()
 
 
-@router.get("/v2/health/ready", tags=["health"], responses=_faults(503))
+@router.get("/v2/health/ready", tags=["health"], responses=faults(503))
 async def ready(request: Request) -> Ready:
     """Whether every member answers, and all have answered the bundle's check images as it says."""
     _require_ready(request.app.state.service)
     return Ready()
 
 
-@router.get("/v2", tags=["metadata"], responses=_faults(401))
+@router.get("/v2", tags=["metadata"], responses=faults(401))
 async def server_metadata() -> ServerMetadata:
     """The server's name and version, and the extensions of the protocol that it knows."""
-    return ServerMetadata(name="ensembleflow", version=ensembleflow.__version__, extensions=["binary_tensor_data"])
+    return ServerMetadata(
+        name="ensembleflow",
+        version=ensembleflow.__version__,
+        extensions=["binary_tensor_data", "model_configuration", "statistics"],
+    )
 
 
-@router.get("/v2/models/{name}", **_MODEL)
+@router.get("/v2/models/{name}", **MODEL)
 async def model_metadata(name: str, request: Request) -> ModelMetadata:
     """The model's tensors, classes, members and allocation."""
-    return _metadata(_service(request, name))
+    return _metadata(service_of(request, name))
 
 
-@router.get("/v2/models/{name}/versions/{version}", **_MODEL)
+@router.get("/v2/models/{name}/versions/{version}", **MODEL)
 async def model_version_metadata(name: str, version: str, request: Request) -> ModelMetadata:
     """The tensors, classes, members and allocation of a version of the model."""
-    return _metadata(_service(request, name, version))
+    return _metadata(service_of(request, name, version))
 
 
 @router.get("/v2/models/{name}/ready", **_MODEL_READY)
 async def model_ready(name: str, request: Request) -> ModelReady:
     """Whether the model answers."""
-    _require_ready(_service(request, name))
+    _require_ready(service_of(request, name))
     return ModelReady(name=name)
 
 
 @router.get("/v2/models/{name}/versions/{version}/ready", **_MODEL_READY)
 async def model_version_ready(name: str, version: str, request: Request) -> ModelReady:
     """Whether a version of the model answers."""
-    _require_ready(_service(request, name, version))
+    _require_ready(service_of(request, name, version))
     return ModelReady(name=name)
 
 
@@ -252,7 +247,7 @@ async def model_version_ready(name: str, version: str, request: Request) -> Mode
     "/metrics",
     tags=["metadata"],
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_faults(401)},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **faults(401)},
 )
 async def metrics(request: Request) -> Response:
     """What the server counts, for Prometheus."""
@@ -275,7 +270,10 @@ async def docs(request: Request) -> HTMLResponse:
 
 async def _infer(request: Request, service: Service) -> Response:
     _require_plain(request)
-    asked = parse_request(await _body(request), request.headers.get(HEADER_LENGTH), service.signature)
+    lengths = set(request.headers.getlist(HEADER_LENGTH))
+    if len(lengths) > 1:
+        raise ProtocolError("a header is there twice", where=HEADER_LENGTH, found=", ".join(sorted(lengths)))
+    asked = parse_request(await body_of(request), lengths.pop() if lengths else None, service.signature)
     answer = await _unless_gone(
         request,
         service.answer(
@@ -290,12 +288,6 @@ async def _infer(request: Request, service: Service) -> Response:
     if json_length is None:
         return Response(body, media_type="application/json")
     return Response(body, media_type="application/octet-stream", headers={HEADER_LENGTH: str(json_length)})
-
-
-async def _body(request: Request) -> bytes:
-    """The body, which the gate has read."""
-    body: bytes = (await request.receive())["body"]
-    return body
 
 
 async def _unless_gone(request: Request, answering: Coroutine[Any, Any, Answer]) -> Answer:
@@ -318,16 +310,6 @@ async def _unless_gone(request: Request, answering: Coroutine[Any, Any, Answer])
         gone.remove_done_callback(stop)
 
 
-def _service(request: Request, name: str, version: str | None = None) -> Service:
-    service: Service = request.app.state.service
-    here = service.signature
-    if name != here.model_name:
-        raise HTTPException(404, f"there is no model {name!r} (expected: {here.model_name!r})")
-    if version not in (None, here.model_version):
-        raise HTTPException(404, f"there is no version {version!r} (expected: {here.model_version!r})")
-    return service
-
-
 def _require_ready(service: Service) -> None:
     if not service.ready:
         raise NotReadyError(
@@ -337,8 +319,8 @@ def _require_ready(service: Service) -> None:
 
 
 def _require_plain(request: Request) -> None:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    encoding = ", ".join(request.headers.getlist("content-encoding"))
+    if encoding and any(coding.strip().lower() not in ("", "identity") for coding in encoding.split(",")):
         raise HTTPException(415, f"the body is encoded (found: Content-Encoding {encoding}; expected: none)")
 
 
@@ -358,7 +340,10 @@ def _tell(status: int) -> Any:
 
 
 async def _tell_http(_: Request, error: Any) -> JSONResponse:
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    headers = error.headers
+    if error.status_code == 405 and headers and "GET" in headers.get("Allow", ""):
+        headers = {**headers, "Allow": f"{headers['Allow']}, HEAD"}
+    return JSONResponse({"error": error.detail}, error.status_code, headers)
 
 
 async def _tell_invalid(_: Request, error: Any) -> JSONResponse:

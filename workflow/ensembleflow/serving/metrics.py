@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -11,10 +13,43 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from ensembleflow.allocation import Listener, WorkerStatus
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Served", "Timed"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_INFERENCE = ("/infer", "/classify")
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+@dataclass
+class Timed:
+    """How often, and how long in all."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass
+class Served:
+    """What a model has answered since the start.
+
+    Attributes:
+        answered: requests with a whole answer.
+        refused: requests without one.
+        batches: in which images were predicted.
+        n_images: that were answered.
+        last_answer: when, in seconds since 1970; 0 if never.
+    """
+
+    answered: Timed = field(default_factory=Timed)
+    refused: Timed = field(default_factory=Timed)
+    batches: Timed = field(default_factory=Timed)
+    n_images: int = 0
+    last_answer: float = 0.0
 
 
 class Metrics(Listener):
@@ -24,6 +59,9 @@ class Metrics(Listener):
         status: the members' processes.
         queued_images: how many images wait.
         ready: whether the server is ready.
+
+    Attributes:
+        served: what Triton's clients ask for beside them.
     """
 
     def __init__(
@@ -32,6 +70,7 @@ class Metrics(Listener):
         queued_images: Callable[[], int],
         ready: Callable[[], bool],
     ) -> None:
+        self.served = Served()
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "ensembleflow_requests", "HTTP requests answered", ["route", "code"], registry=registry
@@ -89,12 +128,19 @@ class Metrics(Listener):
         answered.inc()
         times.observe(seconds)
         self._images.inc(n_images)
+        if n_images:
+            self.served.answered.add(seconds)
+            self.served.n_images += n_images
+            self.served.last_answer = time.time()
+        elif route.endswith(_INFERENCE):
+            self.served.refused.add(seconds)
 
     def batch_finished(self, n_images: int, n_requests: int, seconds: float) -> None:
         """Count a batch."""
         self._batch_images.observe(n_images)
         self._batch_requests.observe(n_requests)
         self._batch_seconds.observe(seconds)
+        self.served.batches.add(seconds)
 
     def member_answered(self, model: str, n_images: int, seconds: float) -> None:
         """Count a member's work."""

@@ -54,7 +54,7 @@ def test_fitting_again_gives_the_same_answers(digits: Path, tmp_path: Path) -> N
 
 
 def test_turned_off_it_says_so_and_has_no_answers(digits: Path, tmp_path: Path) -> None:
-    told, answers = fitted(digits, tmp_path, classifier=None)
+    told, answers = fitted(digits, tmp_path, classifier="none")
     assert told["classifier"] is None and "library.baseline.classifier" in told["reason"]
     assert answers.empty and list(answers.columns) == ["split", "image", "label", "predicted"]
 

@@ -75,7 +75,7 @@ EDITS: dict[str, tuple[dict[str, object], set[str]]] = {
     "other trials per job": ({"search.trials_per_job": 1}, search_jobs(0, 1, 2, 3) | TABLES_ON),
     "more models kept": ({"library.keep_fraction": 0.75}, LIBRARY_ON),
     "predictions in half precision": ({"library.predictions.dtype": "float16"}, {"cache_predictions"} | COSTS_ON),
-    "no baseline": ({"library.baseline": {"classifier": None}}, {"fit_baseline", "tabulate_budgets"} | RECORD),
+    "no baseline": ({"library.baseline": {"classifier": "none"}}, {"fit_baseline", "tabulate_budgets"} | RECORD),
     "more cost repeats": ({"library.cost.repeats": 4}, COSTS_ON),
     "other weights": ({"selection.weights": [0.1, 0.02]}, SELECTION_ON),
     "another selection loss": ({"selection.loss": "brier"}, SELECTION_ON),

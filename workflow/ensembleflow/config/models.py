@@ -71,10 +71,10 @@ class PredictionsConfig(Block):
 class BaselineConfig(Block):
     """The floor that every ensemble is held against: what takes a person five minutes, with scikit-learn."""
 
-    classifier: Literal["svm"] | None = Field(
+    classifier: Literal["svm", "none"] = Field(
         "svm",
-        description="`svm` is scikit-learn's `SVC(C=10)` on the pixels, images above 32 pixels a side shrunk; null "
-        "leaves the baseline out.",
+        description="`svm` is scikit-learn's `SVC(C=10)` on the pixels, images above 32 pixels a side shrunk; "
+        "`none` leaves the baseline out.",
     )
     max_giga_multiply_adds: int = Field(
         200,

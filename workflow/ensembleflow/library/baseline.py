@@ -58,7 +58,7 @@ def fit_baseline(
     """
     with open_dataset(dataset_path) as data:
         labels = {split: data.labels(split) for split in ("train", *_SPLITS)}
-        facts = {"turned_off": config.classifier is None, **_facts(data, labels)}
+        facts = {"turned_off": config.classifier == "none", **_facts(data, labels)}
         n_images = n_affordable(
             facts["n_train_images"],
             len(labels["valid"]) + len(labels["test"]),
@@ -124,8 +124,8 @@ def _facts(data: Dataset, labels: dict[str, npt.NDArray[np.int64]]) -> dict[str,
 
 
 def _why_not(config: BaselineConfig, n_images: int, labels: npt.NDArray[np.int64]) -> str:
-    if config.classifier is None:
-        return "library.baseline.classifier is null"
+    if config.classifier == "none":
+        return "library.baseline.classifier is none"
     if len(np.unique(labels)) < 2:
         return "the training images are of one class"
     if n_images < _LEAST_SHARE * len(labels):

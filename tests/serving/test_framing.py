@@ -143,7 +143,7 @@ REFUSED = {
     "http-0.9": (b"GET /\r\n\r\n", 505),
     "http-2": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
     "http-2-preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-    "connect": (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    "connect": (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     "blank-in-target": (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "late-version": (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
 }

@@ -34,7 +34,7 @@ def head_fault(method: bytes, version: str, headers: _Headers) -> HeadFault | No
     if version not in ("1.1", "1.0"):
         return HeadFault(505, f"another version of HTTP (found: {version}; expected: 1.1)")
     if method == b"CONNECT":
-        return HeadFault(405, "this is no proxy (found: CONNECT)")
+        return HeadFault(501, "this is no proxy (found: CONNECT)")
     names = [name for name, _ in headers]
     n_hosts = names.count(b"host")
     if n_hosts > 1 or (not n_hosts and version == "1.1"):

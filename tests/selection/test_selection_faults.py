@@ -273,6 +273,16 @@ def test_a_needed_cost_that_is_missing_for_a_model_is_refused_by_name(tmp_path):
     assert read_json(select(tmp_path, "2x", files))["members"]
 
 
+def test_how_far_the_measurement_was_disturbed_is_no_cost(tmp_path):
+    files = write_library(tmp_path)
+    table = read_csv(files[1])
+    table["other_work_percent"] = [3.0, 2.0, 1.0, 5.0, 4.0, 2.0]
+    write_csv(files[1], table)
+    with pytest.raises(SelectionError, match="other_work_percent"):
+        select(tmp_path, "other_work_percent=2x", files)
+    assert "other_work_percent" not in read_json(select(tmp_path, "2x", files))["costs"]
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "brier"])
 def test_diverged_models_are_left_out_by_name(tmp_path, caplog, loss):
     def spoil(split, cached):

@@ -75,6 +75,21 @@ def test_large_data_are_learned_in_part_or_left_out_and_told(tmp_path: Path, n_i
     assert told["n_fitted_images"] >= 0.1 * n_train
 
 
+def test_of_many_small_classes_no_more_images_are_learned_than_the_limit_allows(tmp_path: Path) -> None:
+    path, n_classes = tmp_path / "many.h5", 500
+    labels = np.concatenate([np.repeat(np.arange(n_classes), 3), np.zeros(2500, np.int64)])
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 32, 32, 1), dtype=np.uint8)
+    np.savez(tmp_path / "many.npz", images=images, labels=labels)
+    prepare_dataset(DatasetConfig(name="many", source="arrays", path=str(tmp_path / "many.npz")), path)
+    told, answers = fitted(path, tmp_path, max_giga_multiply_adds=2)
+    n_train = told["n_train_images"]
+    affordable = [n_affordable(n_train, len(labels) - n_train, told["n_values"], limit) for limit in (1, 2)]
+    assert 0.1 * n_train < affordable[0] < n_classes < affordable[1] < n_train
+    assert told["n_fitted_images"] == affordable[1] and len(answers) == len(labels) - n_train
+    told, answers = fitted(path, tmp_path, max_giga_multiply_adds=1)
+    assert "too large" in told["reason"] and answers.empty, "a class would have no image"
+
+
 @given(st.integers(1, 10**7), st.integers(0, 10**7), st.integers(1, 10**5), st.floats(1e-6, 1e6))
 def test_no_more_images_are_affordable_than_the_limit_allows(
     n_train: int, n_answered: int, n_values: int, limit: float

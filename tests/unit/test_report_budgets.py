@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -263,6 +264,16 @@ def test_each_ensemble_is_held_against_the_best_single_network_and_the_baseline(
     assert max(len(line.rstrip()) for line in text.splitlines()[:-1]) <= 80
     shown = f"{table.loc['16x'].test_error_minus_baseline * 100:+.2f} (".replace("-", "−")
     assert shown in text and shown in (tmp_path / "tables" / "budgets.html").read_text(encoding="utf-8")
+
+
+def test_answers_to_as_many_other_images_are_not_paired(tmp_path: Path) -> None:
+    made = write_artefacts(tmp_path, budgets=("1x",))
+    answers = pd.read_csv(made.baseline_csv)
+    first = answers.index[answers.split == "test"][0]
+    answers.loc[first, "label"] = (answers.loc[first, "label"] + 1) % 3
+    answers.to_csv(made.baseline_csv, index=False)
+    row = tabulate(made, tmp_path).set_index("budget").loc["1x"]
+    assert np.isnan(row.test_error_minus_baseline) and not np.isnan(row.test_error_minus_single)
 
 
 def test_the_metric_that_the_study_ranks_by_is_in_the_table_and_the_summary(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def shared_result(
         if taken.exists() or not entry.is_dir():
             with atomic_directory(entry) as aside:
                 make(aside)
-        write_json(taken, {"taker": taker})
         yield entry
+        write_json(taken, {"taker": taker})  # not where it was interrupted: then nothing was taken
 
 
 def folder_checksum(folder: str | Path, pattern: str = "**/*") -> str:

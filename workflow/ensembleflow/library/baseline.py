@@ -15,6 +15,7 @@ import pandas as pd
 
 from ensembleflow.config import BaselineConfig
 from ensembleflow.datasets import Dataset, open_dataset
+from ensembleflow.datasets.split import stratified_part
 from ensembleflow.io import provenance, write_csv, write_json
 
 __all__ = ["CLASSIFIER", "fit_baseline", "n_affordable", "shrunk_pixels"]
@@ -68,7 +69,8 @@ def fit_baseline(
         reason = _why_not(config, n_images, labels["train"])
         answers: dict[str, npt.NDArray[np.int64]] = {}
         if not reason:
-            chosen = _stratified(labels["train"], n_images, data.split_seed)
+            shuffled = np.random.default_rng(data.split_seed).permutation(len(labels["train"]))
+            chosen = np.sort(stratified_part(labels["train"], shuffled, n_images))
             facts |= {"n_fitted_images": len(chosen)}
             answers, seconds = _answers(data, labels["train"], chosen)
             facts |= seconds
@@ -128,25 +130,12 @@ def _why_not(config: BaselineConfig, n_images: int, labels: npt.NDArray[np.int64
         return "library.baseline.classifier is none"
     if len(np.unique(labels)) < 2:
         return "the training images are of one class"
-    if n_images < _LEAST_SHARE * len(labels):
+    if n_images < max(_LEAST_SHARE * len(labels), len(np.unique(labels))):
         return (
             f"the data are too large: {n_images:,} of {len(labels):,} training images are as many as "
             f"library.baseline.max_giga_multiply_adds ({config.max_giga_multiply_adds}) allows"
         )
     return ""
-
-
-def _stratified(labels: npt.NDArray[np.int64], n_images: int, seed: int) -> npt.NDArray[np.int64]:
-    """The places of about n images, ascending: of each class its share, and at least one."""
-    if n_images >= len(labels):
-        return np.arange(len(labels))
-    rng = np.random.default_rng(seed)
-    share = n_images / len(labels)
-    chosen = []
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        chosen.append(rng.permutation(places)[: max(1, int(share * len(places)))])
-    return np.sort(np.concatenate(chosen))
 
 
 def _answers(

@@ -62,6 +62,10 @@ class Answers:
         """Whether each image was answered rightly, (samples,)."""
         return np.asarray(self.predicted == self.labels)
 
+    def are_of_the_images_of(self, other: Answers) -> bool:
+        """Whether the other answers are to the same images, as far as their labels tell: they can be paired then."""
+        return np.array_equal(self.labels, other.labels)
+
     @property
     def n_wrong(self) -> int:
         """Images answered wrongly."""

@@ -18,6 +18,7 @@ from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, dist
 
 __all__ = [
     "BASELINE",
+    "BASELINE_KEYS",
     "BEST_SINGLE",
     "BUDGET_COLUMNS",
     "budget_notes",
@@ -50,6 +51,12 @@ BUDGET_COLUMNS = (
     "metric",
     *_NOTES,
 )
+BASELINE_KEYS = (
+    *("classifier", "turned_off", "reason"),
+    *("n_fitted_images", "n_train_images", "fitted_shape", "image_shape"),
+)
+"""What is read of `baseline.json`."""
+
 _BELOW_SECONDS_IN_MS = 1.0
 _UNKNOWN, _NOTED = "–", "†"
 
@@ -231,8 +238,7 @@ def _known(values: pd.Series, text: str) -> pd.Series:
 
 def _baseline(baseline_json: str | Path, baseline_csv: str | Path) -> list[dict[str, Any]]:
     """The baseline's row, also where it had to be left out; none where it is turned off."""
-    keys = ["classifier", "turned_off", "reason", "n_fitted_images", "n_train_images", "fitted_shape", "image_shape"]
-    fitted = read_json(baseline_json, keys)
+    fitted = read_json(baseline_json, BASELINE_KEYS)
     if fitted["classifier"] is None:
         if fitted["turned_off"]:
             return []
@@ -255,7 +261,7 @@ def _add_differences(rows: list[dict[str, Any]], predictions_h5: str | Path, bas
     for row in rows:
         own = answers.get(row["budget"])
         for name, other in others.items():
-            if own is None or other is None or own is other or len(own.right) != len(other.right):
+            if own is None or other is None or own is other or not own.are_of_the_images_of(other):
                 continue
             values = difference_interval(own, other)
             same = name == "single" and row["members"] == rows[0]["members"]

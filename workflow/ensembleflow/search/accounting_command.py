@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensembleflow.config import load_config
-from ensembleflow.io.snakemake_command import set_config_options, snakemake_command
+from ensembleflow.io import snakemake_command
+from ensembleflow.search.run_config import add_configfile, load_run_config
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,9 +19,7 @@ __all__ = ["add_command", "print_accounting"]
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("accounting", help="show where the time of a finished search went")
-    parser.add_argument(
-        "--configfile", type=Path, nargs="+", default=[], help="the run's config files, over config/config.yaml"
-    )
+    add_configfile(parser)
     parser.add_argument(
         "--study-dir", type=Path, metavar="FOLDER", help="the study (default: the config's, below results_dir)"
     )
@@ -33,10 +31,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from ensembleflow.search.accounting import account_study, require_tables
 
-    default = [path for path in [Path("config/config.yaml")] if path.exists()]
-    config = load_config([*default, *arguments.configfile])
-    if arguments.configfile:
-        set_config_options(arguments.configfile)
+    config = load_run_config(arguments)
     study_dir = arguments.study_dir or Path(config.results_dir) / config.study
     command = snakemake_command("search", near=study_dir)
     hint = f"let it end ({command}), or name another study's folder with --study-dir"

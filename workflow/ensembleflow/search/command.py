@@ -10,11 +10,12 @@ from typing import Any
 
 import optuna
 
-from ensembleflow.config import Config, load_config
+from ensembleflow.config import Config
 from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.config.storage_url import PROXY_PORT, without_password
 from ensembleflow.errors import SearchError
-from ensembleflow.io.snakemake_command import set_config_options, snakemake_command
+from ensembleflow.io import snakemake_command
+from ensembleflow.search.run_config import add_configfile, load_run_config
 
 __all__ = ["add_command"]
 
@@ -29,12 +30,12 @@ def add_command(subparsers: Any) -> None:
         description="Show how far a search is: trials done, each running one with its epoch, last metric and an "
         "epoch's time, and about how long the rest takes.",
     )
-    _add_configfile(progress)
+    add_configfile(progress)
     progress.set_defaults(run=_show_progress)
     proxy = subparsers.add_parser(
         "storage-proxy", help="serve the search's journal or database to its jobs over gRPC, until Ctrl-C"
     )
-    _add_configfile(proxy)
+    add_configfile(proxy)
     proxy.add_argument(
         "--storage",
         metavar="FILE_OR_URL",
@@ -47,18 +48,9 @@ def add_command(subparsers: Any) -> None:
     proxy.set_defaults(run=_serve_storage)
 
 
-def _add_configfile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--configfile", type=Path, nargs="+", default=[], help="the run's config files, over config/config.yaml"
-    )
-
-
 def _load(arguments: argparse.Namespace) -> tuple[Config, Path]:
     """The merged config and `{study}/search`."""
-    default = [path for path in [Path("config/config.yaml")] if path.exists()]
-    config: Config = load_config([*default, *arguments.configfile])
-    if arguments.configfile:
-        set_config_options(arguments.configfile)
+    config = load_run_config(arguments)
     return config, Path(config.results_dir) / config.study / "search"
 
 

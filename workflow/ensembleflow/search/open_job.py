@@ -128,12 +128,20 @@ class OpenJob:
         trials = self.study.get_trials(deepcopy=False)
         n_finished = sum(trial.number in own and trial.state.is_finished() for trial in trials)
         now = time.time()
-        if n_finished == self._n_finished_told and now < self._told_at + TELL_SECONDS:
+        if n_finished == self._n_finished_told and not self._is_silent(now):
             return
         self._n_finished_told, self._told_at = n_finished, now
         n_trials = self.job.n_trials or len(self.plan.slots)
         progress = read_progress(self.study, self.store_dir, self.plan.search, n_trials)
         logger.info(progress_line(progress), extra={"progress": True})
+
+    def _tell_after_epoch(self) -> None:
+        # Epochs may be short: the storage is not read for each.
+        if self._is_silent(time.time()):
+            self.tell_progress()
+
+    def _is_silent(self, now: float) -> bool:
+        return now >= self._told_at + TELL_SECONDS
 
     def tell_kept(self) -> None:
         """One line on the terminal: what is kept of the job's trials that have not ended."""
@@ -154,7 +162,7 @@ class OpenJob:
             self._ready_at = time.time()
         started_at = process_started_at()
         # Beside others it is their parent that tells.
-        tell_progress = self.tell_progress if alone else lambda: None
+        tell_progress = self._tell_after_epoch if alone else lambda: None
         return TrainingProcess(started_at, self._ready_at, self.job.threads, alone, signals, tell_progress)
 
     def _without_gpu(self) -> None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ensembleflow.config import Config, SearchConfig, load_config
+from ensembleflow.config import Config, SearchConfig
 from ensembleflow.config.plan import search_jobs
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import write_csv
-from ensembleflow.io.snakemake_command import set_config_options
+from ensembleflow.search.run_config import add_configfile, load_run_config
 
 if TYPE_CHECKING:
     from ensembleflow.search.simulation import Limits, Recording
@@ -34,9 +34,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         description="Replay a finished search's trials on other numbers of devices, in virtual time: how long, how "
         "busy, what limits it, and how many trials keep the devices busy. All that it prints is simulated.",
     )
-    parser.add_argument(
-        "--configfile", type=Path, nargs="+", default=[], help="the run's config files, over config/config.yaml"
-    )
+    add_configfile(parser)
     parser.add_argument(
         "--study-dir", type=Path, metavar="FOLDER", help="the recorded study (default: the config's, below results_dir)"
     )
@@ -130,10 +128,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ensembleflow.search.simulation import optuna_study, read_recording
     from ensembleflow.search.simulation.table import plan_rows, print_plan
 
-    default = [path for path in [Path("config/config.yaml")] if path.exists()]
-    config = load_config([*default, *arguments.configfile])
-    if arguments.configfile:
-        set_config_options(arguments.configfile)
+    config = load_run_config(arguments)
     search = _planned_search(config, arguments)
     study_dir = arguments.study_dir or Path(config.results_dir) / config.study
     recorded_algorithm, accounts, study_name = None, None, config.study

@@ -135,8 +135,13 @@ def _running(record: TrialRecord, metric: str) -> RunningTrial:
         epochs=len(record.epochs),
         metric=None if last is None else float(getattr(last, f"valid_{metric}")),
         epoch_seconds=_epochs_seconds(record) / len(record.epochs) if record.epochs else None,
-        since=max(record.runs[-1].started_at, last.ended_at if last else 0.0),
+        since=_since(record),
     )
+
+
+def _since(record: TrialRecord) -> float:
+    """When a trial's last epoch ended, or it was taken up; Unix seconds."""
+    return max(record.runs[-1].started_at, record.epochs[-1].ended_at if record.epochs else 0.0)
 
 
 def _epochs_seconds(record: TrialRecord) -> float:
@@ -164,8 +169,7 @@ def _seconds_left(
     open_epochs = [len(each.epochs) for each in [*at_work, *left]]
     epochs_left = expected_epochs([len(each.intermediate_values) for each in finished], open_epochs, max_epochs)
     running = [
-        max(0.0, epochs_left[len(each.epochs)] * means.get(each.slot, mean) - (now - _running(each, "error").since))
-        for each in at_work
+        max(0.0, epochs_left[len(each.epochs)] * means.get(each.slot, mean) - (now - _since(each))) for each in at_work
     ]
     return makespan(running, n_workers, max(n_waiting, 0), epochs_left[0] * mean + _beside_epochs(timed))
 

@@ -38,8 +38,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 logger = logging.getLogger("ensembleflow.search")
 
 # A study's attribute, and what it says in words; the version of the package may differ.
+_VERSION_KEY = "ensembleflow:algorithm_version"
 _IDENTITY = {
-    "ensembleflow:algorithm_version": "version of the search's algorithms",
+    _VERSION_KEY: "version of the search's algorithms",
     "ensembleflow:search": "search space, settings or seed",
     "ensembleflow:dataset_checksum": "dataset",
 }
@@ -90,12 +91,11 @@ def warn_of_other_versions(storage: BaseStorage, plan: SearchPlan) -> None:
 
     They lie in Optuna studies of their own and are never mixed with this version's.
     """
-    key = next(iter(_IDENTITY))
     others = [
-        each.user_attrs[key]
+        each.user_attrs[_VERSION_KEY]
         for each in storage.get_all_studies()
         if each.study_name.startswith(f"{plan.study}-")
-        and each.user_attrs.get(key, ALGORITHM_VERSION) != ALGORITHM_VERSION
+        and each.user_attrs.get(_VERSION_KEY, ALGORITHM_VERSION) != ALGORITHM_VERSION
     ]
     if others:
         logger.warning(

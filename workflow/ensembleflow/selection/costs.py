@@ -18,6 +18,9 @@ __all__ = ["read_costs"]
 
 FloatArray = npt.NDArray[np.float64]
 
+# What says how far the costs can be trusted is none itself.
+_NO_COST = ("other_work_percent",)
+
 
 def read_costs(
     costs_path: str | Path, models: Sequence[str], predictions_path: str | Path, needed: Collection[str] = ()
@@ -55,7 +58,7 @@ def read_costs(
         )
     table = table.set_index("model").reindex(list(models))
     columns = {}
-    for column in (PRIMARY_COST, *(name for name in table.columns if name != PRIMARY_COST)):
+    for column in (PRIMARY_COST, *(name for name in table.columns if name not in (PRIMARY_COST, *_NO_COST))):
         values = np.array(pd.to_numeric(table[column], errors="coerce"), dtype=np.float64)
         wrong = [place for place, value in enumerate(values) if not (math.isfinite(value) and value > 0)]
         if not wrong:

@@ -21,7 +21,7 @@ from ensembleflow.report.answers import (
     difference_interval,
     paired_difference,
 )
-from ensembleflow.report.budgets import fitted_to
+from ensembleflow.report.budgets import BASELINE_KEYS, fitted_to
 from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, speed_notes
 from ensembleflow.report.page.allocation import is_simulated
 from ensembleflow.report.page.blocks import Choice, Fact, Missing, Table
@@ -129,9 +129,8 @@ def single_answers(study: Study) -> tuple[str, Answers] | None:
 
 def baseline_floor(study: Study) -> Floor | None:
     """The baseline; None where it is turned off or not there yet."""
-    keys = ["classifier", "turned_off", "reason", "n_fitted_images", "n_train_images", "fitted_shape", "image_shape"]
     try:
-        fitted = study.json("library/baseline.json", keys)
+        fitted = study.json("library/baseline.json", BASELINE_KEYS)
         answers = baseline_answers(study.path("library/baseline.csv"))
     except EnsembleflowError:
         return None
@@ -307,7 +306,7 @@ def _against_single(found: Bought, single: tuple[str, Answers] | None) -> str:
 def _against_baseline(found: Bought, floor: Floor | None) -> list[str]:
     if floor is None or floor.answers is None or found.answers is None:
         return [] if floor is None else [floor.note]
-    if len(floor.answers.right) != len(found.answers.right):
+    if not found.answers.are_of_the_images_of(floor.answers):
         return []  # fitted to an earlier dataset
     return [f"Against the baseline, {floor.name} on the pixels: {_compared(found.answers, floor.answers)}", floor.note]
 

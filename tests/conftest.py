@@ -19,6 +19,13 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+@pytest.fixture(autouse=True)
+def _no_config_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is called in this process leaves its --configfile to the hints of later ones."""
+    monkeypatch.setenv("ENSEMBLEFLOW_CONFIG_OPTIONS", "")  # so that it is taken back, whatever the test sets
+    monkeypatch.delenv("ENSEMBLEFLOW_CONFIG_OPTIONS")
+
+
 @pytest.fixture(scope="session")
 def copy_repository() -> Callable[[Path], None]:
     """Fill a folder with what a clone of the repository would hold, and with edits that are not committed yet."""

@@ -166,7 +166,7 @@ def test_a_study_made_for_something_else_is_refused_in_one_message(
 ) -> None:
     ours = study(tmp_path)
     if value is None:
-        value = ours.user_attrs[key].replace('"max_zoom":[0,0.1]', '"max_zoom":[0,0.3]')
+        value = ours.user_attrs[key].replace('"max_zoom":[0,0.2]', '"max_zoom":[0,0.3]')
     ours.set_user_attr(key, value)
     with pytest.raises(SearchError, match=f"was made with another {told}") as refused:
         study(tmp_path)
@@ -175,7 +175,7 @@ def test_a_study_made_for_something_else_is_refused_in_one_message(
     assert "hint:" in message
     if key == "ensembleflow:search":
         assert "search.space.max_zoom [0, 0.3]" in message
-        assert "search.space.max_zoom [0, 0.1]" in message
+        assert "search.space.max_zoom [0, 0.2]" in message
         assert "learning_rate" not in message, "only what differs"
 
 

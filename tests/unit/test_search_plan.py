@@ -36,6 +36,11 @@ def test_what_only_pruning_depends_on_voids_no_trial_of_a_random_search(edit: di
     assert fingerprint(**edit) != fingerprint()
 
 
+def test_a_search_without_rungs_may_be_shorter_than_the_defaults_first_rung() -> None:
+    short = config(algorithm="random", max_epochs=2, min_epochs=1)
+    assert SearchPlan.from_json(plan_job(short, 0)).search.max_epochs == 2
+
+
 def test_an_edited_space_is_another_search() -> None:
     assert fingerprint(space={"max_zoom": [0, 0.3]}) != fingerprint()
     assert fingerprint(space={"max_zoom": [0, 0.1]}) == fingerprint(), "the default, spelled out"

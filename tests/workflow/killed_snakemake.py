@@ -17,13 +17,22 @@ import psutil
 from clone import Clone
 
 
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+
+
 class Started:
     """A context manager of a running Snakemake and, once it is killed, its orphans; on leaving all of them end."""
 
     def __init__(self, command: list[str], folder: Path) -> None:
         self._log = open(folder / "killed.log", "w+", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._process = subprocess.Popen(
-            command, cwd=folder, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=folder,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_hear_ctrl_c,
         )
         self.orphans: list[psutil.Process] = []
 

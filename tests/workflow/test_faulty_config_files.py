@@ -125,6 +125,6 @@ def test_a_hint_in_a_jobs_message_names_its_config(fresh_copy: Clone) -> None:
     trials.parent.mkdir(parents=True)
     trials.write_text("slot\n0\n")
     target = str((fresh_copy.study / "library/models.csv").relative_to(fresh_copy.folder))
-    done = fresh_copy.snakemake(target, "--allowed-rules", "rank_models")
+    done = fresh_copy.snakemake(target, "--allowed-rules", "prepare_dataset", "rank_models")
     assert done.returncode == 1
     assert "snakemake --configfile study.yaml --cores all --force" in done.stdout, done.stdout

@@ -85,7 +85,7 @@ class SearchPlan:
         """
         values = json.loads(text)
         n_slots = len(values["slots"])
-        keys = {"n_trials": n_slots, "trials_per_job": n_slots, "n_generations": 1, **values["search"]}
+        keys = {"n_trials": n_slots, "trials_per_job": n_slots, "n_generations": 1, "min_epochs": 1, **values["search"]}
         if metric is not None:
             keys.setdefault("metric", metric)
         search = SearchConfig(**keys)

@@ -39,7 +39,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PEERS = Path(__file__).parent / "peers"
 
 # Config file, and the epochs of a peer's network: about as many as it takes until more do not help.
-DATA = {"digits": ("config/config.yaml", 60), "fashion": ("config/fashion_mnist.yaml", 30)}
+DATA = {"digits": ("config/config.yaml", 60), "fashion": ("config/fashion_mnist.yaml", 15)}
 OURS, UNAVERAGED = "ours", "ours, without averaging"
 METRICS = ("error", "cross_entropy")
 

@@ -61,8 +61,8 @@ def main(dataset_h5: str, result_json: str, options: dict[str, Any]) -> None:
 def plain_network(image_shape: tuple[int, ...], n_classes: int) -> keras.Model:
     layers = keras.layers
     inputs = x = keras.Input(image_shape)
-    x = layers.RandomTranslation(0.08, 0.08, fill_mode="nearest")(x)
-    x = layers.RandomRotation(0.03, fill_mode="nearest")(x)
+    x = layers.RandomTranslation(0.05, 0.05, fill_mode="nearest")(x)
+    x = layers.RandomRotation(0.02, fill_mode="nearest")(x)
     for stage, filters in enumerate(FILTERS):
         if stage:
             x = layers.MaxPooling2D()(x)

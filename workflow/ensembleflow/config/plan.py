@@ -15,7 +15,7 @@ __all__ = ["ALGORITHM_VERSION", "SearchPlan", "earlier_jobs", "model_id", "plan_
 
 # Raised when a change of the code would give a trial another result. The search's rules do not watch the
 # package's files, so that a docstring cannot void weeks of training.
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 
 _HYPERBAND = ("hyperband", "bohb")
 _MODEL_BASED = ("gp", "tpe", "bohb", "smac")

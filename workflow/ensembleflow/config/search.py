@@ -145,6 +145,11 @@ class SearchConfig(Block):
         description="What a trial is validated, stopped, kept and served by: `power`, an average of its weights over "
         "about the last sixth of its updates; `none`, the last update's weights.",
     )
+    batch_statistics: Literal["recomputed", "moving"] = Field(
+        "recomputed",
+        description="What batch normalisation uses in what is validated, stopped, kept and served: `recomputed`, means "
+        "and variances over 1,024 training images without augmentation; `moving`, the averages that training keeps.",
+    )
     schedule: Annotated[
         list[Schedule],
         BeforeValidator(_as_list),

@@ -1,5 +1,6 @@
 """The residual networks, their training, and the one exported function of each."""
 
+from ensembleflow.models.batch_statistics import BatchStatistics
 from ensembleflow.models.checkpoint import restore_checkpoint, save_checkpoint
 from ensembleflow.models.class_weights import class_weights
 from ensembleflow.models.energy import open_energy_counter
@@ -13,6 +14,7 @@ from ensembleflow.models.runtime import configure_tensorflow, device_id, device_
 from ensembleflow.models.training import EpochResult, Trainer, steps_per_epoch, training_batches
 
 __all__ = [
+    "BatchStatistics",
     "EpochResult",
     "ExportedModel",
     "Hyperparameters",

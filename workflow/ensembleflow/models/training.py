@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ensembleflow.models.augmentation import augment
 from ensembleflow.models.average import WeightAverage
+from ensembleflow.models.batch_statistics import BatchStatistics
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.schedules import learning_rate_schedule
 
@@ -100,12 +101,14 @@ class Trainer:
     Attributes:
         model: the network; its `optimizer` is Adam, with decoupled weight decay (Loshchilov and Hutter 2019).
         average: of the network's weights, or None.
+        batch_statistics: recomputed for what is evaluated, or None where the moving ones are used.
 
     Args:
         model: an uncompiled model of `build_resnet`.
         hyperparameters: learning rate, its schedule, weight decay, batch size and augmentation.
         n_steps: updates of a training that is never stopped, which schedules other than `constant` are laid out for.
         averaged: average the weights.
+        batch_statistics: what batch normalisation uses in evaluation; None is its moving averages.
         class_weights: float (classes,): factors of the images' cross-entropies, by class; None leaves them as they are.
         threads: CPU threads that prepare batches.
     """
@@ -117,6 +120,7 @@ class Trainer:
         n_steps: int,
         *,
         averaged: bool = True,
+        batch_statistics: BatchStatistics | None = None,
         class_weights: Sequence[float] | None = None,
         threads: int = 1,
     ) -> None:
@@ -141,12 +145,19 @@ class Trainer:
         optimizer.build(model.trainable_variables)
         model.compile(optimizer=optimizer, jit_compile=False)
         self.average = WeightAverage(model) if averaged else None
+        self.batch_statistics = batch_statistics
         self._step = self._compile_step()
         self._step.get_concrete_function()
 
-    def evaluated_weights(self) -> AbstractContextManager[None]:
-        """Within it, the network has the weights that it is validated, kept and exported with: their average."""
-        return nullcontext() if self.average is None else self.average.in_place()
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Within it, the network is what is validated, kept and exported: averaged weights, their batch statistics."""
+        with ExitStack() as stack:
+            if self.average is not None:
+                stack.enter_context(self.average.in_place())
+            if self.batch_statistics is not None:
+                stack.enter_context(self.batch_statistics.in_place())
+            yield
 
     @property
     def learning_rate(self) -> float:

@@ -19,6 +19,7 @@ from ensembleflow.config import SearchConfig
 from ensembleflow.datasets import Dataset
 from ensembleflow.errors import ArtefactError, EnsembleflowError, StorageError
 from ensembleflow.models import (
+    BatchStatistics,
     EpochResult,
     Hyperparameters,
     Trainer,
@@ -285,12 +286,16 @@ class _Training:
             name=f"trial_{self.record.slot}",
             precision=self.search.precision,
         )
-        labels = self.data.labels("train")
+        images, labels = self.data.image_array("train"), self.data.labels("train")
+        recomputed = self.search.batch_statistics == "recomputed"
         trainer = Trainer(
             model,
             self.hyperparameters,
             self.search.max_epochs * steps_per_epoch(len(labels), self.hyperparameters),
             averaged=self.search.average == "power",
+            batch_statistics=BatchStatistics(model, images, prediction_batch_size(self.data.image_shape))
+            if recomputed
+            else None,
             class_weights=class_weights(self.search.class_weights, labels, self.data.class_names),
             threads=self.process.threads,
         )

@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ensembleflow.io import write_csv
+from ensembleflow.io import write_csv, write_json
 from ensembleflow.report.paper.interval import mean_interval
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--contenders", nargs="+", default=["unaveraged", "cnn", "autokeras", "svm"], help="beside ours"
     )
-    parser.add_argument("--scratch", type=Path, help="keep results and logs here")
+    parser.add_argument("--scratch", type=Path, help="keep results and logs here; a run that was stopped goes on")
     parser.add_argument("--csv", type=Path, help="write every answer of every seed to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ensembleflow-quality-") as folder:
@@ -69,41 +69,50 @@ def main() -> None:
 
 
 def contest(run: tuple[str, int], arguments: argparse.Namespace, scratch: Path) -> pd.DataFrame:
-    """All contenders on one data set with one seed: a row an answer."""
+    """All contenders on one data set with one seed: a row an answer. What is in the scratch folder is not made again."""
     data, seed = run
     folder = scratch / f"{data}-{seed}"
     rows: list[dict[str, Any]] = []
 
-    def note(cpu_seconds: float, answers: dict[str, dict[str, float]]) -> None:
-        for contender, answer in answers.items():
-            rows.append({"data": data, "seed": seed, "contender": contender, "cpu_seconds": cpu_seconds, **answer})
+    def add(name: str, run_contender: Callable[[], tuple[float, dict[str, Any]]]) -> float:
+        result = folder / f"{name}.result.json"
+        if not result.exists():
+            cpu_seconds, answers = run_contender()
+            write_json(result, {"cpu_seconds": cpu_seconds, "answers": answers})
+        made = json.loads(result.read_text())
+        for contender, answer in made["answers"].items():
+            rows.append(
+                {"data": data, "seed": seed, "contender": contender, "cpu_seconds": made["cpu_seconds"], **answer}
+            )
             shown = f"{100 * answer['error']:.2f} %, cross-entropy {answer['cross_entropy']:.4f}"
-            print(f"{data}, seed {seed}, {contender}: {shown}, {cpu_seconds:.0f} CPU-s", flush=True)
+            print(f"{data}, seed {seed}, {contender}: {shown}, {made['cpu_seconds']:.0f} CPU-s", flush=True)
+        return float(made["cpu_seconds"])
 
-    cpu_seconds, dataset = run_workflow(folder / "ours", data, seed, arguments.config)
-    note(cpu_seconds, ensembles(folder / "ours", OURS))
-    if "unaveraged" in arguments.contenders:
-        taken, _ = run_workflow(folder / "unaveraged", data, seed, arguments.config, {"search": {"average": "none"}})
-        note(taken, ensembles(folder / "unaveraged", UNAVERAGED))
+    cpu_seconds = add("ours", lambda: run_workflow(folder / "ours", data, seed, OURS, arguments.config))
+    (dataset,) = folder.glob("ours/results/datasets/*.h5")
     options = json.dumps({"cpu_seconds": cpu_seconds, "epochs": DATA[data][1], "seed": seed})
-    peers: dict[str, tuple[str, Path | str | None]] = {
-        "cnn": ("plain_cnn.py", sys.executable),
-        "autokeras": ("autokeras_timed.py", arguments.autokeras_python),
-        "svm": ("svm_pixels.py", sys.executable),
-    }
-    for name, (script, python) in peers.items():
-        if name not in arguments.contenders or python is None:
-            continue
-        result = folder / f"{name}.json"
-        taken = timed([str(python), str(PEERS / script), str(dataset), str(result), options], folder / f"{name}.txt")
-        note(taken, json.loads(result.read_text()))
+
+    def run_peer(python: Path | str, script: str) -> tuple[float, dict[str, Any]]:
+        answers = folder / f"{script}.json"
+        command = [str(python), str(PEERS / script), str(dataset), str(answers), options]
+        return timed(command, folder / f"{script}.txt"), json.loads(answers.read_text())
+
+    if "unaveraged" in arguments.contenders:
+        last = {"search": {"average": "none"}}
+        add("unaveraged", lambda: run_workflow(folder / "unaveraged", data, seed, UNAVERAGED, arguments.config, last))
+    if "cnn" in arguments.contenders:
+        add("cnn", lambda: run_peer(sys.executable, "plain_cnn.py"))
+    if "autokeras" in arguments.contenders and arguments.autokeras_python:
+        add("autokeras", lambda: run_peer(arguments.autokeras_python, "autokeras_timed.py"))
+    if "svm" in arguments.contenders:
+        add("svm", lambda: run_peer(sys.executable, "svm_pixels.py"))
     return pd.DataFrame(rows)
 
 
 def run_workflow(
-    folder: Path, data: str, seed: int, other: Path | None, *settings: dict[str, Any]
-) -> tuple[float, Path]:
-    """`snakemake --until collect_ensembles` in a fresh folder: processor seconds, and the dataset."""
+    folder: Path, data: str, seed: int, name: str, other: Path | None, *settings: dict[str, Any]
+) -> tuple[float, dict[str, Any]]:
+    """`snakemake --until collect_ensembles` in a fresh folder: processor seconds, and what the ensembles answer."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     own = {"seed": seed, "results_dir": str(folder / "results"), "dataset": {"split_seed": seed}}
@@ -114,8 +123,7 @@ def run_workflow(
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--until", "collect_ensembles"]
     place = ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
     seconds = timed([*command, *place, "--configfile", *map(str, files)], folder / "output.txt")
-    (dataset,) = folder.glob("results/datasets/*.h5")
-    return seconds, dataset
+    return seconds, ensembles(folder, name)
 
 
 def ensembles(folder: Path, name: str) -> dict[str, dict[str, float]]:

@@ -81,9 +81,9 @@ def test_of_many_small_classes_no_more_images_are_learned_than_the_limit_allows(
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 32, 32, 1), dtype=np.uint8)
     np.savez(tmp_path / "many.npz", images=images, labels=labels)
     prepare_dataset(DatasetConfig(name="many", source="arrays", path=str(tmp_path / "many.npz")), path)
-    told, answers = fitted(path, tmp_path, max_giga_multiply_adds=2)
+    told, answers = fitted(path, tmp_path, max_giga_multiply_adds=3)
     n_train = told["n_train_images"]
-    affordable = [n_affordable(n_train, len(labels) - n_train, told["n_values"], limit) for limit in (1, 2)]
+    affordable = [n_affordable(n_train, len(labels) - n_train, told["n_values"] + n_classes, limit) for limit in (1, 3)]
     assert 0.1 * n_train < affordable[0] < n_classes < affordable[1] < n_train
     assert told["n_fitted_images"] == affordable[1] and len(answers) == len(labels) - n_train
     told, answers = fitted(path, tmp_path, max_giga_multiply_adds=1)

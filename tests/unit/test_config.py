@@ -128,7 +128,7 @@ COMBINATIONS = [
     ("dataset: {source: image_folder, path: data}", "dataset.image_size, dataset.source"),
     ("dataset: {valid_fraction: 0.5, test_fraction: 0.5}", "dataset.valid_fraction, dataset.test_fraction"),
     ("search: {n_trials: 3, trials_per_job: 4}", "search.n_trials, search.trials_per_job"),
-    ("search: {n_trials: 11}", "search.n_trials, search.trials_per_job"),
+    ("search: {n_trials: 7}", "search.n_trials, search.trials_per_job"),
     ("search: {max_epochs: 2}", "search.min_epochs, search.max_epochs"),
     ("search: {min_epochs: 30}", "search.min_epochs, search.max_epochs"),
     ("search: {n_trials: 2, trials_per_job: 1}", "library.keep_fraction, search.n_trials"),

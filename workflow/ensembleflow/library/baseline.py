@@ -41,7 +41,7 @@ def fit_baseline(
     above 32. Validation and test images are only answered: nothing is chosen by them. It gives classes and no
     probabilities, for a support vector machine has none of its own, so its cross-entropy is not known.
 
-    The time grows with training images x (training + answered images) x values an image. Where that is more than the
+    The time grows with training images x (training + answered images) x (values per image + classes). Where that is more than the
     config allows, it learns from a part of the training images, drawn class by class in their proportions with the
     split's seed. Where that part would be below a tenth, or a class would have no image, it is left out: a floor made
     from so little would be too low to be honest.
@@ -63,7 +63,7 @@ def fit_baseline(
         n_images = n_affordable(
             facts["n_train_images"],
             len(labels["valid"]) + len(labels["test"]),
-            facts["n_values"],
+            facts["n_values"] + data.n_classes,
             config.max_giga_multiply_adds,
         )
         reason = _why_not(config, n_images, labels["train"])
@@ -86,9 +86,13 @@ def fit_baseline(
     write_json(baseline_json, {"classifier": fitted, **facts, "reason": reason, "provenance": provenance()})
 
 
-def n_affordable(n_train: int, n_answered: int, n_values: int, max_giga_multiply_adds: float) -> int:
-    """The most training images n, up to all, whose n (n + answered) values stay within the limit."""
-    most = max_giga_multiply_adds * 1e9 / n_values
+def n_affordable(n_train: int, n_answered: int, n_terms: int, max_giga_multiply_adds: float) -> int:
+    """The most training images n, up to all, whose n (n + answered) terms stay within the limit.
+
+    A term is a multiplication for one pair of a training image and an image held against it: one for each value of an
+    image, for the kernel, and one for each class, for the votes of the machines between two classes each.
+    """
+    most = max_giga_multiply_adds * 1e9 / n_terms
     n = int((math.sqrt(n_answered**2 + 4 * most) - n_answered) / 2)
     return min(n_train, n)
 

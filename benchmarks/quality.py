@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def contest(run: tuple[str, int], arguments: argparse.Namespace, scratch: Path) -> pd.DataFrame:
-    """All contenders on one data set with one seed: a row an answer. What is in the scratch folder is not made again."""
+    """All contenders on one data set with one seed: a row an answer. What the scratch folder has is not made again."""
     data, seed = run
     folder = scratch / f"{data}-{seed}"
     rows: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ def ensembles(folder: Path, name: str) -> dict[str, dict[str, float]]:
     """The ensembles of the smallest and of the largest budget; the latter is the contender's answer."""
     (path,) = folder.glob("results/*/selection/ensembles.csv")
     table = pd.read_csv(path)
-    table = table[table["method"] == "smobf"] if "method" in table else table
+    table = table[table["chosen"]]
     return {
         f"{name}{suffix}": {
             "networks": int(row["n_members"]),

@@ -26,6 +26,7 @@ from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.io.folder import require_writable
 from ensembleflow.io.snakemake_command import record_config_options, set_config_options
+from snakemake_logger_plugin_ensembleflow.failures import FailureFilter, Resumable
 
 try:
     # Snakemake lists the files of the command line first, but they win over the default one.
@@ -54,6 +55,11 @@ PAPER = PaperRun.of(CONFIG)
 DATASET = f"{RESULTS}/datasets/{CONFIG.dataset.name}.h5"
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
+
+# Says what ended a job, and which attempts count; they are counted in the main process only.
+FAILURES = FailureFilter(workflow)
+if workflow.is_main_process:
+    FAILURES.watch(logger)
 
 
 onstart:

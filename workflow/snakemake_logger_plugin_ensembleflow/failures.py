@@ -20,6 +20,7 @@ __all__ = ["FailureFilter", "Resumable"]
 _STATE = "SLURM status is: '"
 # All that Snakemake's plugin for Slurm knows where it does not ask `sacct`.
 _UNKNOWN = "Detailed failure reason unavailable (status command is not 'sacct')."
+_ENDED = " ended: "
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ class FailureFilter(logging.Filter):
                 progress = self._resumable[said["rule_name"]].progress
                 self._progress_before[said["jobid"]] = progress(said["wildcards"])
             elif said.get("event") == LogEvent.JOB_ERROR:
-                # Not the members of a group, whose attempts are the group's.
                 for job in self._workflow.dag.jobs:
                     if job.jobid == said["jobid"]:
                         self._fail(job, said)
@@ -96,8 +96,9 @@ class FailureFilter(logging.Filter):
         if not told:
             return
         said["ended_by"] = "; ".join(told)
-        text = said["rule_msg"] or _UNKNOWN
-        said["rule_msg"] = text.replace(_UNKNOWN, f"{said['ended_by']}. ")
+        text = said["rule_msg"] or ""
+        known = f"{said['ended_by']}. "
+        said["rule_msg"] = text.replace(_UNKNOWN, known) if _UNKNOWN in text else known + text
         if job.log:
             _show_own_log(job, said, end)
             _append(Path(job.log[0]), advice, said["ended_by"])
@@ -119,8 +120,8 @@ def _show_own_log(job: Any, said: dict[str, Any], end: SlurmEnd | None) -> None:
     """
     own = [str(path) for path in job.log]
     others = [path for path in said["log"] if path not in own]
-    tells_reason = " ERROR " in _end_of(Path(own[0])) if end and end.state == "FAILED" else True
-    if others and end and tells_reason:
+    attempt = _end_of(Path(own[0])).rpartition(_ENDED)[2]  # the log of a job that did not begin is an earlier one's
+    if others and end and (end.state != "FAILED" or " ERROR " in attempt):
         said["aux"] = {**said["aux"], "slurm_log": ", ".join(others)}
         others = []
     said["log"] = [*others, *own]
@@ -146,4 +147,4 @@ def _append(log: Path, advice: EnsembleflowError | None, ended_by: str) -> None:
     at = time.strftime("%Y-%m-%d %H:%M:%S")
     lines = [f"{at} ERROR {advice}"] if advice else []
     with open(log, "a", encoding="utf-8") as file:
-        file.write("\n".join([*lines, f"{at} ended: {ended_by}", ""]))
+        file.write("\n".join([*lines, f"{at}{_ENDED}{ended_by}", ""]))

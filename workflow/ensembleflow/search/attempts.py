@@ -41,8 +41,8 @@ def too_little_time(search_dir: str | Path, slots: Sequence[int], limit_minutes:
         record = max(measured, key=_epoch_seconds)
         epoch, start = _epoch_seconds(record), _start_seconds(record)
         found = (
-            f"{limit_minutes:g} min ended in epoch {len(record.epochs) + 1} of {model_id(record.slot)}; an earlier one took "
-            f"{readable_duration(epoch)}, and starting before it {readable_duration(start)}"
+            f"{limit_minutes:g} min ended in epoch {len(record.epochs) + 1} of {model_id(record.slot)}; an earlier one "
+            f"took {readable_duration(epoch)}, and starting before it {readable_duration(start)}"
         )
         enough = ((start + epoch) * _MARGIN + _MARGIN_SECONDS) / 60
     else:

@@ -141,6 +141,12 @@ def study_jobs(study, pattern):
     return expand(f"{RESULTS}/{study}/search/{pattern}", job=jobs)
 
 
+def job_slots(wildcards):
+    """Where a search job's trials are kept, and their slots."""
+    study = wildcards["study"]
+    return f"{RESULTS}/{study}/search", search_jobs(config_of(study).search)[int(wildcards["job"])]
+
+
 def study_priority(study):
     """Higher for the earlier of the paper's studies; 0 for any other study."""
     names = [

@@ -5,12 +5,6 @@
 from ensembleflow.search.attempts import n_finished_epochs, too_little_time
 
 
-def job_slots(wildcards):
-    """Where a search job's trials are kept, and their slots."""
-    study = wildcards["study"]
-    return f"{RESULTS}/{study}/search", search_jobs(config_of(study).search)[int(wildcards["job"])]
-
-
 rule train_trials:
     """Train the trials of one job's slots, resuming those that a killed job left."""
     input:

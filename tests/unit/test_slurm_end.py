@@ -43,6 +43,13 @@ def print_instead(folder: Path, monkeypatch: pytest.MonkeyPatch, **printed: str 
         ),
         (
             "FAILED",
+            "137:0",
+            "slurmstepd-n1: error: StepId=1.0 exceeded memory limit (538021888 > 104857600), being killed\n"
+            "slurmstepd-n1: error: Exceeded job memory limit",
+            "it used more memory than it had asked for (3000M)",
+        ),
+        (
+            "FAILED",
             "1:0",
             "Command 'python train_trials.py' died with <Signals.SIGKILL: 9>.",
             "SIGKILL ended its process: perhaps its node's memory was full",

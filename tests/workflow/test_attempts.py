@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2] / "workflow"
 
-# A job's name is its fate, a letter an attempt: one that finishes an epoch (e) or none (n), and fails; or all is done (d).
+# A job's name is its fate, a letter an attempt: it fails with an epoch finished (e) or none (n), or it is done (d).
 SNAKEFILE = """
 import sys
 from pathlib import Path
@@ -32,7 +32,8 @@ rule train:
     retries: 2
     shell:
         "echo attempt >> {{wildcards.fate}}.attempts; "
-        "now=$(echo {{wildcards.fate}} | cut -c $(wc -l < {{wildcards.fate}}.attempts)); echo \\"now: $now\\" > {{log}}; "
+        "now=$(echo {{wildcards.fate}} | cut -c $(wc -l < {{wildcards.fate}}.attempts)); "
+        "echo \\"now: $now\\" > {{log}}; "
         "case $now in e) echo epoch >> {{wildcards.fate}}.epochs; false ;; n) false ;; d) touch {{output}} ;; esac"
 
 def n_epochs(wildcards):

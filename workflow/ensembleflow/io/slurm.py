@@ -9,6 +9,8 @@ from dataclasses import dataclass
 __all__ = ["SlurmEnd", "slurm_end"]
 
 _PATIENCE_SECONDS = 20.0
+# Of the kernel (cgroups), and of Slurm itself (OverMemoryKill).
+_OUT_OF_MEMORY = re.compile(r"slurmstepd\S*: error: .*(?:oom[-_]kill|exceeded (?:job )?memory limit)", re.IGNORECASE)
 _SACCT_FIELDS = ("JobState", "ExitCode", "NodeList", "RunTime", "TimeLimit", "MinMemoryNode")
 _SACCT_FORMAT = "State,ExitCode,NodeList,Elapsed,Timelimit,ReqMem"  # the same, as sacct calls them
 
@@ -91,8 +93,8 @@ def slurm_end(job_id: str, state: str = "", output: str = "") -> SlurmEnd:
     if by:
         fields["CancelledBy"] = by
     state = told or state
-    if state == "FAILED" and re.search(r"slurmstepd.*\boom[-_ ]kill", output, re.IGNORECASE):
-        state = "OUT_OF_MEMORY"
+    if state in ("FAILED", "CANCELLED") and _OUT_OF_MEMORY.search(output):
+        state = "OUT_OF_MEMORY"  # where a job's step, not the job itself, was ended
     # In the words of Python's subprocess, which Snakemake shows.
     signals = re.findall(r"died with <Signals\.(SIG\w+): \d+>", output)
     return SlurmEnd(job_id, state, fields, signals[-1] if signals else "")

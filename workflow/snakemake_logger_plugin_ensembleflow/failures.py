@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,8 @@ class FailureFilter(logging.Filter):
         super().__init__()
         self._workflow = workflow
         self._resumable: dict[str, Resumable] = {}
-        self._progress_before: dict[int, int] = {}
+        # Of each job that was submitted: its progress then, and when that was.
+        self._begun: dict[int, tuple[int, float]] = {}
 
     def watch(self, logger: logging.Logger) -> None:
         """Take the place of any other of its kind: a process may read a workflow more than once."""
@@ -67,16 +67,16 @@ class FailureFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Look at a record; it is never dropped."""
         said = vars(record)
-        with suppress(Exception):  # whatever it is, what Snakemake itself says matters more
-            if self._workflow.dryrun:
-                return True
-            if said.get("event") == LogEvent.JOB_INFO and said["rule_name"] in self._resumable:
-                progress = self._resumable[said["rule_name"]].progress
-                self._progress_before[said["jobid"]] = progress(said["wildcards"])
-            elif said.get("event") == LogEvent.JOB_ERROR:
-                for job in self._workflow.dag.jobs:
-                    if job.jobid == said["jobid"]:
-                        self._fail(job, said)
+        event = said.get("event")
+        if event in (LogEvent.JOB_INFO, LogEvent.JOB_ERROR) and not self._workflow.dryrun:
+            try:
+                if event == LogEvent.JOB_ERROR:
+                    self._fail(next(job for job in self._workflow.dag.jobs if job.jobid == said["jobid"]), said)
+                elif said["rule_name"] in self._resumable:
+                    progress = self._resumable[said["rule_name"]].progress(said["wildcards"])
+                    self._begun[said["jobid"]] = (progress, time.monotonic())
+            except Exception:  # whatever it is, what Snakemake itself says matters more
+                logging.getLogger(record.name).debug("a failed job could not be looked into", exc_info=True)
         return True
 
     def _fail(self, job: Any, said: dict[str, Any]) -> None:
@@ -85,14 +85,18 @@ class FailureFilter(logging.Filter):
         advice = None
         if job.rule.name in self._resumable:
             how = self._resumable[job.rule.name]
-            more = how.progress(job.wildcards_dict) - self._progress_before.get(job.jobid, 0)
+            before, begun_at = self._begun.get(job.jobid, (0, time.monotonic()))
+            more = how.progress(job.wildcards_dict) - before
             if more > 0:
                 told.append(f"{more} more {how.unit}{'' if more == 1 else 's'} kept, so this attempt does not count")
                 job.attempt = 0  # Snakemake adds one
             else:
                 told.append(f"attempt {job.attempt} of {job.restart_times + 1} that finished no {how.unit}")
-                if end and end.timed_out:
-                    advice = how.too_little_time(job.wildcards_dict, _limit_minutes(job, end))
+                # What Snakemake asks for, and where Slurm is not there to tell, the time since then.
+                limit = (end and end.limit_minutes) or float(job.resources.get("runtime") or 0)
+                over = time.monotonic() - begun_at >= 60 * limit and not self._workflow.local_exec
+                if limit and (end.timed_out if end else over):
+                    advice = how.too_little_time(job.wildcards_dict, limit)
         if not told:
             return
         said["ended_by"] = "; ".join(told)
@@ -109,7 +113,7 @@ def _slurm_end(said: dict[str, Any]) -> SlurmEnd | None:
     text, job_id = said["rule_msg"] or "", said["aux"].get("external_jobid")
     if job_id is None or _STATE not in text:
         return None
-    output = "".join(_end_of(Path(path)) for path in said["log"][-1:])
+    output = "".join(_end_of(Path(path)) for path in said["log"][-1:] if path)
     return slurm_end(str(job_id), text.partition(_STATE)[2].partition("'")[0], output)
 
 
@@ -119,7 +123,7 @@ def _show_own_log(job: Any, said: dict[str, Any], end: SlurmEnd | None) -> None:
     Slurm's, which the Snakemakes around the job fill, is named only, unless it may be what tells the reason.
     """
     own = [str(path) for path in job.log]
-    others = [path for path in said["log"] if path not in own]
+    others = [path for path in said["log"] if path and path not in own]
     attempt = _end_of(Path(own[0])).rpartition(_ENDED)[2]  # the log of a job that did not begin is an earlier one's
     if others and end and (end.state != "FAILED" or " ERROR " in attempt):
         said["aux"] = {**said["aux"], "slurm_log": ", ".join(others)}
@@ -135,11 +139,6 @@ def _end_of(path: Path, n_bytes: int = 100_000) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
-
-
-def _limit_minutes(job: Any, end: SlurmEnd) -> float:
-    """What the job was given, else what it had asked for."""
-    return end.limit_minutes or float(job.resources.get("runtime") or 1)
 
 
 def _append(log: Path, advice: EnsembleflowError | None, ended_by: str) -> None:

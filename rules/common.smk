@@ -26,6 +26,7 @@ from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.io.folder import require_writable
 from ensembleflow.io.snakemake_command import record_config_options, set_config_options
+from snakemake_logger_plugin_ensembleflow.failures import FailureFilter, Resumable
 
 try:
     # Snakemake lists the files of the command line first, but they win over the default one.
@@ -54,6 +55,11 @@ PAPER = PaperRun.of(CONFIG)
 DATASET = f"{RESULTS}/datasets/{CONFIG.dataset.name}.h5"
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
+
+# Says what ended a job, and which attempts count; they are counted in the main process only.
+FAILURES = FailureFilter(workflow)
+if workflow.is_main_process:
+    FAILURES.watch(logger)
 
 
 onstart:
@@ -133,6 +139,12 @@ def study_jobs(study, pattern):
     """A file of each of a study's search jobs, by the pattern of its path below `{study}/search`."""
     jobs = range(len(search_jobs(config_of(study).search)))
     return expand(f"{RESULTS}/{study}/search/{pattern}", job=jobs)
+
+
+def job_slots(wildcards):
+    """Where a search job's trials are kept, and their slots."""
+    study = wildcards["study"]
+    return f"{RESULTS}/{study}/search", search_jobs(config_of(study).search)[int(wildcards["job"])]
 
 
 def study_priority(study):

@@ -2,6 +2,7 @@
 # Makes: {study}/search/trials/job-{job}.json and models/job-{job}/ (a job a few trials), trials.csv, epochs.csv, runs.csv,
 # accounting.json.
 # Beside them, and no outputs: study.journal (Optuna's storage) and store/ (checkpoints), which outlive any rerun.
+from ensembleflow.search.attempts import n_finished_epochs, too_little_time
 
 
 rule train_trials:
@@ -23,7 +24,8 @@ rule train_trials:
     # In the order of the slots, so that a run on one core is the same each time; a study after the other, so that each
     # has the machine to itself, and its time can be told.
     priority: lambda wildcards: study_priority(wildcards.study) + 1 / (1 + int(wildcards.job))
-    # Not in the two Snakemakes that wrap a cluster job: each would try again by itself, in a job told to stop.
+    # Attempts in a row that finish no epoch: see FAILURES below. Not in the two Snakemakes that wrap a cluster job:
+    # each would try again by itself, in a job told to stop.
     retries: 0 if workflow.remote_exec else 2
     conda:
         training_environment(CONFIG.resources.search.gpus)
@@ -37,6 +39,16 @@ rule train_trials:
         plan=lambda wildcards: plan_job(config_of(wildcards.study), int(wildcards.job)),
     script:
         "../workflow/scripts/train_trials.py"
+
+
+FAILURES.resume(
+    "train_trials",
+    Resumable(
+        progress=lambda wildcards: n_finished_epochs(*job_slots(wildcards)),
+        unit="epoch",
+        too_little_time=lambda wildcards, limit_minutes: too_little_time(*job_slots(wildcards), limit_minutes),
+    ),
+)
 
 
 rule freeze_tables:

@@ -92,10 +92,14 @@ class ClusterSearch:
             check=True,
         )
 
+    def wait(self) -> int:
+        """Wait for Snakemake to end by itself; its exit code."""
+        assert self._process is not None
+        return self._process.wait(_PATIENCE_SECONDS)
+
     def finish(self) -> None:
         """Wait for Snakemake, which must end well."""
-        assert self._process is not None
-        assert self._process.wait(_PATIENCE_SECONDS) == 0, self.printed
+        assert self.wait() == 0, self.printed
 
     @property
     def printed(self) -> str:

@@ -193,6 +193,15 @@ def test_the_faults_ended_the_jobs_as_they_should(runs: Runs) -> None:
     assert states(runs.restarted, 0) == ["COMPLETED", "COMPLETED"]
 
 
+@pytest.mark.parametrize(
+    ("job", "cause"), [(0, "it was cancelled"), (1, "its node failed"), (2, r"its time limit of \d+ min was over")]
+)
+def test_what_ended_a_job_is_shown(runs: Runs, job: int, cause: str) -> None:
+    first = runs.disturbed.copies(job)[0]
+    ended = rf" ended: {cause} \(Slurm job {first.id} on {first.nodes[0]}, after [\d:]+\)"
+    assert re.search(ended, runs.disturbed.printed)
+
+
 EACH_SEARCH = pytest.mark.parametrize(("name", "n_trials"), [("disturbed", 3), ("restarted", 2)])
 
 

@@ -74,6 +74,16 @@ def test_a_stage_that_goes_on_beside_is_told_once_those_before_it_are_done() -> 
     assert run.finish(7) == ["[1:02:05] library: done in 1 s", "[1:02:05] report: stage 4 of 4, 1 step"]
 
 
+def test_a_failed_job_is_told_with_what_ended_it_where_that_is_known() -> None:
+    run = Run(local=False)
+    run.begin(2, "train_trials")
+    failed = {"event": LogEvent.JOB_ERROR, "jobid": 2, "rule_name": "train_trials", "log": ["job-0.log"]}
+    assert run.log(**failed) == ["[0:00] train_trials failed; its log: job-0.log"]
+    assert run.log(**failed, ended_by="its node failed") == [
+        "[0:00] train_trials failed: its node failed; its log: job-0.log"
+    ]
+
+
 @pytest.mark.parametrize(("local", "n_lines"), [(True, 0), (False, 1)])
 def test_jobs_elsewhere_are_counted_with_the_time_left(local: bool, n_lines: int) -> None:
     run = Run(local=local)

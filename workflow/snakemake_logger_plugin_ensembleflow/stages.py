@@ -141,7 +141,12 @@ class StageProgress:
         self._jobs.pop(int(job["jobid"]), None)
         if not self._stopping:
             logs = ", ".join(job["log"] or ())
-            yield self._at(f"{job['rule_name']} failed" + (f"; its log: {logs}" if logs else ""))
+            ended_by = job.get("ended_by")
+            yield self._at(
+                f"{job['rule_name']} failed"
+                + (f": {ended_by}" if ended_by else "")
+                + (f"; its log: {logs}" if logs else "")
+            )
 
     def _say(self, record: logging.LogRecord) -> Iterator[str]:
         text = str(record.msg or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from typing import Any
 from ensembleflow.models.gpu import gpu_uuid
 
 __all__ = ["configure_tensorflow", "device_id", "device_name"]
+
+# absl's log before it is set up, which TensorFlow never does: its notice, and what is mere information.
+_GREETINGS = r"^WARNING: All log messages before absl::InitializeLog\(\)|^I[0-9]{4} [0-9:.]+ "
 
 
 def configure_tensorflow(threads: int, *, use_gpu: bool = False, training: bool = False) -> None:
@@ -31,7 +35,7 @@ def configure_tensorflow(threads: int, *, use_gpu: bool = False, training: bool 
     if not use_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of nvidia-smi, NVML and Slurm
-    with _without_optional_imports():
+    with _without_optional_imports(), _without_greetings():
         import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -58,6 +62,32 @@ def _without_optional_imports() -> Iterator[None]:
     finally:
         for name in absent:
             del modules[name]
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Drop what TensorFlow's libraries say when loaded, whatever its own log level is: a job's log begins with it.
+
+    Another process drops it, so that whatever a library says before it aborts this one (an instruction that the
+    processor lacks) is still told.
+    """
+    try:
+        drop = subprocess.Popen(["grep", "-v", "-E", _GREETINGS], stdin=subprocess.PIPE, stdout=2)
+    except OSError:
+        yield
+        return
+    assert drop.stdin is not None
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    os.dup2(drop.stdin.fileno(), 2)
+    drop.stdin.close()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)  # which closes the pipe
+        os.close(stderr)
+        drop.wait()
 
 
 def device_name() -> str:

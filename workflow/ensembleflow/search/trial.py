@@ -190,7 +190,7 @@ class _Training:
             if record.attempts > MAX_ATTEMPTS:
                 raise _TrialFailedError(
                     f"its process ended unexpectedly {MAX_ATTEMPTS} times in epoch {len(record.epochs) + 1}: "
-                    "perhaps out of memory"
+                    "perhaps out of memory, or killed at its job's time limit"
                 )
             with self._memory_watched():
                 state, trainer = self._train()

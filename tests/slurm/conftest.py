@@ -12,11 +12,11 @@ from slurm_lab import SlurmLab, why_unavailable
 
 @pytest.fixture(scope="session")
 def slurm_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmLab]:
-    """Five nodes, the last with two fake GPUs; skipped without Slurm, except in CI, where that is a failure."""
+    """Five nodes, the last with four fake GPUs; skipped without Slurm, except in CI, where that is a failure."""
     reason = why_unavailable()
     if reason is not None:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    with SlurmLab(tmp_path_factory.mktemp("slurm"), n_nodes=5, cores=2, memory_mb=8000, n_gpus=2) as lab:
+    with SlurmLab(tmp_path_factory.mktemp("slurm"), n_nodes=5, cores=2, memory_mb=8000, n_gpus=4) as lab:
         yield lab

@@ -73,7 +73,7 @@ def running_snakemake(folder: Path, lab: SlurmLab, n_jobs: int, *, array: bool) 
     command = [sys.executable, "-m", "snakemake", "--executor", "slurm", "--jobs", str(n_jobs)]
     if array:
         # All jobs at once: see "Job arrays" in docs/cluster.md.
-        command += ["--slurm-array-jobs", "nothing", "--slurm-array-limit", "50", "--max-jobs-per-timespan", "1000/1s"]
+        command += ["--slurm-array-jobs", "nothing", "--slurm-array-limit", "30", "--max-jobs-per-timespan", "1000/1s"]
     options = ["--slurm-status-command", "squeue", "--default-resources", "mem_mb=100", "runtime=10"]
     with open(folder / "snakemake.log", "wb") as log:
         process = subprocess.Popen([*command, *options], cwd=folder, env=lab.environment, stdout=log, stderr=log)

@@ -18,7 +18,7 @@ from slurm_lab import Job, SlurmLab
 
 QUICK_SNAKEMAKE = Path(__file__).with_name("quick_snakemake.py")
 SEARCH_RULE = "train_trials"
-_PATIENCE_SECONDS = 240.0
+_PATIENCE_SECONDS = 480.0
 
 
 class ClusterSearch:

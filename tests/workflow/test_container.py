@@ -18,8 +18,8 @@ import pytest
 STAND_IN = """#!/bin/sh
 [ "$1" != --version ] || { echo "apptainer version 1.3.0"; exit; }
 printf '%s\\n' "$*" >> "$ASKED"
-for command in "$@"; do :; done
-exec sh -c "$command"
+while [ $# -gt 3 ]; do shift; done # SHELL -c COMMAND are left
+exec "$@"
 """
 
 
@@ -52,7 +52,7 @@ def clone(copy_repository: Callable[[Path], None], tmp_path: Path) -> Path:
 
 
 def test_a_job_runs_in_the_image_and_with_the_options_given(clone: Path, tmp_path: Path) -> None:
-    options = ["--software-deployment-method", "apptainer", "--apptainer-args", "--nv"]
+    options = ["--software-deployment-method", "apptainer", "--apptainer-args=--nv"]
     (asked,) = [line for line in run_dataset_rule(clone, tmp_path, *options) if "prepare_dataset" in line]
     words = shlex.split(asked, posix=False)
     assert words[0] == "exec"

@@ -8,12 +8,19 @@ import os
 import shlex
 import sys
 
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import min_version
 
 min_version("9.20")
 
 
 configfile: os.path.join(workflow.basedir, "config", "config.yaml")
+
+
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+
+    # Made from envs/ensembleflow.def.
+    container: os.path.join(workflow.basedir, "ensembleflow.sif")
 
 
 report: "workflow/report/workflow.rst"

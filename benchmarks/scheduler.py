@@ -2,6 +2,7 @@
 
     sudo python benchmarks/scheduler.py             # 50 jobs on a Slurm of this machine (tests/slurm/slurm_lab.py)
     sudo python benchmarks/scheduler.py --jobs 200
+    sudo python benchmarks/scheduler.py --jobs 200 --array     # submitted as a job array
 
 All jobs are submitted at once, as for a search whose jobs fit the profile's `jobs`; one node with one core runs them
 one after the other, so that a job's time is not shared with another's. Only the first few are waited for.
@@ -10,7 +11,6 @@ one after the other, so that a job's time is not shared with another's. Only the
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/slurm"))
@@ -47,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=50)
     parser.add_argument("--wait-for", type=int, default=5, help="jobs whose end is waited for")
+    parser.add_argument("--array", action="store_true", help="submit the jobs as a job array")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -54,11 +56,11 @@ def main() -> None:
         (folder / "nothing.py").write_text(SCRIPT)
         with (
             SlurmLab(folder / "lab", n_nodes=1, cores=1, n_gpus=0) as lab,
-            running_snakemake(folder, lab, arguments.jobs) as started_at,
+            running_snakemake(folder, lab, arguments.jobs, array=arguments.array) as started_at,
         ):
             jobs = wait_for(lab, arguments.jobs, arguments.wait_for, folder / "snakemake.log")
-    submitted = sorted(_seconds(each["SubmitTime"]) for each in jobs)
-    ended = [_seconds(each["EndTime"]) - _seconds(each["StartTime"]) for each in jobs if _is_done(each)]
+    submitted = sorted(_seconds(job.submitted) for job in jobs)
+    ended = [_seconds(job.ended) - _seconds(job.started) for job in jobs if job.state == "COMPLETED"]
     span = submitted[-1] - submitted[0]
     print(f"Snakemake's start until the first submission: about {submitted[0] - started_at:.0f} s")
     rate = (len(jobs) - 1) / max(span, 1)
@@ -67,8 +69,11 @@ def main() -> None:
 
 
 @contextmanager
-def running_snakemake(folder: Path, lab: SlurmLab, n_jobs: int) -> Iterator[float]:
+def running_snakemake(folder: Path, lab: SlurmLab, n_jobs: int, *, array: bool) -> Iterator[float]:
     command = [sys.executable, "-m", "snakemake", "--executor", "slurm", "--jobs", str(n_jobs)]
+    if array:
+        # All jobs at once: see "Job arrays" in docs/cluster.md.
+        command += ["--slurm-array-jobs", "nothing", "--slurm-array-limit", "30", "--max-jobs-per-timespan", "1000/1s"]
     options = ["--slurm-status-command", "squeue", "--default-resources", "mem_mb=100", "runtime=10"]
     with open(folder / "snakemake.log", "wb") as log:
         process = subprocess.Popen([*command, *options], cwd=folder, env=lab.environment, stdout=log, stderr=log)
@@ -79,20 +84,25 @@ def running_snakemake(folder: Path, lab: SlurmLab, n_jobs: int) -> Iterator[floa
         process.wait()
 
 
-def wait_for(lab: SlurmLab, n_jobs: int, n_ended: int, log: Path) -> list[dict[str, str]]:
-    """What Slurm knows of the jobs, when all are submitted and some have ended; its times are whole seconds."""
+class SlurmJob(NamedTuple):
+    """A job, or a member of a job array, and when it was submitted, started and ended, in whole seconds."""
+
+    state: str
+    submitted: str
+    started: str
+    ended: str
+
+
+def wait_for(lab: SlurmLab, n_jobs: int, n_ended: int, log: Path) -> list[SlurmJob]:
+    """What Slurm knows of the jobs, when all are submitted and some have ended."""
+    command = ("squeue", "--array", "--states=all", "--noheader", "--format=%T %V %S %e")
     deadline = time.time() + 600
     while time.time() < deadline:
-        listing = lab.client("scontrol", "--oneliner", "show", "jobs").stdout
-        jobs = [dict(re.findall(r"(\w+)=(\S+)", line)) for line in listing.splitlines() if "JobId=" in line]
-        if len(jobs) >= n_jobs and sum(map(_is_done, jobs)) >= n_ended:
+        jobs = [SlurmJob(*line.split()) for line in lab.client(*command).stdout.splitlines()]
+        if len(jobs) >= n_jobs and sum(job.state == "COMPLETED" for job in jobs) >= n_ended:
             return jobs
         time.sleep(1.0)
     sys.exit(log.read_text(errors="replace"))
-
-
-def _is_done(job: dict[str, str]) -> bool:
-    return job["JobState"] == "COMPLETED"
 
 
 def _seconds(text: str) -> float:

@@ -18,7 +18,7 @@ from slurm_lab import Job, SlurmLab
 
 QUICK_SNAKEMAKE = Path(__file__).with_name("quick_snakemake.py")
 SEARCH_RULE = "train_trials"
-_PATIENCE_SECONDS = 240.0
+_PATIENCE_SECONDS = 480.0
 
 
 class ClusterSearch:
@@ -31,12 +31,16 @@ class ClusterSearch:
         folder: the clone.
         config_file: its config, below `folder`.
         study: the name of the study that the config describes.
+        profile: the Snakemake profile that the jobs are submitted with.
     """
 
-    def __init__(self, lab: SlurmLab, folder: Path, config_file: str, study: str) -> None:
+    def __init__(
+        self, lab: SlurmLab, folder: Path, config_file: str, study: str, profile: str | Path = "slurm"
+    ) -> None:
         self.lab = lab
         self.folder = folder
         self.config_file = config_file
+        self.profile = str(profile)
         self.search_dir = folder / "results" / study / "search"
         self.log_dir = folder / "results/logs" / study / SEARCH_RULE
         self._process: subprocess.Popen[str] | None = None
@@ -44,8 +48,8 @@ class ClusterSearch:
         self._starting = threading.Lock()
 
     def start(self, *targets: str) -> None:
-        """Type `snakemake --profile slurm TARGETS`, and do not wait for it; refused after `abort`."""
-        command = [sys.executable, str(QUICK_SNAKEMAKE), "--profile", "slurm", "--configfile", self.config_file]
+        """Type `snakemake --profile PROFILE TARGETS`, and do not wait for it; refused after `abort`."""
+        command = [sys.executable, str(QUICK_SNAKEMAKE), "--profile", self.profile, "--configfile", self.config_file]
         with self._starting, open(self.folder / "snakemake.log", "a", encoding="utf-8") as log:
             self._refuse_if_aborted()
             self._process = subprocess.Popen(

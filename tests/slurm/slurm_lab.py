@@ -79,8 +79,15 @@ MessageTimeout=10
 KillWait=30
 # Finished jobs stay in squeue and scontrol for the length of a test session.
 MinJobAge=3600
+# Jobs in the spare partitions make way for those in the default one: they are requeued, cancelled, or first warned.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 {nodes}
-PartitionName=all Nodes=ALL Default=YES MaxTime=120 DefaultTime=10 State=UP
+PartitionName=DEFAULT Nodes=ALL MaxTime=120 DefaultTime=10 State=UP
+PartitionName=all Default=YES PriorityTier=10 PreemptMode=OFF
+PartitionName=spare_requeue PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=spare_cancel PriorityTier=1 PreemptMode=CANCEL
+PartitionName=spare_grace PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 """
 
 _TASK_PROLOG = """\
@@ -130,7 +137,7 @@ class SlurmLab:
     Args:
         folder: where configuration, logs and state go; a short path (a socket's is at most 107 bytes).
         n_nodes: number of nodes, 1 or more.
-        cores: CPU cores that each node claims to have, whatever the machine has.
+        cores: CPU cores that each node claims to have, whatever the machine has; the last has at least one a GPU.
         memory_mb: memory in MB that each node claims to have.
         n_gpus: fake GPUs of the last node: device files that do nothing, enough for Slurm to hand out and to set
             CUDA_VISIBLE_DEVICES.
@@ -275,7 +282,7 @@ class SlurmLab:
     def node_state(self, name: str) -> str:
         """A node's state as `sinfo` tells it: idle, mixed, allocated, down, …; a `*` marks one that does not answer."""
         return self.client(
-            "sinfo", "--noheader", "--Node", f"--nodes={name}", "--format=%T", check=False
+            *("sinfo", "--noheader", "--partition=all", f"--nodes={name}", "--format=%T"), check=False
         ).stdout.strip()
 
     def jobs(self, *, settled: bool = True) -> list[Job]:
@@ -329,10 +336,13 @@ class SlurmLab:
         first_port = _free_ports(self.n_nodes + 1)
         nodes = []
         for number, name in enumerate(self.node_names, start=1):
-            gres = f" Gres=gpu:{self.n_gpus}" if name == self.gpu_node and self.n_gpus else ""
+            cores, gpus = self.cores, ""
+            if name == self.gpu_node and self.n_gpus:
+                # The weight: jobs that need no GPU go elsewhere as long as they can.
+                cores, gpus = max(self.cores, self.n_gpus), f" Gres=gpu:{self.n_gpus} Weight=10"
             nodes.append(
                 f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={first_port + number} "
-                f"CPUs={self.cores} RealMemory={self.memory_mb}{gres} State=UNKNOWN"
+                f"CPUs={cores} RealMemory={self.memory_mb}{gpus} State=UNKNOWN"
             )
         conf.write_text(
             _SLURM_CONF.format(folder=self.folder, host=host, controller_port=first_port, nodes="\n".join(nodes)),
@@ -572,7 +582,7 @@ def _run_command(parsed: argparse.Namespace) -> int:
         print("Slurm is down")
         return 1
     else:
-        print(lab.client("sinfo", "--Node", "--format=%N %T %c %m %G %E").stdout, end="")
+        print(lab.client("sinfo", "--Node", "--partition=all", "--format=%N %T %c %m %G %E").stdout, end="")
         print(lab.client("squeue", "--states=all", "--format=%i %T %N %k").stdout, end="")
     return 0
 

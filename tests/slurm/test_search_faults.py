@@ -6,60 +6,27 @@ In the midst of a trial a process is frozen (SIGSTOP) until its fault comes; so 
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
-import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial
 
 from cluster_search import ClusterSearch, aborted_together
-from ensembleflow.config import Config, DatasetConfig, parse_config
-from ensembleflow.datasets import prepare_dataset
-from ensembleflow.search import freeze_tables
 from slurm_lab import SlurmLab
+from whole_search import (
+    CONFIG,
+    MAX_EPOCHS,
+    assert_each_epoch_is_trained_once,
+    assert_each_slot_is_filled_once,
+    assert_same_results,
+    config_of,
+    write_clone,
+)
 
-RUN_JOB = Path(__file__).parents[1] / "search/run_job.py"
 RESULTS = "results/digits-random-s0/search"
-MAX_EPOCHS = 8
-CONFIG: dict[str, Any] = {
-    "search": {
-        # Random, so that no trial depends on which others have ended before it.
-        "algorithm": "random",
-        "n_trials": 3,
-        "trials_per_job": 1,
-        "max_epochs": MAX_EPOCHS,
-        "min_epochs": 1,
-        "space": {
-            "block": ["v1"],
-            "batch_size": [16, 24],
-            "stem_filters": [4, 4],
-            "stage_filters": [4, 4],
-            "blocks_stage_1": [1, 1],
-            "blocks_stage_2": [1, 1],
-        },
-    },
-    "library": {"keep_fraction": 0.5},
-    # More than half of a node's memory: each copy of a job has a node of its own.
-    "resources": {"search": {"mem_mb": 5000, "runtime_minutes": 30}},
-}
-
-
-def config_of(**search: object) -> dict[str, Any]:
-    return {**CONFIG, "search": {**CONFIG["search"], **search}}
 
 
 # ---- The faults ------------------------------------------------------------------------------------------------------
@@ -125,20 +92,18 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(
-    slurm_lab: SlurmLab, copy_repository: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
+    slurm_lab: SlurmLab,
+    copy_repository: Callable[[Path], None],
+    small_dataset: Path,
+    undisturbed_search: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Runs]:
-    dataset = tmp_path_factory.mktemp("dataset") / "digits.h5"
-    prepare_dataset(DatasetConfig(), dataset)
     searches = []
     for name, config in (("disturbed", CONFIG), ("restarted", config_of(n_trials=2, trials_per_job=2))):
         clone = tmp_path_factory.mktemp(name) / "ensembleflow"
         copy_repository(clone)
-        (clone / "results/datasets").mkdir(parents=True)
-        shutil.copy(dataset, clone / "results/datasets/digits.h5")
-        (clone / "study.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        searches.append(ClusterSearch(slurm_lab, clone, "study.yaml", parse_config(config).study))
+        searches.append(ClusterSearch(slurm_lab, clone, "study.yaml", write_clone(clone, config, small_dataset)))
     disturbed, restarted = searches
-    undisturbed = tmp_path_factory.mktemp("undisturbed")
     try:
         with ThreadPoolExecutor() as pool, aborted_together(searches):
             disturbed.start(*(f"{RESULTS}/trials/job-{job}.json" for job in range(3)))
@@ -148,39 +113,17 @@ def runs(
                 pool.submit(exceed_time_limit, disturbed, 2),
                 pool.submit(kill_workflow, restarted),
             ]
-            train_undisturbed(parse_config(config_of(trials_per_job=3)), dataset, undisturbed)
             ended, _ = wait(faults, return_when=FIRST_EXCEPTION)
             for fault in ended:
                 fault.result()
             disturbed.finish()
-        yield Runs(undisturbed, disturbed, restarted)
+        yield Runs(undisturbed_search, disturbed, restarted)
     finally:
         for search in searches:
             search.sweep()
 
 
-def train_undisturbed(config: Config, dataset: Path, search_dir: Path) -> None:
-    """All trials in one process, without Slurm and Snakemake."""
-    (search_dir / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
-    command = [sys.executable, str(RUN_JOB), str(search_dir / "config.json"), "0", str(dataset), str(search_dir)]
-    subprocess.run(command, check=True)
-
-
 # ---- What must hold --------------------------------------------------------------------------------------------------
-
-
-def tables(search_dir: Path, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of trials and of epochs, which cannot be made unless each slot is filled once."""
-    paths = [folder / f"{name}.csv" for name in ("trials", "epochs", "runs")]
-    freeze_tables(sorted((search_dir / "trials").iterdir()), *paths)
-    return pd.read_csv(paths[0]), pd.read_csv(paths[1])
-
-
-def told_to_optuna(search_dir: Path) -> list[FrozenTrial]:
-    path = str(search_dir / "study.journal")
-    storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-    (study,) = storage.get_all_studies()
-    return storage.get_all_trials(study._study_id)
 
 
 def test_the_faults_ended_the_jobs_as_they_should(runs: Runs) -> None:
@@ -207,40 +150,17 @@ EACH_SEARCH = pytest.mark.parametrize(("name", "n_trials"), [("disturbed", 3), (
 
 @EACH_SEARCH
 def test_every_slot_is_filled_once(runs: Runs, name: str, n_trials: int, tmp_path: Path) -> None:
-    search_dir = getattr(runs, name).search_dir
-    trials, _ = tables(search_dir, tmp_path)
-    assert list(trials["slot"]) == list(range(n_trials))
-    assert [trial.number for trial in told_to_optuna(search_dir)] == list(range(n_trials))
-    assert all(trial.state.is_finished() for trial in told_to_optuna(search_dir))
-    assert not list(search_dir.glob("store/*/*.lease"))
+    assert_each_slot_is_filled_once(getattr(runs, name).search_dir, n_trials, tmp_path)
 
 
 @EACH_SEARCH
 def test_each_epoch_is_trained_once_and_in_order(runs: Runs, name: str, n_trials: int, tmp_path: Path) -> None:
-    search_dir = getattr(runs, name).search_dir
-    _, epochs = tables(search_dir, tmp_path)
-    for slot in range(n_trials):
-        own = epochs[epochs["slot"] == slot]
-        assert list(own["epoch"]) == list(range(1, MAX_EPOCHS + 1))
-        assert (own["started_at"].iloc[1:].to_numpy() >= own["ended_at"].iloc[:-1].to_numpy()).all()
-    lines = [json.loads(line) for line in (search_dir / "study.journal").read_text().splitlines()]
-    reports = Counter((line["trial_id"], line["step"]) for line in lines if "step" in line)
-    assert len(reports) == n_trials * MAX_EPOCHS
-    assert set(reports.values()) == {1}
+    assert_each_epoch_is_trained_once(getattr(runs, name).search_dir, n_trials, MAX_EPOCHS, tmp_path)
 
 
 @EACH_SEARCH
 def test_the_results_are_as_if_nothing_had_happened(runs: Runs, name: str, n_trials: int, tmp_path: Path) -> None:
-    for table, expected in zip(
-        tables(getattr(runs, name).search_dir, tmp_path), tables(runs.undisturbed, tmp_path), strict=True
-    ):
-        columns = [
-            name for name in map(str, expected) if not re.search(r"_at$|_seconds$|^(attempts|host|device)", name)
-        ]
-        assert {"slot", "valid_error", "train_error"} & set(columns)
-        pd.testing.assert_frame_equal(
-            table[columns], expected.loc[expected["slot"] < n_trials, columns], check_exact=True
-        )
+    assert_same_results(getattr(runs, name).search_dir, runs.undisturbed, n_trials, tmp_path)
 
 
 def test_a_job_that_was_told_to_stop_leaves_its_slot_free(runs: Runs) -> None:

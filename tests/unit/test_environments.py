@@ -92,6 +92,23 @@ def test_a_conda_environment_has_the_python_that_the_lock_was_made_for(name: str
     assert str(numpy.specifier) == f"=={re.split('[= ;]+', line)[1]}"
 
 
+def test_the_container_is_made_of_a_lock_file_whose_hashes_are_checked() -> None:
+    definition = (REPOSITORY / "envs/ensembleflow.def").read_text(encoding="utf-8")
+    (default,) = re.findall(r"^    lock=(\S+)$", definition, flags=re.MULTILINE)
+    named = re.findall(r"--build-arg lock=(\S+)", definition)
+    assert default == "requirements-gpu.lock"
+    assert named == ["requirements.lock"]
+    assert {default, *named} <= set(LOCKS)
+    (copied,) = re.findall(r"^    \{\{ lock \}\} (\S+)$", definition, flags=re.MULTILINE)
+    assert f"--require-hashes -r {copied}\n" in definition
+
+
+def test_the_container_has_the_python_of_the_conda_environments() -> None:
+    definition = (REPOSITORY / "envs/ensembleflow.def").read_text(encoding="utf-8")
+    (python,) = re.findall(r"^From: python:(\d+\.\d+)-slim", definition, flags=re.MULTILINE)
+    assert f"python={python}" in _environment("training.yaml")[0]
+
+
 def test_every_environment_is_checked() -> None:
     # Auto-Keras has requirements of its own: see below.
     names = {path.name for path in (REPOSITORY / "envs").glob("*.yaml")} - {"autokeras.yaml"}

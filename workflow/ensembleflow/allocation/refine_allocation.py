@@ -49,6 +49,7 @@ def refine_allocation(
         proposals=[("predicted by the profiles", near.most_promising(start))],
         second_chances=near.second_chances,
         confirm=not isinstance(bench, SimulatedBench),
+        signature=near.signature,
     )
     if found.best.score.value <= 0:
         raise AllocationError(

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ensembleflow.models import (
     ExportedModel,
     configure_tensorflow,
     device_name,
+    import_tensorflow,
     load_exported,
     open_energy_counter,
 )
@@ -34,6 +36,9 @@ __all__ = ["measure_costs"]
 # The repeats of one model are spread over so many passes through the library, so that a machine that
 # speeds up or slows down meanwhile does so for all models alike.
 _PASSES = 3
+# Loading a small model takes longer than a pass through it, so the first ones stay loaded from pass to pass, up to so
+# many bytes of weights.
+_KEPT_LOADED_BYTES = 2**28
 
 logger = logging.getLogger("ensembleflow.library")
 
@@ -79,7 +84,13 @@ def measure_costs(
         # In ascending runs, as HDF5 wants them.
         images = np.concatenate([valid[: config.n_images - i] for i in range(0, config.n_images, len(valid))])
     # First: a GPU that this process has opened may refuse others, and what it takes of one would be counted.
-    memory = measure_peak_memory(folders, images[: config.batch_size], threads=config.threads, use_gpu=use_gpu)
+    memory = measure_peak_memory(
+        folders,
+        images[: config.batch_size],
+        threads=config.threads,
+        use_gpu=use_gpu,
+        meanwhile=partial(import_tensorflow, use_gpu=use_gpu),
+    )
     configure_tensorflow(config.threads, use_gpu=use_gpu)
     device = device_name()
     if use_gpu != (device != "cpu"):
@@ -130,12 +141,13 @@ class _Measured:
 def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config: CostConfig) -> dict[str, _Measured]:
     read_joules = open_energy_counter(use_gpu=config.device == "gpu") or (lambda: math.nan)
     measured = {model: _Measured() for model in folders}
+    load = _Loader()
     for pass_ in range(_PASSES):
         repeats = len(range(pass_, config.repeats, _PASSES))
         requests = range(pass_, config.latency_requests, _PASSES)
         other_work_percent = warn_of_other_work(os.sched_getaffinity(0))
         for model, folder in folders.items():
-            function, values = load_exported(folder), measured[model]
+            function, values = load(folder), measured[model]
             values.parameter_bytes = function.parameter_bytes
             values.other_work_percent = max(values.other_work_percent, other_work_percent)
             for _ in range(config.warmup_repeats):
@@ -153,6 +165,21 @@ def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config:
             "costs of %d kept models: pass %d/%d measured", len(folders), pass_ + 1, _PASSES, extra={"progress": True}
         )
     return measured
+
+
+class _Loader:
+    """Loads exported functions, each once as far as there is room."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, ExportedModel] = {}
+        self._left_bytes = _KEPT_LOADED_BYTES
+
+    def __call__(self, folder: Path) -> ExportedModel:
+        function = self._kept.get(folder) or load_exported(folder)
+        if folder not in self._kept and function.parameter_bytes <= self._left_bytes:
+            self._left_bytes -= function.parameter_bytes
+            self._kept[folder] = function
+        return function
 
 
 def _optional_columns(measured: Sequence[_Measured], memory: Sequence[int] | None, n_repeats: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pytest
 
 from ensembleflow.allocation import (
     Device,
+    ForkServer,
     Member,
     MemberError,
     Pipeline,
@@ -26,7 +27,6 @@ from ensembleflow.allocation import (
     fork_server_process,
     profile_members,
 )
-from ensembleflow.allocation import ForkServer
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="nothing is forked here")
 

@@ -55,7 +55,7 @@ class Neighbourhood:
         on: dict[str, list[tuple[str, int, str]]] = {name: [] for name in self._devices}
         for each in allocation:
             on[each.device].append((each.model, each.batch_size, each.engine))
-        return tuple(sorted((self._alike[name], sorted(placed)) for name, placed in on.items()))
+        return tuple(sorted((self._alike[name], tuple(sorted(placed))) for name, placed in on.items()))
 
     def neighbours(self, allocation: Allocation) -> list[Move]:
         """All allocations one update away that fit in memory, those that should be fastest first.
@@ -93,6 +93,10 @@ class Neighbourhood:
             if key >= best:
                 return start
             best, start = key, moves[place][1]
+
+    def predicted_seconds(self, allocation: Allocation) -> float:
+        """Seconds that the request should take, by the profiles alone."""
+        return self._key(allocation)[0]
 
     def _key(self, allocation: Allocation) -> _Key:
         return predict_seconds(allocation, self._devices, self._profiles, self._n_images)

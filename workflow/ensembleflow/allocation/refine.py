@@ -67,6 +67,7 @@ def refine(
     second_chances: Callable[[State], Moves[State]] | None = None,
     confirm: bool = False,
     signature: Callable[[State], Hashable] = lambda state: state,
+    hopeless: Callable[[State, Score], bool] = lambda state, score: False,
 ) -> Refinement[State]:
     """Move to the best neighbour, round by round, until none is better.
 
@@ -87,11 +88,12 @@ def refine(
             machine may have changed since the present state was benched. Where fewer than two benches are left for it,
             nothing is moved to any more.
         signature: equal for states that are equally good: of those only one is benched.
+        hopeless: whether a state is known to be worse than one of such a score; then it is not benched.
 
     Source: the paper's Algorithm 1 ("Refine GPUs allocation to speed up"), with all neighbours of all
     networks each round, and an end when nothing improves. Proposals, second chances and confirmations are not in it.
     """
-    climb = _Climb(start, bench, max_benches, confirm, signature)
+    climb = _Climb(start, bench, max_benches, confirm, signature, hopeless)
     climb.round(proposals)
     while not climb.cut_short:
         moved = climb.round(neighbours(climb.current.state))
@@ -110,11 +112,13 @@ class _Climb(Generic[State]):
         max_benches: int,
         confirm: bool,
         signature: Callable[[State], Hashable],
+        hopeless: Callable[[State, Score], bool],
     ) -> None:
         self._bench = bench
         self._max_benches = max_benches
         self._confirm = confirm
         self._signature = signature
+        self._hopeless = hopeless
         self._seen: set[Hashable] = set()
         self._gains: dict[str, float] = {}
         self.benches: list[Bench[State]] = []
@@ -128,7 +132,7 @@ class _Climb(Generic[State]):
         candidates = sorted(enumerate(moves), key=lambda each: -self._gains.get(each[1][0], 0.0))
         claims: list[tuple[float, int, Bench[State]]] = []
         for place, (move, state) in candidates:
-            if self._signature(state) in self._seen:
+            if self._signature(state) in self._seen or self._hopeless(state, self.current.score):
                 continue
             if self._n_left < (3 if self._confirm and claims else 1):
                 self.cut_short = True

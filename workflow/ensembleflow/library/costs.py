@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import pandas as pd
 
 from ensembleflow.config import CostConfig
 from ensembleflow.datasets import open_dataset
-from ensembleflow.errors import LibraryError
+from ensembleflow.errors import ArtefactError, LibraryError
 from ensembleflow.io import warn_of_other_work, write_csv
 from ensembleflow.library.peak_memory import measure_peak_memory
 from ensembleflow.library.ranking import kept_models
@@ -36,8 +37,8 @@ __all__ = ["measure_costs"]
 # The repeats of one model are spread over so many passes through the library, so that a machine that
 # speeds up or slows down meanwhile does so for all models alike.
 _PASSES = 3
-# Loading a small model takes longer than a pass through it, so the first ones stay loaded from pass to pass, up to so
-# many bytes of weights.
+# Loading a small model takes longer than a repeat, so the first ones are loaded while memory is measured, and stay
+# loaded from pass to pass, up to so many bytes of weights.
 _KEPT_LOADED_BYTES = 2**28
 
 logger = logging.getLogger("ensembleflow.library")
@@ -83,15 +84,19 @@ def measure_costs(
         valid = data.image_array("valid")
         # In ascending runs, as HDF5 wants them.
         images = np.concatenate([valid[: config.n_images - i] for i in range(0, config.n_images, len(valid))])
+    load = _Loader()
+
+    def make_ready() -> None:
+        configure_tensorflow(config.threads, use_gpu=use_gpu)
+        load.load_ahead(folders)
+
     # First: a GPU that this process has opened may refuse others, and what it takes of one would be counted.
+    meanwhile = partial(import_tensorflow, use_gpu=True) if use_gpu else make_ready
     memory = measure_peak_memory(
-        folders,
-        images[: config.batch_size],
-        threads=config.threads,
-        use_gpu=use_gpu,
-        meanwhile=partial(import_tensorflow, use_gpu=use_gpu),
+        folders, images[: config.batch_size], threads=config.threads, use_gpu=use_gpu, meanwhile=meanwhile
     )
-    configure_tensorflow(config.threads, use_gpu=use_gpu)
+    if use_gpu:
+        make_ready()
     device = device_name()
     if use_gpu != (device != "cpu"):
         raise LibraryError(
@@ -101,7 +106,7 @@ def measure_costs(
             expected=config.device,
             hint="ask for a GPU with resources.library.gpus, or set library.cost.device",
         )
-    measured = _measure(dict(zip(models, folders, strict=True)), images, config)
+    measured = _measure(dict(zip(models, folders, strict=True)), images, config, load)
     columns = _optional_columns(list(measured.values()), memory, config.repeats)
     rows = []
     for index, (model, values) in enumerate(measured.items()):
@@ -138,10 +143,11 @@ class _Measured:
     other_work_percent: float = 0.0
 
 
-def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config: CostConfig) -> dict[str, _Measured]:
+def _measure(
+    folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config: CostConfig, load: _Loader
+) -> dict[str, _Measured]:
     read_joules = open_energy_counter(use_gpu=config.device == "gpu") or (lambda: math.nan)
     measured = {model: _Measured() for model in folders}
-    load = _Loader()
     for pass_ in range(_PASSES):
         repeats = len(range(pass_, config.repeats, _PASSES))
         requests = range(pass_, config.latency_requests, _PASSES)
@@ -168,18 +174,28 @@ def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config:
 
 
 class _Loader:
-    """Loads exported functions, each once as far as there is room."""
+    """Loads exported functions, and keeps them as far as there is room."""
 
     def __init__(self) -> None:
         self._kept: dict[Path, ExportedModel] = {}
         self._left_bytes = _KEPT_LOADED_BYTES
 
     def __call__(self, folder: Path) -> ExportedModel:
-        function = self._kept.get(folder) or load_exported(folder)
-        if folder not in self._kept and function.parameter_bytes <= self._left_bytes:
+        if folder in self._kept:
+            return self._kept[folder]
+        function = load_exported(folder)
+        if function.parameter_bytes <= self._left_bytes:
             self._left_bytes -= function.parameter_bytes
             self._kept[folder] = function
         return function
+
+    def load_ahead(self, folders: Sequence[Path]) -> None:
+        """Load those for which there is room, up to the first for which there is none."""
+        for folder in folders:
+            with suppress(ArtefactError):  # told by whoever measures it
+                self(folder)
+                if folder not in self._kept:
+                    return
 
 
 def _optional_columns(measured: Sequence[_Measured], memory: Sequence[int] | None, n_repeats: int) -> dict[str, Any]:

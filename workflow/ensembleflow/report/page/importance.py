@@ -77,7 +77,12 @@ def permutation_importances(trials: pd.DataFrame, metric: str) -> Importances | 
 
 
 def _rank_correlation(forest: RandomForestRegressor, inputs: np.ndarray, outcomes: np.ndarray) -> float:
-    return _correlation(forest.predict(inputs), outcomes)
+    # What `forest.predict` does, without what it does around each of thousands of small calls.
+    rows = inputs.astype(np.float32)
+    total = np.zeros(len(rows))
+    for tree in forest.estimators_:
+        total += tree.tree_.predict(rows).ravel()
+    return _correlation(total / len(forest.estimators_), outcomes)
 
 
 def _correlation(predicted: np.ndarray, outcomes: np.ndarray) -> float:

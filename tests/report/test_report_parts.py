@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multinomial
+from sklearn.ensemble import RandomForestRegressor
 
 from complete_study import BUDGETS, write_study
 from ensembleflow.cli import main
@@ -24,7 +25,7 @@ from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.metrics import calibration_error
 from ensembleflow.report import make_report
 from ensembleflow.report.answers import Answers, difference_interval, error_interval, paired_difference
-from ensembleflow.report.page.importance import permutation_importances
+from ensembleflow.report.page.importance import _forest_predictions, permutation_importances
 from ensembleflow.report.page.look import log_ticks, value_axis
 from ensembleflow.search.record import TrialRecord, TrialStore
 from report_artefacts import FAILED_AT_START, FAILED_LATER, STUDY
@@ -289,6 +290,13 @@ def test_a_hyperparameter_that_decides_ranks_first() -> None:
     assert found.table.importance[0] > 10 * found.table.importance[1:].abs().max()
     assert found.correlation > 0.8
     assert permutation_importances(trials.head(19), "valid_error") is None
+
+
+def test_importances_are_scored_by_what_the_forest_predicts_bit_for_bit() -> None:
+    random = np.random.default_rng(0)
+    inputs, outcomes = random.normal(size=(60, 4)), random.normal(size=60)
+    forest = RandomForestRegressor(20, random_state=0).fit(inputs, outcomes)
+    assert np.array_equal(_forest_predictions(forest, inputs), forest.predict(inputs))
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))

@@ -43,13 +43,11 @@ def sizes_when_ready(monkeypatch):
             "warm_up_seconds": warm_up_seconds,
             "images_shape": (1, 4, 8, 8, 1),
             "n_classes": 10,
-            "images_fd": images.fd,
-            "probabilities_fd": probabilities.fd,
         }
 
         def obey() -> None:
             with suppress(EOFError):
-                worker_process.obey(theirs, settings)
+                worker_process.obey(theirs, settings, images.fd, probabilities.fd)
 
         process = threading.Thread(target=obey)
         process.start()

@@ -265,3 +265,33 @@ def test_an_allocation_is_told_in_one_line():
 def test_what_is_no_allocation_is_not_read_as_one(text):
     with pytest.raises(ValueError, match="is no placement"):
         parse_allocation(text)
+
+
+def test_only_equal_devices_that_share_no_core_may_change_places():
+    table = ProfileTable(even_profiles({"a": 100.0, "b": 50.0}, kinds=("cpu-1", "cpu-2"), sizes=(8, 32)))
+    here, there = (
+        (Placement("a", one, 8), Placement("a", other, 8), Placement("b", other, 32))
+        for one, other in (("d0", "d1"), ("d1", "d0"))
+    )
+
+    def alike(**differs: object) -> bool:
+        devices = [Device("d0", (0,), 1000), replace(Device("d1", (1,), 1000), **differs), Device("d2", (2,), 1000)]
+        near = Neighbourhood(devices, table, 400)
+        return near.signature(here) == near.signature(there)
+
+    assert alike()
+    assert not any(alike(**differs) for differs in ({"memory_mb": 999}, {"speed": 2.0}, {"core_ids": (1, 3)}))
+    # d1 and d2 are the same core: whatever else is on d2 slows d1 down, and not d0.
+    assert not alike(core_ids=(2,))
+
+
+def test_another_batch_size_or_engine_on_an_equal_device_is_another_allocation():
+    devices = [Device(f"d{place}", (place,), 1000) for place in range(2)]
+    near = Neighbourhood(devices, ProfileTable(even_profiles({"a": 100.0})), 400)
+    states = [
+        Placement("a", "d0", 8),
+        Placement("a", "d1", 8),
+        Placement("a", "d0", 32),
+        Placement("a", "d0", 8, "openvino"),
+    ]
+    assert len({near.signature((state,)) for state in states}) == 3

@@ -224,3 +224,29 @@ def test_scores_are_compared_by_their_objective():
     assert Score("latency_p50", (90.0,), **spiky).value == 200.0
     assert Score("latency_p50", failure="dead").value == 0.0
     assert Score("throughput", (1.0, 2.0, 9.0)).median("latency_p50_ms") is None
+
+
+@given(problems())
+def test_of_equally_good_states_one_is_benched_and_what_cannot_win_is_not(problem):
+    sizes, speeds, start = problem
+
+    def signature(state: State) -> State:
+        return tuple(sorted(state))
+
+    even = {state: speeds.get(signature(state), speeds[state]) for state in speeds}
+    best = max(speed for speed, _ in even.values())
+
+    def hopeless(state: State, score: Score) -> bool:
+        return even[state][0] < min(score.value, best / 2)
+
+    bench = Table(even)
+    found = refine(start, grid_neighbours(sizes), bench, 10**6, signature=signature, hopeless=hopeless)
+    assert len(set(map(signature, bench.benched))) == len(bench.benched)
+    for each in found.benches[1:]:
+        present = max(accepted.score.value for accepted in found.accepted if accepted.step < each.step)
+        assert not hopeless(each.state, steady(present)), "it was known before the bench that it cannot win"
+    # What was left out would not have been moved to.
+    speed, spread = even[found.best.state]
+    assert not any(
+        even[state][0] - even[state][1] > speed + spread for _, state in grid_neighbours(sizes)(found.best.state)
+    )

@@ -6,6 +6,7 @@ from ensembleflow.allocation.bench import MeasuredBench
 from ensembleflow.allocation.calibrate import Comparison, calibrate, compare_benches
 from ensembleflow.allocation.devices import Device, assign_cores
 from ensembleflow.allocation.dispatcher import Dispatcher
+from ensembleflow.allocation.fork_server import ForkServer
 from ensembleflow.allocation.listener import Listener
 from ensembleflow.allocation.machine import detect_devices
 from ensembleflow.allocation.neighbours import Neighbourhood
@@ -33,6 +34,7 @@ __all__ = [
     "Device",
     "Dispatcher",
     "Ensemble",
+    "ForkServer",
     "Limits",
     "Listener",
     "MeasuredBench",

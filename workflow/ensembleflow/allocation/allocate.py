@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ensembleflow.allocation.allocation_file import search_table
-from ensembleflow.allocation.machine import usable_cores
 from ensembleflow.allocation.profile import profiles_table
-from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, made_by, shared_result
+from ensembleflow.allocation.remembered_profiles import remembered_profiles
+from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, measured_with, shared_result
 from ensembleflow.allocation.tune import Ensemble, Tuning, tune_allocation
 from ensembleflow.allocation.worker import Member
 from ensembleflow.config.models import AllocationConfig
@@ -20,7 +20,6 @@ from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError
 from ensembleflow.io import atomic_path, read_json, write_csv, write_json
 from ensembleflow.library import open_predictions
-from ensembleflow.models.gpu import visible_gpus
 from ensembleflow.models.tolerances import cache_rounding
 
 __all__ = ["allocate_ensemble", "tell_tuning"]
@@ -47,7 +46,8 @@ def allocate_ensemble(
 ) -> None:
     """Place a chosen ensemble on the first `n_devices` devices: profiled, worst-fit by memory, refined by speed.
 
-    Budgets that choose the same ensemble share one allocation: see `shared_result`.
+    Budgets that choose the same ensemble share one allocation, and those that choose the same member its profiles: see
+    `shared_result` and `remembered_profiles`.
 
     Args:
         selection_json: the chosen ensemble (`budget-{budget}.json`).
@@ -59,7 +59,7 @@ def allocate_ensemble(
         output_json: the allocation.
         output_csv: every allocation benched.
         profiles_csv: every member on every kind of device, with every engine, at every batch size.
-        store_dir: the allocations made so far, of all of the study's budgets.
+        store_dir: the allocations and profiles made so far, of all of the study's budgets.
 
     Raises:
         AllocationError: a member cannot run or fits on no device.
@@ -79,7 +79,8 @@ def allocate_ensemble(
     title = f"budget {selection['budget']} on {n_devices} device{'s' if n_devices > 1 else ''}"
 
     def make(folder: Path) -> None:
-        tuning = tune_allocation(ensemble, used, title=title)
+        recall = remembered_profiles(store_dir, f"{selection['budget']}-devices-{n_devices}")
+        tuning = tune_allocation(ensemble, used, title=title, recall=recall)
         write_csv(folder / _PROFILES, profiles_table(tuning.profiles))
         write_csv(folder / _SEARCH, search_table(tuning.found, tuning.bench))
         write_json(folder / _ALLOCATION, tuning.result(study=selection["study"], budget=selection["budget"]))
@@ -106,9 +107,7 @@ def _key(study: str, ensemble: Ensemble, config: AllocationConfig) -> dict[str, 
         "n_classes": ensemble.n_classes,
         "expected_rounding": ensemble.expected_rounding,
         "config": config.model_dump(mode="json"),
-        "made_by": made_by("allocation", "models"),
-        "usable_cores": len(usable_cores()),
-        "gpus": [gpu.name for gpu in visible_gpus()],
+        **measured_with(),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ensembleflow.allocation.batch import Batch, Work, WorkQueue
 from ensembleflow.allocation.devices import Device
+from ensembleflow.allocation.fork_server import ForkServer
 from ensembleflow.allocation.listener import Listener
 from ensembleflow.allocation.placement import Placement
 from ensembleflow.allocation.request import Limits
@@ -87,6 +88,7 @@ class Crew:
         on_progress: called with a batch after a member has answered a part of it, or failed.
         on_failure: called with the members that have no process, and why, whenever one loses its last.
         listener: told what happens.
+        fork_server: what processes may be forked from.
 
     Attributes:
         changing: whether processes are being started or changed by `configure`.
@@ -103,6 +105,7 @@ class Crew:
         on_progress: Callable[[Batch], None],
         on_failure: Callable[[Mapping[str, str]], None],
         listener: Listener,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self.changing = False
         self._members = {member.model: member for member in members}
@@ -113,6 +116,7 @@ class Crew:
         self._on_progress = on_progress
         self._on_failure = on_failure
         self._listener = listener
+        self._fork_server = fork_server
         self._queues = {model: WorkQueue() for model in self._members}
         self._posts: list[_Post] = []
         self._posts_of: dict[str, list[_Post]] = {model: [] for model in self._members}
@@ -215,6 +219,7 @@ class Crew:
                 self._n_classes,
                 # One that comes back is waited for.
                 0.0 if post.n_restarts else self._limits.warm_up_seconds,
+                self._fork_server,
             )
         except OSError as error:
             self._lose(post, f"its process cannot be started: {error.strerror}")

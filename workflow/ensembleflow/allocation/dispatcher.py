@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ensembleflow.allocation.batch import Batch
 from ensembleflow.allocation.crew import Crew
 from ensembleflow.allocation.devices import Device
+from ensembleflow.allocation.fork_server import ForkServer
 from ensembleflow.allocation.listener import Listener
 from ensembleflow.allocation.placement import Allocation, allocation_text
 from ensembleflow.allocation.request import (
@@ -54,6 +55,7 @@ class Dispatcher:
         limits: of what it takes on.
         restarts: whether processes that end are started anew; otherwise `reconfigure` does it.
         listener: told what happens.
+        fork_server: what members' processes may be forked from, which must outlive this.
 
     Raises:
         AllocationError: the allocation names other members or unknown devices.
@@ -72,6 +74,7 @@ class Dispatcher:
         limits: Limits | None = None,
         restarts: bool = True,
         listener: Listener | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self.members = list(members)
         self.image_shape = image_shape
@@ -82,6 +85,7 @@ class Dispatcher:
         self._devices = {device.name: device for device in devices}
         self._allocation = self._checked(allocation)
         self._restarts = restarts
+        self._fork_server = fork_server
         self._queue = RequestQueue()
         self._n_slots = self.limits.batches_at_work
         self._free_slots = list(range(self._n_slots))
@@ -128,6 +132,7 @@ class Dispatcher:
             on_progress=self._on_progress,
             on_failure=self._on_failure,
             listener=self.listener,
+            fork_server=self._fork_server,
         )
         try:
             await self.reconfigure(self._allocation)

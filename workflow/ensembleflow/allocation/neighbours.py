@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -35,6 +36,26 @@ class Neighbourhood:
         self._profiles = profiles
         self._n_images = n_images
         self._max_replicas = max_replicas
+        n_users = Counter(core for device in devices for core in device.core_ids)
+        self._alike = {
+            device.name: (
+                device.kind,
+                device.speed,
+                device.memory_mb,
+                "" if all(n_users[core] == 1 for core in device.core_ids) else device.name,
+            )
+            for device in devices
+        }
+
+    def signature(self, allocation: Allocation) -> tuple[object, ...]:
+        """Equal for allocations that differ only in which of several equal devices does what.
+
+        Devices are equal that share their profiles, are as large and as fast, and have their cores to themselves.
+        """
+        on: dict[str, list[tuple[str, int, str]]] = {name: [] for name in self._devices}
+        for each in allocation:
+            on[each.device].append((each.model, each.batch_size, each.engine))
+        return tuple(sorted((self._alike[name], tuple(sorted(placed))) for name, placed in on.items()))
 
     def neighbours(self, allocation: Allocation) -> list[Move]:
         """All allocations one update away that fit in memory, those that should be fastest first.
@@ -72,6 +93,10 @@ class Neighbourhood:
             if key >= best:
                 return start
             best, start = key, moves[place][1]
+
+    def predicted_seconds(self, allocation: Allocation) -> float:
+        """Seconds that the request should take, by the profiles alone."""
+        return self._key(allocation)[0]
 
     def _key(self, allocation: Allocation) -> _Key:
         return predict_seconds(allocation, self._devices, self._profiles, self._n_images)

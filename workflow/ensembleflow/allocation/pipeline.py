@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ensembleflow.allocation.devices import Device
 from ensembleflow.allocation.dispatcher import Dispatcher
+from ensembleflow.allocation.fork_server import ForkServer
 from ensembleflow.allocation.placement import Allocation
 from ensembleflow.allocation.request import Limits, MemberUnavailableError
 from ensembleflow.allocation.worker import Member, MemberError, WorkerStatus
@@ -37,6 +38,7 @@ class Pipeline:
         image_shape: (height, width, channels).
         n_classes: number of classes.
         limits: of batches; any number of images may wait.
+        fork_server: what members' processes may be forked from, which must outlive this.
 
     Raises:
         AllocationError: the allocation names other members or unknown devices.
@@ -51,6 +53,7 @@ class Pipeline:
         image_shape: tuple[int, int, int],
         n_classes: int,
         limits: Limits | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self._dispatcher = Dispatcher(
             members,
@@ -61,6 +64,7 @@ class Pipeline:
             # What is asked for at once makes full batches; nobody else's requests are to be waited for.
             limits=replace(limits or Limits(), max_queued_images=2**62, batch_wait_seconds=0.0, warm_up_seconds=0.0),
             restarts=False,
+            fork_server=fork_server,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pipeline", daemon=True)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ensembleflow.allocation import profile_process
 from ensembleflow.allocation.devices import Device
-from ensembleflow.allocation.process import reason_of_death, spawn_process
+from ensembleflow.allocation.fork_server import ForkServer, start_member_process
+from ensembleflow.allocation.process import MemberProcess, reason_of_death
 from ensembleflow.allocation.shared_array import SharedArray
 from ensembleflow.allocation.worker import Member
 from ensembleflow.models.tolerances import answer_tolerance
 
-__all__ = ["Profile", "profile_members", "profiles_from_table", "profiles_table"]
+__all__ = ["Profile", "Recall", "profile_members", "profiles_from_table", "profiles_table"]
 
 _LOG = logging.getLogger("ensembleflow.allocation")
 
@@ -55,6 +54,13 @@ class Profile:
     failure: str = ""
 
 
+Recall = Callable[
+    [Member, Device, npt.NDArray[np.uint8], Mapping[str, Any], Callable[[], list[Profile]]], list[Profile]
+]
+"""Gives a run's profiles, measured before or now: from its member, its device, the images and settings that it depends
+on, and the function that measures."""
+
+
 def profile_members(
     members: Sequence[Member],
     devices: Sequence[Device],
@@ -67,13 +73,15 @@ def profile_members(
     min_calls: int = 5,
     seconds: float = 0.5,
     timeout_seconds: float = 120.0,
+    fork_server: ForkServer | None = None,
+    recall: Recall | None = None,
 ) -> list[Profile]:
     """Measure each member on each kind of device with each engine, at each batch size.
 
-    A member, a kind and an engine have a fresh process, bound to the cores of the first device of that kind, which
-    takes the batch sizes in ascending order, so that its peak memory is that of each. What fails at a batch size
-    (out of memory, killed, hung, an error of the engine or the model) scores 0 there and at the larger ones, and harms
-    nothing else. Processes run one after the other, so nothing but the rest of the machine disturbs them.
+    A member, a kind and an engine are one run. It has a fresh process, bound to the cores of the first device of that
+    kind, which takes the batch sizes in ascending order, so that its peak memory is that of each. What fails at a batch
+    size (out of memory, killed, hung, an error of the engine or the model) scores 0 there and at the larger ones, and
+    harms nothing else. Processes run one after the other, so nothing but the rest of the machine disturbs them.
 
     Args:
         members: the members; for ONNX Runtime in folders of `prepare_members`.
@@ -88,6 +96,8 @@ def profile_members(
         min_calls: calls measured at a batch size, at least; their median counts. (One call before them is not.)
         seconds: calls go on for as long.
         timeout_seconds: the most that a batch size may take, from its first call to its last; the start has its own.
+        fork_server: what TensorFlow's processes may be forked from; a fork is as fresh, for nothing used TensorFlow.
+        recall: takes what was measured before instead; see `Recall`.
 
     Returns:
         A profile for each member, kind, engine and batch size, in this order, batch sizes ascending.
@@ -112,7 +122,6 @@ def profile_members(
                 "engine": engine,
                 "core_ids": device.core_ids,
                 "gpu": device.gpu is not None,
-                "images_fd": shared.fd,
                 "images_shape": shared.array.shape,
                 "expected": answers.get(member.model),
                 "tolerance": answer_tolerance([engine]) + expected_rounding,
@@ -120,12 +129,18 @@ def profile_members(
                 "min_calls": min_calls,
                 "seconds": seconds,
             }
-            measured, failure = _measure(settings, shared.fd, device.gpu, len(sizes), timeout_seconds)
-            measured += [(0.0, 0.0)] * (len(sizes) - len(measured))
-            found = [
-                Profile(member.model, device.kind, engine, size, *values, failure if values[0] == 0 else "")
-                for size, values in zip(sizes, measured, strict=True)
-            ]
+
+            def measure(
+                member: Member = member, device: Device = device, settings: dict[str, Any] = settings
+            ) -> list[Profile]:
+                measured, failure = _measure(settings, shared.fd, device.gpu, timeout_seconds, fork_server)
+                measured += [(0.0, 0.0)] * (len(sizes) - len(measured))
+                return [
+                    Profile(member.model, device.kind, settings["engine"], size, *values, "" if values[0] else failure)
+                    for size, values in zip(sizes, measured, strict=True)
+                ]
+
+            found = measure() if recall is None else recall(member, device, shared.array, settings, measure)
             profiles += found
             _tell(found, number, len(runs))
     finally:
@@ -145,14 +160,18 @@ def profiles_from_table(table: pd.DataFrame) -> list[Profile]:
 
 
 def _measure(
-    settings: Mapping[str, object], images_fd: int, gpu: str | None, n_answers: int, timeout_seconds: float
+    settings: Mapping[str, Any],
+    images_fd: int,
+    gpu: str | None,
+    timeout_seconds: float,
+    fork_server: ForkServer | None,
 ) -> tuple[list[tuple[float, float]], str]:
     """(images/s, peak memory in MB) at each batch size that worked, and why the next one did not."""
     measured: list[tuple[float, float]] = []
-    with _process(images_fd, gpu) as (control, process, output):
+    with _process(settings["engine"], images_fd, gpu, fork_server) as (control, process, output):
         try:
             control.send(settings)
-            for number in range(1 + n_answers):
+            for number in range(1 + len(settings["batch_sizes"])):
                 limit_seconds = timeout_seconds if number else _START_TIMEOUT_SECONDS
                 if not control.poll(limit_seconds):
                     return measured, f"no answer within {limit_seconds:g} seconds"
@@ -167,11 +186,14 @@ def _measure(
 
 
 @contextmanager
-def _process(images_fd: int, gpu: str | None) -> Iterator[tuple[Connection, subprocess.Popen[bytes], IO[bytes]]]:
+def _process(
+    engine: str, images_fd: int, gpu: str | None, fork_server: ForkServer | None
+) -> Iterator[tuple[Connection, MemberProcess, IO[bytes]]]:
     control, theirs = Pipe()
     with tempfile.TemporaryFile() as output, control:
         with theirs:
-            process = spawn_process(profile_process.__file__, theirs.fileno(), (images_fd,), output, gpu=gpu)
+            fds = (theirs.fileno(), images_fd)
+            process = start_member_process("profile", engine, fds, output, gpu=gpu, fork_server=fork_server)
         try:
             yield control, process, output
         finally:

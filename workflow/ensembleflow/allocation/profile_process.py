@@ -1,8 +1,9 @@
 """The process that measures one member on one device with one engine.
 
-Run as a file by `profile.profile_members`, as `worker_process` is by `worker`, with a file descriptor as its only
-argument. It is sent the settings and answers `("loaded",)`, then `("measured", images_per_second, peak_memory_mb)` for
-each batch size in ascending order, or `("failed", reason)` and ends. It ends when its parent does.
+Run as a file by `profile.profile_members`, as `worker_process` is by `worker`, with file descriptors as its arguments;
+or forked from `fork_server_process`. It is sent the settings and answers `("loaded",)`, then
+`("measured", images_per_second, peak_memory_mb)` for each batch size in ascending order, or `("failed", reason)` and
+ends. It ends when its parent does.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from ensembleflow.models.engines import LoadedEngine, check_engine
 from ensembleflow.models.engines.process import error_text, load_pinned, peak_memory_mb
 
 
-def main() -> int:
-    """Measure what the settings say, which come over the file descriptor given as the only argument."""
+def main(control_fd: int, images_fd: int) -> int:
+    """Measure what the settings say, which come over `control_fd`, with the images in `images_fd`'s shared memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    with Connection(int(sys.argv[1])) as control:
+    with Connection(control_fd) as control:
         try:
             settings = control.recv()
             threading.Thread(target=_end_with_parent, args=(control,), daemon=True).start()
-            _measure(control, settings)
+            _measure(control, settings, images_fd)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return 0  # the parent is gone
         except Exception as error:  # whatever it is, the parent reports it as this member's failure
@@ -43,11 +44,11 @@ def main() -> int:
     return 0
 
 
-def _measure(control: Connection, settings: dict[str, Any]) -> None:
+def _measure(control: Connection, settings: dict[str, Any], images_fd: int) -> None:
     peak_mb = _device_memory(settings["gpu"])
     loaded = load_pinned(settings["engine"], settings["exported"], settings["core_ids"], gpu=settings["gpu"])
     shape = settings["images_shape"]
-    images: np.ndarray = np.ndarray(shape, np.uint8, buffer=mmap.mmap(settings["images_fd"], 0))
+    images: np.ndarray = np.ndarray(shape, np.uint8, buffer=mmap.mmap(images_fd, 0))
     control.send(("loaded",))
     expected, batch_sizes = settings["expected"], settings["batch_sizes"]
     for batch_size in batch_sizes:
@@ -95,4 +96,4 @@ def _end_with_parent(control: Connection) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(int, sys.argv[1:])))

@@ -66,6 +66,8 @@ def refine(
     proposals: Moves[State] = (),
     second_chances: Callable[[State], Moves[State]] | None = None,
     confirm: bool = False,
+    signature: Callable[[State], Hashable] = lambda state: state,
+    hopeless: Callable[[State, Score], bool] = lambda state, score: False,
 ) -> Refinement[State]:
     """Move to the best neighbour, round by round, until none is better.
 
@@ -85,11 +87,13 @@ def refine(
             these two fresh scores say the same. The best of many noisy scores is too high by selection, and the
             machine may have changed since the present state was benched. Where fewer than two benches are left for it,
             nothing is moved to any more.
+        signature: equal for states that are equally good: of those only one is benched.
+        hopeless: whether a state is known to be worse than one of such a score; then it is not benched.
 
     Source: the paper's Algorithm 1 ("Refine GPUs allocation to speed up"), with all neighbours of all
     networks each round, and an end when nothing improves. Proposals, second chances and confirmations are not in it.
     """
-    climb = _Climb(start, bench, max_benches, confirm)
+    climb = _Climb(start, bench, max_benches, confirm, signature, hopeless)
     climb.round(proposals)
     while not climb.cut_short:
         moved = climb.round(neighbours(climb.current.state))
@@ -101,11 +105,21 @@ def refine(
 
 
 class _Climb(Generic[State]):
-    def __init__(self, start: State, bench: Callable[[State], Score], max_benches: int, confirm: bool) -> None:
+    def __init__(
+        self,
+        start: State,
+        bench: Callable[[State], Score],
+        max_benches: int,
+        confirm: bool,
+        signature: Callable[[State], Hashable],
+        hopeless: Callable[[State, Score], bool],
+    ) -> None:
         self._bench = bench
         self._max_benches = max_benches
         self._confirm = confirm
-        self._seen: set[State] = set()
+        self._signature = signature
+        self._hopeless = hopeless
+        self._seen: set[Hashable] = set()
         self._gains: dict[str, float] = {}
         self.benches: list[Bench[State]] = []
         self.current = self._measure(0, "start", start)
@@ -118,7 +132,7 @@ class _Climb(Generic[State]):
         candidates = sorted(enumerate(moves), key=lambda each: -self._gains.get(each[1][0], 0.0))
         claims: list[tuple[float, int, Bench[State]]] = []
         for place, (move, state) in candidates:
-            if state in self._seen:
+            if self._signature(state) in self._seen or self._hopeless(state, self.current.score):
                 continue
             if self._n_left < (3 if self._confirm and claims else 1):
                 self.cut_short = True
@@ -154,5 +168,5 @@ class _Climb(Generic[State]):
     def _measure(self, step: int, move: str, state: State) -> Bench[State]:
         found = Bench(step, move, state, self._bench(state))
         self.benches.append(found)
-        self._seen.add(state)
+        self._seen.add(self._signature(state))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from ensembleflow.allocation.devices import Device
@@ -16,6 +17,10 @@ from ensembleflow.errors import AllocationError
 
 __all__ = ["refine_allocation"]
 
+# Profiles know of no loss to anything else, so an allocation is rarely faster than they say. One that by them should
+# take longer than the present one was measured to take, and half as long again, cannot be better.
+_HOPELESS_FACTOR = 1.5
+
 
 def refine_allocation(
     start: Allocation,
@@ -27,7 +32,8 @@ def refine_allocation(
     """Improve an allocation by benching those near it, beginning with where the profiles alone would lead.
 
     When no single update is better, exchanges and distant allocations are the second chance. Measured gains are
-    confirmed, simulated ones need not be.
+    confirmed, simulated ones need not be. Of allocations that differ only in which of several equal devices does what,
+    one is benched; none is that should take half as long again, by the profiles, as the present one does.
 
     Args:
         start: fits in memory.
@@ -39,7 +45,14 @@ def refine_allocation(
     Raises:
         AllocationError: no allocation that was benched could run.
     """
-    n_images = config.bench_images if config.objective == "throughput" else config.request_images
+    throughput = config.objective == "throughput"
+    n_images = config.bench_images if throughput else config.request_images
+
+    def hopeless(allocation: Allocation, score: Score) -> bool:
+        # Both objectives' scores are per second: of the images, or of the requests.
+        seconds = (n_images if throughput else 1) / score.value if score.value else math.inf
+        return near.predicted_seconds(allocation) > _HOPELESS_FACTOR * seconds
+
     near = Neighbourhood(devices, profiles, n_images, config.max_replicas)
     found = refine(
         start,
@@ -49,6 +62,8 @@ def refine_allocation(
         proposals=[("predicted by the profiles", near.most_promising(start))],
         second_chances=near.second_chances,
         confirm=not isinstance(bench, SimulatedBench),
+        signature=near.signature,
+        hopeless=hopeless,
     )
     if found.best.score.value <= 0:
         raise AllocationError(

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 import ensembleflow
+from ensembleflow.allocation.machine import usable_cores
 from ensembleflow.config import canonical_json
 from ensembleflow.io import atomic_directory, provenance, write_json
+from ensembleflow.models.gpu import visible_gpus
 from ensembleflow.search.lease import Lease
 
-__all__ = ["array_checksum", "folder_checksum", "made_by", "shared_result"]
+__all__ = ["array_checksum", "folder_checksum", "made_by", "measured_with", "shared_result"]
 
 
 @contextmanager
@@ -69,4 +71,13 @@ def made_by(*folders: str) -> dict[str, Any]:
         "packages": {"python": about["python"], **about["packages"]},
         # Two jobs of a machine may see different ones of its GPUs, which are alike.
         "machine": {name: value for name, value in about["machine"].items() if name != "cuda_visible_devices"},
+    }
+
+
+def measured_with() -> dict[str, Any]:
+    """The code and the machine that speeds of members are measured with, for a key."""
+    return {
+        "made_by": made_by("allocation", "models"),
+        "usable_cores": len(usable_cores()),
+        "gpus": [gpu.name for gpu in visible_gpus()],
     }

@@ -17,10 +17,11 @@ from ensembleflow.allocation.allocation_file import allocation_result
 from ensembleflow.allocation.bench import MeasuredBench
 from ensembleflow.allocation.calibrate import calibrate, telling_allocations
 from ensembleflow.allocation.devices import Device, assign_cores
+from ensembleflow.allocation.fork_server import ForkServer
 from ensembleflow.allocation.machine import available_memory_mb, detect_devices, usable_cores
 from ensembleflow.allocation.pipeline import Pipeline
 from ensembleflow.allocation.placement import Allocation
-from ensembleflow.allocation.profile import Profile, profile_members
+from ensembleflow.allocation.profile import Profile, Recall, profile_members
 from ensembleflow.allocation.profile_table import ProfileTable
 from ensembleflow.allocation.reallocate import carry_over
 from ensembleflow.allocation.refine import Refinement
@@ -73,9 +74,18 @@ class Ensemble:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
-    def pipeline(self, devices: Sequence[Device], allocation: Allocation) -> Pipeline:
+    def pipeline(
+        self, devices: Sequence[Device], allocation: Allocation, fork_server: ForkServer | None = None
+    ) -> Pipeline:
         """The ensemble under an allocation, to be used in a `with` block."""
-        return Pipeline(self.members, devices, allocation, image_shape=self.image_shape, n_classes=self.n_classes)
+        return Pipeline(
+            self.members,
+            devices,
+            allocation,
+            image_shape=self.image_shape,
+            n_classes=self.n_classes,
+            fork_server=fork_server,
+        )
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,7 @@ def tune_allocation(
     title: str = "allocation",
     old: Allocation | None = None,
     check: Callable[[Pipeline], None] | None = None,
+    recall: Recall | None = None,
 ) -> Tuning:
     """Profile the members on all devices of the config, place them, and refine the allocation.
 
@@ -125,15 +136,15 @@ def tune_allocation(
         title: what the log calls the search.
         old: an allocation to start from, as far as its devices are among the config's; by default worst-fit.
         check: called with the running ensemble in the allocation found; not where benches are simulated.
+        recall: where profiles may come from that were measured before; by default all are measured.
 
     Raises:
         AllocationError: a member can run nowhere or fits on no device, or no allocation could run.
         EngineError: an engine is not installed, or a member cannot be converted for it.
     """
-    with _prepared(ensemble, config) as prepared:
-        if config.bench == "measured":
-            return _tune_measured(prepared, config, title, old, check)
-        return _tune_simulated(prepared, config, title, old)
+    with _prepared(ensemble, config) as prepared, ForkServer() as fork_server:
+        task = _Task(prepared, config, title, old, recall, fork_server)
+        return _tune_measured(task, check) if config.bench == "measured" else _tune_simulated(task)
 
 
 def simulated_devices(configs: Sequence[DeviceConfig]) -> tuple[list[Device], list[Device]]:
@@ -173,23 +184,49 @@ def _prepared(ensemble: Ensemble, config: AllocationConfig) -> Iterator[Ensemble
         yield replace(ensemble, members=members)
 
 
-def _tune_measured(
-    ensemble: Ensemble,
-    config: AllocationConfig,
-    title: str,
-    old: Allocation | None,
-    check: Callable[[Pipeline], None] | None,
-) -> Tuning:
+@dataclass(frozen=True)
+class _Task:
+    """What `tune_allocation` is asked for, its members prepared for the engines, and what processes are forked from."""
+
+    ensemble: Ensemble
+    config: AllocationConfig
+    title: str
+    old: Allocation | None
+    recall: Recall | None
+    fork_server: ForkServer
+
+    def profiles(self, devices: Sequence[Device]) -> list[Profile]:
+        warn_of_other_work(core for device in devices for core in device.core_ids)
+        return profile_members(
+            self.ensemble.members,
+            devices,
+            self.config.engines,
+            self.config.batch_sizes,
+            self.ensemble.images[:_PROFILE_IMAGES],
+            expected=self.ensemble.expected,
+            expected_rounding=self.ensemble.expected_rounding,
+            fork_server=self.fork_server,
+            recall=self.recall,
+        )
+
+    def start(self, devices: Sequence[Device], table: ProfileTable) -> Allocation:
+        if self.old is None:
+            return worst_fit(self.ensemble.models, devices, table)
+        return carry_over(self.old, self.ensemble.models, devices, table)
+
+
+def _tune_measured(task: _Task, check: Callable[[Pipeline], None] | None) -> Tuning:
+    ensemble, config = task.ensemble, task.config
     devices = assign_cores(config.devices)
-    profiles = _profile(ensemble, devices, config)
+    profiles = task.profiles(devices)
     table = ProfileTable(profiles)
-    start = _start(ensemble, devices, table, old)
+    start = task.start(devices, table)
     try:
-        with ensemble.pipeline(devices, start) as pipeline:
+        with ensemble.pipeline(devices, start, task.fork_server) as pipeline:
             # The members wait now: whatever keeps their cores busy will falsify the benches.
             cores = [core for device in devices for core in device.core_ids]
             before = warn_of_other_work(cores)
-            bench = MeasuredBench(pipeline, ensemble.images, config, title)
+            bench = MeasuredBench(pipeline, ensemble.images, config, task.title)
             found = refine_allocation(start, devices, table, bench, config)
             other_work_percent = max(before, warn_of_other_work(cores))
             if check is not None:
@@ -202,33 +239,15 @@ def _tune_measured(
     return Tuning(devices, profiles, table, bench, found, config, other_work_percent)
 
 
-def _tune_simulated(ensemble: Ensemble, config: AllocationConfig, title: str, old: Allocation | None) -> Tuning:
+def _tune_simulated(task: _Task) -> Tuning:
+    config = task.config
     devices, here = simulated_devices(config.devices)
-    profiles = _profile(ensemble, here, config)
+    profiles = task.profiles(here)
     table = ProfileTable(profiles)
-    start = _start(ensemble, devices, table, old)
-    bench = _simulated(ensemble, devices, table, config)
-    bench = replace(bench, calibration=calibrate(*_benched_here(ensemble, here, table, config, title)))
+    start = task.start(devices, table)
+    bench = _simulated(task.ensemble, devices, table, config)
+    bench = replace(bench, calibration=calibrate(*_benched_here(task, here, table)))
     return Tuning(devices, profiles, table, bench, refine_allocation(start, devices, table, bench, config), config)
-
-
-def _profile(ensemble: Ensemble, devices: Sequence[Device], config: AllocationConfig) -> list[Profile]:
-    warn_of_other_work(core for device in devices for core in device.core_ids)
-    return profile_members(
-        ensemble.members,
-        devices,
-        config.engines,
-        config.batch_sizes,
-        ensemble.images[:_PROFILE_IMAGES],
-        expected=ensemble.expected,
-        expected_rounding=ensemble.expected_rounding,
-    )
-
-
-def _start(ensemble: Ensemble, devices: Sequence[Device], table: ProfileTable, old: Allocation | None) -> Allocation:
-    if old is None:
-        return worst_fit(ensemble.models, devices, table)
-    return carry_over(old, ensemble.models, devices, table)
 
 
 def _simulated(
@@ -248,16 +267,17 @@ def _simulated(
 
 
 def _benched_here(
-    ensemble: Ensemble, here: Sequence[Device], table: ProfileTable, config: AllocationConfig, title: str
+    task: _Task, here: Sequence[Device], table: ProfileTable
 ) -> tuple[SimulatedBench, list[tuple[Allocation, Score]]]:
     """The simulation of this machine's own devices, and a few allocations with their real scores on them."""
+    ensemble, config, title = task.ensemble, task.config, task.title
     devices = _alike_here(here[0], len(ensemble.members))
     bench = _simulated(ensemble, devices, table, config)
     allocations = telling_allocations(ensemble.models, devices, table, config.bench_images)
     if not allocations:
         _LOG.warning("%s: the simulation is not calibrated: the ensemble does not fit on this machine", title)
         return bench, []
-    with ensemble.pipeline(devices, allocations[0]) as pipeline:
+    with ensemble.pipeline(devices, allocations[0], task.fork_server) as pipeline:
         real = MeasuredBench(pipeline, ensemble.images, config, f"{title}, to calibrate the simulation")
         return bench, [(allocation, real(allocation)) for allocation in allocations]
 

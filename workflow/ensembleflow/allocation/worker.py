@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.allocation import worker_process
 from ensembleflow.allocation.devices import Device
+from ensembleflow.allocation.fork_server import ForkServer, start_member_process
 from ensembleflow.allocation.placement import Placement
-from ensembleflow.allocation.process import reason_of_death, spawn_process
+from ensembleflow.allocation.process import reason_of_death
 from ensembleflow.allocation.shared_array import SharedArray
 from ensembleflow.errors import AllocationError
 
@@ -93,6 +93,7 @@ class Worker:
         images: shared uint8 (slots, images, height, width, channels).
         n_classes: number of classes.
         warm_up_seconds: for how long it computes batches of usual sizes before it is ready.
+        fork_server: what it may be forked from.
 
     Attributes:
         placement: how it runs now.
@@ -109,6 +110,7 @@ class Worker:
         images: SharedArray,
         n_classes: int,
         warm_up_seconds: float,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self.member = member
         self.placement = placement
@@ -120,9 +122,9 @@ class Worker:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._control, theirs = Pipe()
         try:
-            passed = (images.fd, self._probabilities.fd)
-            self._process = spawn_process(
-                worker_process.__file__, theirs.fileno(), passed, self._output, gpu=device.gpu
+            fds = (theirs.fileno(), images.fd, self._probabilities.fd)
+            self._process = start_member_process(
+                "worker", placement.engine, fds, self._output, gpu=device.gpu, fork_server=fork_server
             )
         except BaseException:
             self._close_files()
@@ -140,8 +142,6 @@ class Worker:
                 "images_shape": (n_slots, n_images, *image_shape),
                 "n_classes": n_classes,
                 "warm_up_seconds": warm_up_seconds,
-                "images_fd": images.fd,
-                "probabilities_fd": self._probabilities.fd,
             },
         )
 

@@ -1,10 +1,10 @@
 """The process of one replica of a member: pinned to its device's cores, it answers with its own probabilities.
 
 Run as a file by `worker.Worker`, not as a module of its package: importing the package's other modules would only
-delay each start. Messages are tuples. Orders: `("start", settings)`, `("configure", core_ids,
-batch_size)`, `("predict", slot, start, stop)`. Answers: `("ready", peak_memory_mb)`, `("done", seconds)`,
-`("failed", reason)`. The process ends when its parent does, or after a failure: then its memory is given back for
-sure.
+delay each start; or forked from `fork_server_process`. Messages are tuples. Orders: `("start", settings)`,
+`("configure", core_ids, batch_size)`, `("predict", slot, start, stop)`. Answers: `("ready", peak_memory_mb)`,
+`("done", seconds)`, `("failed", reason)`. The process ends when its parent does, or after a failure: then its memory is
+given back for sure.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from ensembleflow.models.engines.process import error_text, load_pinned, peak_me
 USUAL_BATCHES = (*range(1, 16), *range(16, 65, 8))
 
 
-def main() -> int:
-    """Obey the orders that come over the file descriptor given as the only argument."""
+def main(control_fd: int, images_fd: int, probabilities_fd: int) -> int:
+    """Obey the orders that come over `control_fd`; the others are of the memory shared with who orders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if hasattr(os, "SCHED_BATCH"):
         # Where the parent shares this core, each order would else take the core from it before the next is given.
         with suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with Connection(int(sys.argv[1])) as control:
+    with Connection(control_fd) as control:
         try:
             _, settings = control.recv()
-            obey(control, settings)
+            obey(control, settings, images_fd, probabilities_fd)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return 0  # the parent is gone
         except Exception as error:  # whatever it is, the parent reports it as this member's failure
@@ -49,7 +49,7 @@ def main() -> int:
     return 0
 
 
-def obey(control: Connection, settings: dict[str, Any]) -> None:
+def obey(control: Connection, settings: dict[str, Any], images_fd: int, probabilities_fd: int) -> None:
     """Load the member and do what is ordered.
 
     Raises:
@@ -59,8 +59,8 @@ def obey(control: Connection, settings: dict[str, Any]) -> None:
     n_slots, n_images, *image_shape = settings["images_shape"]
     n_classes: int = settings["n_classes"]
     model = load_pinned(settings["engine"], settings["exported"], settings["core_ids"], gpu=settings["gpu"])
-    images = _attach(settings["images_fd"], (n_slots, n_images, *image_shape), np.uint8)
-    probabilities = _attach(settings["probabilities_fd"], (n_slots, n_images, n_classes), np.float32)
+    images = _attach(images_fd, (n_slots, n_images, *image_shape), np.uint8)
+    probabilities = _attach(probabilities_fd, (n_slots, n_images, n_classes), np.float32)
 
     warm: set[int] = set()
 
@@ -98,4 +98,4 @@ def _attach(fd: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(int, sys.argv[1:])))

@@ -7,7 +7,9 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pandas as pd
 
 from ensembleflow.config import CostConfig
 from ensembleflow.datasets import open_dataset
-from ensembleflow.errors import LibraryError
+from ensembleflow.errors import ArtefactError, LibraryError
 from ensembleflow.io import warn_of_other_work, write_csv
 from ensembleflow.library.peak_memory import measure_peak_memory
 from ensembleflow.library.ranking import kept_models
@@ -25,6 +27,7 @@ from ensembleflow.models import (
     ExportedModel,
     configure_tensorflow,
     device_name,
+    import_tensorflow,
     load_exported,
     open_energy_counter,
 )
@@ -34,6 +37,9 @@ __all__ = ["measure_costs"]
 # The repeats of one model are spread over so many passes through the library, so that a machine that
 # speeds up or slows down meanwhile does so for all models alike.
 _PASSES = 3
+# Loading a small model takes longer than a repeat, so the first ones are loaded while memory is measured, and stay
+# loaded from pass to pass, up to so many bytes of weights.
+_KEPT_LOADED_BYTES = 2**28
 
 logger = logging.getLogger("ensembleflow.library")
 
@@ -78,9 +84,19 @@ def measure_costs(
         valid = data.image_array("valid")
         # In ascending runs, as HDF5 wants them.
         images = np.concatenate([valid[: config.n_images - i] for i in range(0, config.n_images, len(valid))])
+    load = _Loader()
+
+    def make_ready() -> None:
+        configure_tensorflow(config.threads, use_gpu=use_gpu)
+        load.load_ahead(folders)
+
     # First: a GPU that this process has opened may refuse others, and what it takes of one would be counted.
-    memory = measure_peak_memory(folders, images[: config.batch_size], threads=config.threads, use_gpu=use_gpu)
-    configure_tensorflow(config.threads, use_gpu=use_gpu)
+    meanwhile = partial(import_tensorflow, use_gpu=True) if use_gpu else make_ready
+    memory = measure_peak_memory(
+        folders, images[: config.batch_size], threads=config.threads, use_gpu=use_gpu, meanwhile=meanwhile
+    )
+    if use_gpu:
+        make_ready()
     device = device_name()
     if use_gpu != (device != "cpu"):
         raise LibraryError(
@@ -90,7 +106,7 @@ def measure_costs(
             expected=config.device,
             hint="ask for a GPU with resources.library.gpus, or set library.cost.device",
         )
-    measured = _measure(dict(zip(models, folders, strict=True)), images, config)
+    measured = _measure(dict(zip(models, folders, strict=True)), images, config, load)
     columns = _optional_columns(list(measured.values()), memory, config.repeats)
     rows = []
     for index, (model, values) in enumerate(measured.items()):
@@ -127,7 +143,9 @@ class _Measured:
     other_work_percent: float = 0.0
 
 
-def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config: CostConfig) -> dict[str, _Measured]:
+def _measure(
+    folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config: CostConfig, load: _Loader
+) -> dict[str, _Measured]:
     read_joules = open_energy_counter(use_gpu=config.device == "gpu") or (lambda: math.nan)
     measured = {model: _Measured() for model in folders}
     for pass_ in range(_PASSES):
@@ -135,7 +153,7 @@ def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config:
         requests = range(pass_, config.latency_requests, _PASSES)
         other_work_percent = warn_of_other_work(os.sched_getaffinity(0))
         for model, folder in folders.items():
-            function, values = load_exported(folder), measured[model]
+            function, values = load(folder), measured[model]
             values.parameter_bytes = function.parameter_bytes
             values.other_work_percent = max(values.other_work_percent, other_work_percent)
             for _ in range(config.warmup_repeats):
@@ -153,6 +171,31 @@ def _measure(folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config:
             "costs of %d kept models: pass %d/%d measured", len(folders), pass_ + 1, _PASSES, extra={"progress": True}
         )
     return measured
+
+
+class _Loader:
+    """Loads exported functions, and keeps them as far as there is room."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, ExportedModel] = {}
+        self._left_bytes = _KEPT_LOADED_BYTES
+
+    def __call__(self, folder: Path) -> ExportedModel:
+        if folder in self._kept:
+            return self._kept[folder]
+        function = load_exported(folder)
+        if function.parameter_bytes <= self._left_bytes:
+            self._left_bytes -= function.parameter_bytes
+            self._kept[folder] = function
+        return function
+
+    def load_ahead(self, folders: Sequence[Path]) -> None:
+        """Load those for which there is room, up to the first for which there is none."""
+        for folder in folders:
+            with suppress(ArtefactError):  # told by whoever measures it
+                self(folder)
+                if folder not in self._kept:
+                    return
 
 
 def _optional_columns(measured: Sequence[_Measured], memory: Sequence[int] | None, n_repeats: int) -> dict[str, Any]:

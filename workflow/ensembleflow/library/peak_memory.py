@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,12 @@ logger = logging.getLogger("ensembleflow.library")
 
 
 def measure_peak_memory(
-    exported: Sequence[str | Path], images: npt.NDArray[np.uint8], *, threads: int, use_gpu: bool = False
+    exported: Sequence[str | Path],
+    images: npt.NDArray[np.uint8],
+    *,
+    threads: int,
+    use_gpu: bool = False,
+    meanwhile: Callable[[], object] | None = None,
 ) -> list[int] | None:
     """Peak memory of a process that loads one exported model and predicts one batch, over what it had before.
 
@@ -38,6 +43,7 @@ def measure_peak_memory(
         images: the batch, uint8 (images, height, width, channels).
         threads: CPU threads that one operation may use.
         use_gpu: measure the GPU's memory instead of the machine's.
+        meanwhile: called while the process works: whatever takes long, and takes nothing of the GPU.
 
     Returns:
         Bytes, one number a model, at least those of its weights and the batch; None where the system tells nothing.
@@ -59,6 +65,8 @@ def measure_peak_memory(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment
         ) as process:
             try:
+                if meanwhile is not None:
+                    meanwhile()
                 for model, line in zip(exported, process.stdout or (), strict=False):
                     answer = json.loads(line)
                     if "failed" in answer:

@@ -10,7 +10,7 @@ from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.models.model_file import load_model, save_model, weights_sha256
 from ensembleflow.models.resnet import build_resnet
-from ensembleflow.models.runtime import configure_tensorflow, device_id, device_name
+from ensembleflow.models.runtime import configure_tensorflow, device_id, device_name, import_tensorflow
 from ensembleflow.models.training import EpochResult, Trainer, steps_per_epoch, training_batches
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "export_model",
     "gpu_energy_joules",
     "gpu_memory_bytes",
+    "import_tensorflow",
     "load_exported",
     "load_model",
     "model_function",

@@ -11,7 +11,7 @@ from typing import Any
 
 from ensembleflow.models.gpu import gpu_uuid
 
-__all__ = ["configure_tensorflow", "device_id", "device_name"]
+__all__ = ["configure_tensorflow", "device_id", "device_name", "import_tensorflow"]
 
 # absl's log before it is set up, which TensorFlow never does: its notice, and what is mere information.
 _GREETINGS = r"^WARNING: All log messages before absl::InitializeLog\(\)|^I[0-9]{4} [0-9:.]+ "
@@ -30,13 +30,8 @@ def configure_tensorflow(threads: int, *, use_gpu: bool = False, training: bool 
             then never earned back (it halves the time to the first step), so it is turned off; exported
             functions, which run many times, keep it.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if not use_gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of nvidia-smi, NVML and Slurm
-    with _without_optional_imports(), _without_greetings():
-        import tensorflow as tf
+    import_tensorflow(use_gpu=use_gpu)
+    import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1 if threads == 1 else 2)
@@ -49,6 +44,21 @@ def configure_tensorflow(threads: int, *, use_gpu: bool = False, training: bool 
         tf.config.experimental.enable_tensor_float_32_execution(False)
     if training and not gpus:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def import_tensorflow(*, use_gpu: bool = False) -> None:
+    """Import TensorFlow, quiet, and do no more: no thread of it is started, no GPU opened.
+
+    Args:
+        use_gpu: it may compute on a GPU later; otherwise GPUs are hidden.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not use_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of nvidia-smi, NVML and Slurm
+    with _without_optional_imports(), _without_greetings():
+        import tensorflow  # noqa: F401
 
 
 @contextmanager

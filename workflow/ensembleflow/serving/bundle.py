@@ -19,6 +19,7 @@ from ensembleflow.allocation import (
     Allocation,
     Device,
     Dispatcher,
+    ForkServer,
     Limits,
     Member,
     Pipeline,
@@ -183,12 +184,19 @@ class Bundle:
             n_classes=len(self.class_names),
         )
 
-    def dispatcher(self, *, members: Sequence[Member] | None = None, limits: Limits | None = None) -> Dispatcher:
+    def dispatcher(
+        self,
+        *,
+        members: Sequence[Member] | None = None,
+        limits: Limits | None = None,
+        fork_server: ForkServer | None = None,
+    ) -> Dispatcher:
         """The ensemble for a server: its processes are started anew when they end.
 
         Args:
             members: the ensemble with its files in another place.
             limits: of what it takes on.
+            fork_server: what members' processes may be forked from.
 
         Raises:
             AllocationError: the allocation names other members or unknown devices, or this machine lacks a GPU.
@@ -200,6 +208,7 @@ class Bundle:
             image_shape=self.manifest.image_shape,
             n_classes=len(self.class_names),
             limits=limits,
+            fork_server=fork_server,
         )
 
     def check_images(self) -> npt.NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.allocation import ForkServer, Limits
 from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, made_by, shared_result
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
@@ -146,10 +147,13 @@ def _served_answers(bundle: Bundle, images: npt.NDArray[np.uint8]) -> npt.NDArra
     from ensembleflow.serving.http_server import listen, server_in_thread
     from ensembleflow.serving.service import Service
 
-    # Nothing to compare with is in the bundle yet: the caller compares.
-    service = Service(bundle, bundle.dispatcher(), checks_answers=False)
-    with server_in_thread(service, listen("127.0.0.1", 0)) as url:
-        return ask_server(url, bundle.manifest.study, split_check_images(images))
+    with ForkServer() as fork_server:
+        # No request is waited for that a warm-up would make shorter.
+        dispatcher = bundle.dispatcher(limits=Limits(warm_up_seconds=0.0), fork_server=fork_server)
+        # Nothing to compare with is in the bundle yet: the caller compares.
+        service = Service(bundle, dispatcher, checks_answers=False)
+        with server_in_thread(service, listen("127.0.0.1", 0)) as url:
+            return ask_server(url, bundle.manifest.study, split_check_images(images))
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,16 @@ def permutation_importances(trials: pd.DataFrame, metric: str) -> Importances | 
 
 
 def _rank_correlation(forest: RandomForestRegressor, inputs: np.ndarray, outcomes: np.ndarray) -> float:
-    return _correlation(forest.predict(inputs), outcomes)
+    return _correlation(_forest_predictions(forest, inputs), outcomes)
+
+
+def _forest_predictions(forest: RandomForestRegressor, inputs: np.ndarray) -> np.ndarray:
+    """What `forest.predict` answers, without all that it does around each of thousands of small calls."""
+    rows = inputs.astype(np.float32)
+    total = np.zeros(len(rows))
+    for tree in forest.estimators_:
+        total += tree.tree_.predict(rows).ravel()
+    return total / len(forest.estimators_)
 
 
 def _correlation(predicted: np.ndarray, outcomes: np.ndarray) -> float:

@@ -8,7 +8,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-PACKAGE_PARENT = str(Path(workflow.basedir).resolve().joinpath("workflow"))
+# Of the Snakefile at the root; that in workflow/ finds the package beside it.
+MAIN_FOLDER = Path(workflow.basedir).resolve()
+PACKAGE_PARENT = str(MAIN_FOLDER if MAIN_FOLDER.joinpath("ensembleflow").is_dir() else MAIN_FOLDER / "workflow")
 if Path(PACKAGE_PARENT, "ensembleflow").is_dir():
     # Jobs find the package here too where it is not installed, as in a conda environment or on a cluster's node.
     sys.path.insert(0, PACKAGE_PARENT)

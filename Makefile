@@ -35,7 +35,7 @@ test: $(VENV)/test.stamp
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile rules
 	$(BIN)/snakemake --lint
 
 typecheck: $(VENV)/test.stamp
@@ -61,11 +61,11 @@ check: lint typecheck imports docs test
 
 # Renew the locks: the newest versions that pyproject.toml allows, the four agreeing with each other.
 lock: $(VENV)/lock.stamp
-	$(BIN)/$(UV_COMPILE) --upgrade --extra cpu -o requirements.lock
-	$(BIN)/$(UV_COMPILE) --extra cpu --extra onnxruntime --extra openvino -c requirements.lock -o requirements-engines.lock
-	$(BIN)/$(UV_COMPILE) --extra cpu --extra onnxruntime --extra openvino --extra docs --extra test -c requirements.lock -c requirements-engines.lock -o requirements-test.lock
+	$(BIN)/$(UV_COMPILE) --upgrade --extra workflow --extra cpu -o requirements.lock
+	$(BIN)/$(UV_COMPILE) --extra workflow --extra cpu --extra onnxruntime --extra openvino -c requirements.lock -o requirements-engines.lock
+	$(BIN)/$(UV_COMPILE) --extra workflow --extra cpu --extra onnxruntime --extra openvino --extra docs --extra test -c requirements.lock -c requirements-engines.lock -o requirements-test.lock
 	grep -v '^tensorflow' requirements.lock | grep '==' | sed 's/ \\$$//' > $(VENV)/constraints.txt
-	$(BIN)/$(UV_COMPILE) --extra gpu -c $(VENV)/constraints.txt -o requirements-gpu.lock
+	$(BIN)/$(UV_COMPILE) --extra workflow --extra gpu -c $(VENV)/constraints.txt -o requirements-gpu.lock
 
 clean:
 	rm -rf $(VENV) .snakemake

@@ -8,13 +8,25 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-# Jobs find the package here too where it is not installed, as in a conda environment or on a cluster's node.
-PACKAGE_PARENT = str(Path(workflow.basedir).resolve().joinpath("workflow"))
-sys.path.insert(0, PACKAGE_PARENT)
-python_path = dict(os.environ).get("PYTHONPATH", "").split(os.pathsep)
-os.environ.update(
-    PYTHONPATH=os.pathsep.join([PACKAGE_PARENT, *(entry for entry in python_path if entry not in ("", PACKAGE_PARENT))])
-)
+# Of the Snakefile at the root; that in workflow/ finds the package beside it.
+MAIN_FOLDER = Path(workflow.basedir).resolve()
+PACKAGE_PARENT = str(MAIN_FOLDER if MAIN_FOLDER.joinpath("ensembleflow").is_dir() else MAIN_FOLDER / "workflow")
+if Path(PACKAGE_PARENT, "ensembleflow").is_dir():
+    # Jobs find the package here too where it is not installed, as in a conda environment or on a cluster's node.
+    sys.path.insert(0, PACKAGE_PARENT)
+    python_path = dict(os.environ).get("PYTHONPATH", "").split(os.pathsep)
+    entries = [PACKAGE_PARENT, *(entry for entry in python_path if entry not in ("", PACKAGE_PARENT))]
+    os.environ.update(PYTHONPATH=os.pathsep.join(entries))
+else:
+    # As a module of another workflow, which is how snakedeploy deploys: the package is pip's.
+    try:
+        import ensembleflow
+    except ModuleNotFoundError as error:
+        raise WorkflowError(
+            "the package ensembleflow is not installed beside Snakemake; docs/install.md, "
+            "'As a module of your own workflow', has the command"
+        ) from error
+    PACKAGE_PARENT = str(Path(ensembleflow.__file__).resolve().parents[1])
 
 from ensembleflow.config import canonical_json, parse_config, study_config
 from ensembleflow.config.dataset_plan import plan_dataset, recorded_source_state

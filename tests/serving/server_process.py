@@ -55,8 +55,11 @@ def infer_json(images: np.ndarray, **content) -> dict:
 class ServerProcess:
     """Use it in a `with` block, which ends it."""
 
-    def __init__(self, bundle: Path, folder: Path, *options: str, token: str | None = None) -> None:
+    def __init__(
+        self, bundle: Path, folder: Path, *options: str, token: str | None = None, python: str | Path = sys.executable
+    ) -> None:
         self.log = folder / "server.log"
+        self._python = python
         self._bundle = bundle
         self._options = options
         self._token = token
@@ -65,7 +68,7 @@ class ServerProcess:
         environment = {name: value for name, value in os.environ.items() if name != "ENSEMBLEFLOW_TOKEN"}
         if self._token is not None:
             environment["ENSEMBLEFLOW_TOKEN"] = self._token
-        command = [sys.executable, "-m", "ensembleflow.cli", "serve", str(self._bundle), "--port", "0"]
+        command = [self._python, "-m", "ensembleflow.cli", "serve", str(self._bundle), "--port", "0"]
         self.process = subprocess.Popen(
             [*command, "--log-file", str(self.log), *self._options],
             stdout=subprocess.PIPE,

@@ -290,7 +290,9 @@ def test_an_engine_that_is_not_installed_is_told_with_the_command_that_installs_
     command = [sys.executable, "-c", _HIDDEN, name, name.removesuffix("_bfloat16")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.startswith(f"the engine {name} is not installed\n")
-    assert f"hint:     pip install -r {lock}" in done.stdout
+    extra = {"tensorflow": "cpu"}.get(name, name.removesuffix("_bfloat16"))
+    assert f'hint:     pip install "ensembleflow[{extra}]", or' in done.stdout
+    assert f"pip install -r {lock}\n" in done.stdout
 
 
 def test_the_lock_that_the_hint_names_holds_the_engines():

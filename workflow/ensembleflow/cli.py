@@ -8,46 +8,85 @@ import sys
 from collections.abc import Sequence
 
 import ensembleflow
-from ensembleflow.errors import EnsembleflowError
+from ensembleflow.errors import EnsembleflowError, MissingPackageError
 
 __all__ = ["main", "make_parser"]
 
-# Each module has `add_command(subparsers)`, which sets `run` (a function of the parsed arguments).
-_COMMANDS = (
-    "ensembleflow.search.command",
-    "ensembleflow.search.accounting_command",
-    "ensembleflow.search.plan_command",
-    "ensembleflow.selection.command",
-    "ensembleflow.allocation.command",
-    "ensembleflow.serving.command",
-    "ensembleflow.serving.allocate_command",
-    "ensembleflow.serving.serve_command",
-    "ensembleflow.report.command",
-)
+# Each module has `add_command(subparsers)`, which adds these commands and sets `run`, a function of the parsed
+# arguments.
+_COMMANDS = {
+    "ensembleflow.search.command": ("progress", "storage-proxy"),
+    "ensembleflow.search.accounting_command": ("accounting",),
+    "ensembleflow.search.plan_command": ("plan",),
+    "ensembleflow.selection.command": ("select",),
+    "ensembleflow.allocation.command": ("devices",),
+    "ensembleflow.serving.command": ("predict",),
+    "ensembleflow.serving.allocate_command": ("allocate",),
+    "ensembleflow.serving.serve_command": ("serve",),
+    "ensembleflow.report.command": ("summary", "report"),
+}
+# The commands that the extra `serve` is enough for; the others need `workflow`.
+_SERVING = ("devices", "predict", "allocate", "serve")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands, each with a `run` of the parsed arguments."""
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of one command, or of all where none or an unknown one is named, each with a `run`.
+
+    Only what is asked for is imported: a command waits for no other's packages, nor needs them.
+
+    Raises:
+        ModuleNotFoundError: the command needs a package that is not installed.
+    """
     parser = argparse.ArgumentParser(prog="ensembleflow", description=ensembleflow.__doc__)
     parser.add_argument("--version", action="version", version=ensembleflow.__version__)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in _COMMANDS:
-        importlib.import_module(module).add_command(subparsers)
+    asked = {module: names for module, names in _COMMANDS.items() if command in names}
+    for module, names in (asked or _COMMANDS).items():
+        try:
+            importlib.import_module(module).add_command(subparsers)
+        except ModuleNotFoundError as error:
+            if asked or not _is_foreign(error):
+                raise
+            for name in names:
+                subparsers.add_parser(name, help=f"({_install(name)} adds it)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake ends with exit code 1 and one message."""
-    parsed = make_parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = words[0] if words else ""
     try:
+        parsed = make_parser(command).parse_args(words)
         return int(parsed.run(parsed) or 0)
     except EnsembleflowError as error:
         print(error, file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if not _is_foreign(error):
+            raise
+        print(
+            MissingPackageError(
+                f"ensembleflow {command} needs a package that is not installed",
+                found=error,
+                hint=_install(command),
+            ),
+            file=sys.stderr,
+        )
         return 1
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _is_foreign(error: ModuleNotFoundError) -> bool:
+    """Whether it is not a module of this package that is missing, which would be a fault of the program."""
+    return (error.name or "").partition(".")[0] != "ensembleflow"
+
+
+def _install(command: str) -> str:
+    return f'pip install "ensembleflow[{"serve" if command in _SERVING else "workflow"}]"'
 
 
 if __name__ == "__main__":

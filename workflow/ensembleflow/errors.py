@@ -12,6 +12,7 @@ __all__ = [
     "EngineError",
     "EnsembleflowError",
     "LibraryError",
+    "MissingPackageError",
     "SearchError",
     "SelectionError",
     "ServingError",
@@ -61,6 +62,10 @@ class ConfigError(EnsembleflowError):
 
 class ArgumentError(EnsembleflowError):
     """A Python function was called with a value that it cannot take."""
+
+
+class MissingPackageError(EnsembleflowError):
+    """A command needs a Python package that this installation was made without."""
 
 
 class DatasetError(EnsembleflowError):

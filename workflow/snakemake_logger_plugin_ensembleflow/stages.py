@@ -28,12 +28,14 @@ def rule_stages(snakefile: Path) -> dict[str, str]:
 
     Targets are of no stage, since they do nothing.
     """
-    found = {}
-    for name in re.findall(r'^include: "(rules/\w+\.smk)"', snakefile.read_text(encoding="utf-8"), re.MULTILINE):
+    found: dict[str, str] = {}
+    for name in re.findall(r'^include: "(.+)"', snakefile.read_text(encoding="utf-8"), re.MULTILINE):
         path = snakefile.parent / name
-        for rule in re.findall(r"^rule (\w+):", path.read_text(encoding="utf-8"), re.MULTILINE):
-            if path.stem != "targets":
-                found[rule] = path.stem
+        if path.suffix != ".smk":
+            found |= rule_stages(path)
+        elif path.stem != "targets":
+            rules = re.findall(r"^rule (\w+):", path.read_text(encoding="utf-8"), re.MULTILINE)
+            found |= dict.fromkeys(rules, path.stem)
     return found
 
 

@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: every command imports this package, and matplotlib is slow to import.
+    # Loaded when asked for: `ensembleflow summary` draws nothing, and matplotlib is slow to import.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "page.render" if name == "make_report" else name.removeprefix("plot_").removeprefix("tabulate_")

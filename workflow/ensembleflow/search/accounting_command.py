@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from ensembleflow.io import snakemake_command
+from ensembleflow.search.accounting import account_study, require_tables
+from ensembleflow.search.remaining import readable_duration
 from ensembleflow.search.run_config import add_configfile, load_run_config
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["add_command", "print_accounting"]
 
@@ -27,10 +30,6 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from ensembleflow.search.accounting import account_study, require_tables
-
     config = load_run_config(arguments)
     study_dir = arguments.study_dir or Path(config.results_dir) / config.study
     command = snakemake_command("search", near=study_dir)
@@ -42,11 +41,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def print_accounting(accounts: dict[str, Any], console: Console) -> None:
     """Print what `account_search` returned."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from ensembleflow.search.remaining import readable_duration
-
     trials, epochs, tail = accounts["trials"], accounts["epochs"], accounts["idle_tail"]
     interrupted, energy = accounts["interrupted"], accounts["energy"]
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(accounts["started_at"]))

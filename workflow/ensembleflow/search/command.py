@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from rich.console import Console
 
 from ensembleflow.config import Config
 from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.config.storage_url import PROXY_PORT, without_password
+from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.io import snakemake_command
+from ensembleflow.search.progress import progress_line, read_progress
+from ensembleflow.search.progress_table import print_running
 from ensembleflow.search.run_config import add_configfile, load_run_config
+from ensembleflow.search.storage import journal_path, open_journal, open_storage
+from ensembleflow.search.study import study_name
 
 __all__ = ["add_command"]
 
@@ -55,14 +61,6 @@ def _load(arguments: argparse.Namespace) -> tuple[Config, Path]:
 
 
 def _show_progress(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from ensembleflow.datasets import open_dataset
-    from ensembleflow.search.progress import progress_line, read_progress
-    from ensembleflow.search.progress_table import print_running
-    from ensembleflow.search.storage import journal_path, open_storage
-    from ensembleflow.search.study import study_name
-
     config, search_dir = _load(arguments)
     hint = f"start it: {snakemake_command(near=search_dir)}"
     dataset = Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5"
@@ -84,8 +82,7 @@ def _show_progress(arguments: argparse.Namespace) -> int:
 
 
 def _serve_storage(arguments: argparse.Namespace) -> int:
-    from ensembleflow.search.remote_storage import open_remote_storage
-    from ensembleflow.search.storage import journal_path, open_journal
+    from ensembleflow.search.remote_storage import open_remote_storage  # a database: slow to import
 
     served, host, port = arguments.storage, arguments.host, arguments.port
     if served is None:

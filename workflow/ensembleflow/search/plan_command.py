@@ -6,16 +6,25 @@ import argparse
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
+
+from rich.console import Console
 
 from ensembleflow.config import Config, SearchConfig
 from ensembleflow.config.plan import search_jobs
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import write_csv
+from ensembleflow.search.accounting import account_study
 from ensembleflow.search.run_config import add_configfile, load_run_config
-
-if TYPE_CHECKING:
-    from ensembleflow.search.simulation import Limits, Recording
+from ensembleflow.search.simulation import (
+    Limits,
+    Recording,
+    assume_recording,
+    optuna_study,
+    read_recording,
+    recorded_limits,
+)
+from ensembleflow.search.simulation.table import plan_rows, print_plan
 
 __all__ = ["add_command"]
 
@@ -122,12 +131,6 @@ def _number(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from ensembleflow.search.accounting import account_study
-    from ensembleflow.search.simulation import optuna_study, read_recording
-    from ensembleflow.search.simulation.table import plan_rows, print_plan
-
     config = load_run_config(arguments)
     search = _planned_search(config, arguments)
     study_dir = arguments.study_dir or Path(config.results_dir) / config.study
@@ -178,8 +181,6 @@ def _planned_search(config: Config, arguments: argparse.Namespace) -> SearchConf
 
 
 def _assumed(arguments: argparse.Namespace, search: SearchConfig) -> Recording:
-    from ensembleflow.search.simulation import assume_recording
-
     return assume_recording(
         arguments.epoch_seconds, arguments.spread, search.max_epochs, _ASSUMED_START_SECONDS, seed=arguments.seed
     )
@@ -187,8 +188,6 @@ def _assumed(arguments: argparse.Namespace, search: SearchConfig) -> Recording:
 
 def _limits(arguments: argparse.Namespace, recording: Recording) -> Limits:
     """The measured defaults, what was recorded, and over both what the command line says."""
-    from ensembleflow.search.simulation import recorded_limits
-
     limits = recorded_limits(recording)
     names = ("launch_seconds", "start_seconds", "jobs_per_second", "max_jobs", "notice_seconds", "storage_seconds")
     asked = {name: getattr(arguments, name) for name in names}

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
 from ensembleflow.library import open_predictions
 from ensembleflow.models.metrics import METRICS
@@ -83,10 +87,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _print_tables(chosen: dict[str, Any], costs: dict[str, float]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console(highlight=False)
     console.print(
         f"{chosen['study']}: {len(chosen['members'])} of {len(costs)} models, {_how(chosen)}; "

@@ -20,6 +20,10 @@ from ensembleflow.io import read_json
 from ensembleflow.models.engines import ONNX_FILE, prepare_members
 from ensembleflow.serving.bundle import Bundle, open_bundle
 from ensembleflow.serving.bundled_allocation import bundled_allocation
+from ensembleflow.serving.gate import RequestLimits, needed_body_bytes
+from ensembleflow.serving.http_server import ServerLimits, is_loopback, listen, run_server, url_of
+from ensembleflow.serving.log import json_log
+from ensembleflow.serving.service import Service
 
 __all__ = ["add_command"]
 
@@ -101,12 +105,6 @@ def add_command(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # The other commands need none of it.
-    from ensembleflow.serving.gate import RequestLimits, needed_body_bytes
-    from ensembleflow.serving.http_server import ServerLimits, is_loopback, listen, run_server, url_of
-    from ensembleflow.serving.log import json_log
-    from ensembleflow.serving.service import Service
-
     token = _read_token(arguments.token_file)
     bundle = open_bundle(arguments.bundle)
     if arguments.allocation is not None:

@@ -48,11 +48,13 @@ def import_engine(engine: str) -> ModuleType:
     try:
         return importlib.import_module(_PACKAGES[engine])
     except ImportError as error:
+        default = engine == DEFAULT_ENGINE
+        extra, lock = ("cpu", "requirements") if default else (_PACKAGES[engine], "requirements-engines")
         raise EngineError(
             f"the engine {engine} is not installed",
             found=str(error),
             expected=f"the Python package {_PACKAGES[engine]}",
-            hint=f"pip install -r {'requirements' if engine == DEFAULT_ENGINE else 'requirements-engines'}.lock",
+            hint=f'pip install "ensembleflow[{extra}]", or, at the tested versions, pip install -r {lock}.lock',
         ) from error
 
 

@@ -76,5 +76,5 @@ def convert_to_onnx(outputs: Mapping[Path, Path]) -> None:
                 "members cannot be converted to ONNX",
                 where=", ".join(map(str, outputs)),
                 found=said,
-                hint="pip install -r requirements-engines.lock, or leave the engine onnxruntime out",
+                hint='pip install "ensembleflow[onnxruntime]", or leave the engine onnxruntime out',
             )

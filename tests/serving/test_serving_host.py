@@ -1,0 +1,70 @@
+"""A host with `pip install ".[serve]"` alone serves and predicts, and says what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server_process import ServerProcess
+from serving_host import make_host
+
+# Neither the workflow's own packages nor what reaches databases and clusters.
+NOT_THERE = (
+    "snakemake",
+    "smac",
+    "psycopg",
+    "pymysql",
+    "optuna",
+    "dask",
+    "distributed",
+    "sklearn",
+    "numba",
+    "matplotlib",
+)
+
+
+@pytest.fixture(scope="module")
+def python(copy_repository: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("host")
+    (folder / "repository").mkdir()
+    copy_repository(folder / "repository")
+    return make_host(folder, folder / "repository", "serve")
+
+
+@pytest.fixture(autouse=True)
+def _no_python_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
+def test_the_host_has_nothing_of_the_workflow(python: Path) -> None:
+    code = f"from importlib.util import find_spec; print([name for name in {NOT_THERE} if find_spec(name)])"
+    assert subprocess.check_output([python, "-c", code], text=True, cwd=os.sep) == "[]\n"
+
+
+def test_it_serves_a_bundle(python: Path, small_bundle: Path, exported, images: np.ndarray, tmp_path: Path) -> None:
+    with ServerProcess(small_bundle, tmp_path, python=python) as server:
+        answer = server.wait_until_ready().infer(images[:3])
+    assert answer.status_code == 200, answer.text
+    (probabilities,) = [one["data"] for one in answer.json()["outputs"] if one["name"] == "probabilities"]
+    expected = exported.answers(exported.models[0], images[:3])
+    np.testing.assert_allclose(np.reshape(probabilities, expected.shape), expected, atol=1e-4)
+
+
+def test_it_predicts_with_a_bundle(python: Path, small_bundle: Path, images: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", images[:2])
+    command = [python.with_name("ensembleflow"), "predict", small_bundle, tmp_path / "images.npy", "--json"]
+    assert len(json.loads(subprocess.check_output(command, cwd=tmp_path, timeout=300))) == 2
+
+
+def test_a_command_of_the_workflow_ends_in_one_message(python: Path, tmp_path: Path) -> None:
+    command = [python.with_name("ensembleflow"), "progress"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith('hint:     pip install "ensembleflow[workflow]"\n')

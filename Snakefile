@@ -18,5 +18,15 @@ if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     container: os.path.join(workflow.basedir, "ensembleflow.sif")
 
 
-# Snakemake cannot load a module whose own includes start at a repository's root, hence the two files.
-include: "workflow/Snakefile"
+include: "rules/workflow.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    """Everything: each stage's results, tables, figures, and what they were made with."""
+    default_target: True
+    input:
+        EVERYTHING,

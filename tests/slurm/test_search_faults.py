@@ -6,6 +6,7 @@ In the midst of a trial a process is frozen (SIGSTOP) until its fault comes; so 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait

@@ -41,10 +41,10 @@ def fit_baseline(
     above 32. Validation and test images are only answered: nothing is chosen by them. It gives classes and no
     probabilities, for a support vector machine has none of its own, so its cross-entropy is not known.
 
-    The time grows with training images x (training + answered images) x (values per image + classes). Where that is more than the
-    config allows, it learns from a part of the training images, drawn class by class in their proportions with the
-    split's seed. Where that part would be below a tenth, or a class would have no image, it is left out: a floor made
-    from so little would be too low to be honest.
+    The time grows with training images x (training + answered images) x (values per image + classes). Where that is
+    more than the config allows, it learns from a part of the training images, drawn class by class in their proportions
+    with the split's seed. Where that part would be below a tenth, or a class would have no image, it is left out: a
+    floor made from so little would be too low to be honest.
 
     Args:
         dataset_path: the dataset that the networks are trained with.

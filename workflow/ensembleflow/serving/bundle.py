@@ -26,6 +26,7 @@ from ensembleflow.allocation import (
     Placement,
     assign_cores,
 )
+from ensembleflow.arguments import file_path
 from ensembleflow.config.models import DeviceConfig, Engine
 from ensembleflow.errors import BundleError
 from ensembleflow.models.tolerances import LONE_IMAGES, answer_tolerance
@@ -251,9 +252,10 @@ def open_bundle(path: str | Path) -> Bundle:
     Checksums tell damage, not malice: as with any model, run only bundles from people you trust.
 
     Raises:
+        ArgumentError: `path` is none.
         BundleError: the bundle is missing, of another version, or a file of it is missing, changed or foreign.
     """
-    path = Path(path)
+    path = file_path("path", path)
     manifest = _read_manifest(path / MANIFEST)
     _check_files(path, manifest.files)
     devices = {each.name for each in manifest.devices}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ensembleflow import arguments
 from ensembleflow.datasets import read_image, read_image_size
 from ensembleflow.errors import DatasetError
 from ensembleflow.serving.image_files import shown_name
@@ -57,8 +58,10 @@ def read_images(paths: Sequence[str | Path], image_shape: tuple[int, int, int]) 
         image_shape: (height, width, channels).
 
     Raises:
+        ArgumentError: an argument of another kind.
         DatasetError: files are missing or unreadable; one message names all of them.
     """
+    paths, image_shape = arguments.paths("paths", paths), arguments.image_shape("image_shape", image_shape)
     named = _read_all([_read(path, image_shape) for path in paths], image_shape)
     if named.faults:
         raise unreadable(named.faults, len(paths), image_shape)

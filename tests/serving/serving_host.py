@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def make_host(folder: Path, repository: Path, extra: str) -> Path:
-    """Install a copy of the repository with one extra by pip, and return the environment's Python.
+def make_host(folder: Path, repository: Path, extras: str) -> Path:
+    """Install a copy of the repository with extras (`http,openvino`) by pip, and return the environment's Python.
 
-    The packages that the extra asks for, and those that they ask for, are this environment's own files, linked: at the
+    The packages that the extras ask for, and those that they ask for, are this environment's own files, linked: at the
     locked versions, without a download or gigabytes written. pip, which is given no index, ends with an error where one
     is missing.
     """
@@ -31,37 +30,32 @@ def make_host(folder: Path, repository: Path, extra: str) -> Path:
     run("venv", "--without-pip", folder / "venv")
     run("pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder, repository)
     (site_packages,) = folder.glob("venv/lib/python*/site-packages")
-    for name in needed_packages(repository, extra):
+    for name in needed_packages(repository, extras):
         _link(metadata.distribution(name), site_packages)
     (wheel,) = folder.glob("*.whl")
     python = folder / "venv/bin/python"
-    run("pip", "--python", python, "install", "--no-index", f"ensembleflow[{extra}] @ {wheel.as_uri()}")
+    run("pip", "--python", python, "install", "--no-index", f"ensembleflow[{extras}] @ {wheel.as_uri()}")
     return python
 
 
-def needed_packages(repository: Path, extra: str) -> set[str]:
-    """All packages that an extra of pyproject.toml leads to, by what the installed ones say that they require."""
+def needed_packages(repository: Path, extras: str) -> set[str]:
+    """All packages that extras of pyproject.toml lead to, by what the installed ones say that they require."""
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found: set[tuple[str, str]] = set()
     waiting = [Requirement(line) for line in project["dependencies"]]
-    waiting.append(Requirement(f"{project['name']}[{extra}]"))
+    waiting.append(Requirement(f"{project['name']}[{extras}]"))
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
-        for one in {*requirement.extras, ""} - {extra for seen, extra in found if seen == name}:
+        for one in {*requirement.extras, ""} - {known for seen, known in found if seen == name}:
             found.add((name, one))
             if name != project["name"]:
-                waiting += _required(name, one)
-            elif one:
-                waiting += map(Requirement, project["optional-dependencies"][one])
+                lines = metadata.requires(name) or []
+            else:
+                lines = project["optional-dependencies"][one] if one else []
+            required = map(Requirement, lines)
+            waiting += [each for each in required if each.marker is None or each.marker.evaluate({"extra": one})]
     return {name for name, _ in found} - {project["name"]}
-
-
-def _required(name: str, extra: str) -> Iterator[Requirement]:
-    for line in metadata.requires(name) or []:
-        requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-            yield requirement
 
 
 def _link(distribution: metadata.Distribution, site_packages: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -58,7 +59,7 @@ def test_a_command_whose_packages_are_missing_names_the_extra(command: list[str]
 def test_the_help_names_the_extra_of_each_command_that_cannot_run_here() -> None:
     done = run(OF_THE_WORKFLOW, "--help")
     assert done.returncode == 0, done.stderr
-    helps = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("    ")}
+    helps = dict(re.findall(r"^    (\S+)\s+(.*)$", done.stdout, re.MULTILINE))
     names = {name for group in cli._COMMANDS.values() for name in group}
     assert names <= helps.keys()
     hint = 'pip install "ensembleflow[workflow]"'

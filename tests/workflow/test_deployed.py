@@ -46,6 +46,19 @@ def deployed(copy_repository: Callable[[Path], None], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+def test_without_a_target_everything_is_planned(
+    copy_repository: Callable[[Path], None], tmp_path: Path, snakefile: str
+) -> None:
+    copy_repository(tmp_path)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--snakefile", snakefile]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(
+        f"\n{rule} " in done.stdout for rule in ("prepare_dataset", "train_trials", "make_bundle", "make_report")
+    )
+
+
 def test_it_plans_everything_and_runs_with_the_installed_package(deployed: Path) -> None:
     # The forge's address leads to the local repository.
     forge = {"GIT_CONFIG_KEY_0": f"url.file://{deployed.parent}/repository.insteadOf", "GIT_CONFIG_VALUE_0": ADDRESS}

@@ -29,6 +29,8 @@ module ensembleflow:
 use rule * from ensembleflow
 """
 
+RULES = ("prepare_dataset", "train_trials", "make_bundle", "make_report")
+
 
 @pytest.fixture
 def deployed(copy_repository: Callable[[Path], None], tmp_path: Path) -> Path:
@@ -71,7 +73,7 @@ def test_it_plans_everything_and_runs_with_the_installed_package(deployed: Path)
         return done.stdout
 
     plan = snakemake("--dry-run")
-    assert all(f"\n{rule} " in plan for rule in ("prepare_dataset", "train_trials", "make_bundle", "make_report"))
+    assert all(f"\n{rule} " in plan for rule in RULES)
     snakemake("results/datasets/digits.h5")
     with open_dataset(deployed / "results/datasets/digits.h5") as dataset:
         assert len(dataset.class_names) == 10

@@ -115,6 +115,7 @@ def drive(
                             "started_at": ORIGIN + epoch_started,
                             "ended_at": ORIGIN + now,
                             "valid_error": value,
+                            "valid_cross_entropy": value,
                         }
                     )
                     asked[slot].report(value, epoch)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensembleflow.cli import main
+from ensembleflow.config import Config
 from ensembleflow.errors import ArtefactError
 from ensembleflow.search.accounting import Run, account_study, assign_lanes, union_seconds, write_accounting
 from recorded_search import ORIGIN, PARTS, drive, some_trials
@@ -176,15 +177,16 @@ def test_nothing_ran_is_told(tmp_path: Path) -> None:
 
 
 def test_the_artefact_and_the_command_tell_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    max_epochs = Config().search.max_epochs  # of a study whose config is not known
     study = tmp_path / "digits-hyperband-s0"
-    found = drive(some_trials(12, 27), 2, min_epochs=3, start=5.0)
+    found = drive(some_trials(12, max_epochs), 2, min_epochs=Config().search.min_epochs, start=5.0)
     search_dir = found.write(study / "search")
-    write_accounting(search_dir, 27, search_dir / "accounting.json")
+    write_accounting(search_dir, max_epochs, search_dir / "accounting.json")
     accounts = json.loads((search_dir / "accounting.json").read_text())
     assert accounts["started_at"] == ORIGIN
     assert main(["accounting", "--study-dir", str(study)]) == 0
     printed = capsys.readouterr().out
-    assert f"{accounts['epochs']['trained']} of {12 * 27} epochs" in printed
+    assert f"{accounts['epochs']['trained']} of {12 * max_epochs} epochs" in printed
     assert "node cpu-1" in printed
     assert f"{accounts['occupancy']:.1%}" in printed
 

@@ -130,7 +130,7 @@ COMBINATIONS = [
     ("search: {n_trials: 3, trials_per_job: 4}", "search.n_trials, search.trials_per_job"),
     ("search: {n_trials: 7}", "search.n_trials, search.trials_per_job"),
     ("search: {max_epochs: 2}", "search.min_epochs, search.max_epochs"),
-    ("search: {min_epochs: 30}", "search.min_epochs, search.max_epochs"),
+    ("search: {min_epochs: 40}", "search.min_epochs, search.max_epochs"),
     ("search: {n_trials: 2, trials_per_job: 1}", "library.keep_fraction, search.n_trials"),
     (
         "{search: {trials_per_job: 1}, resources: {search: {concurrent_trials: 4}}}",

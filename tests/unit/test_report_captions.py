@@ -63,7 +63,7 @@ def test_the_front_page_links_to_every_figure_and_names_the_budgets() -> None:
     for file in FILES:
         assert f"showResultInfo('{file}')" in html
     assert "1x, 2x, 4x, 8x" in html
-    assert "48 networks" in html
+    assert f"{Config().search.n_trials} networks" in html
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensembleflow.cli import main
-from ensembleflow.config import SearchConfig
+from ensembleflow.config import Config, SearchConfig
 from ensembleflow.config.plan import search_jobs
 from ensembleflow.search.simulation import (
     Limits,
@@ -322,8 +322,15 @@ def test_devices_that_wait_for_starts_are_never_busy() -> None:
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     folder = tmp_path / "digits-hyperband-s0"
+    search = Config().search  # of a study whose config is not known
     found = drive(
-        some_trials(24, 27), 2, min_epochs=3, trials_per_job=4, start=4.0, launch=1.0, study_name="digits-hyperband-s0"
+        some_trials(24, search.max_epochs),
+        2,
+        min_epochs=search.min_epochs,
+        trials_per_job=4,
+        start=4.0,
+        launch=1.0,
+        study_name="digits-hyperband-s0",
     )
     found.write(folder / "search")
     return folder

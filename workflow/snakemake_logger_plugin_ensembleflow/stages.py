@@ -31,11 +31,10 @@ def rule_stages(snakefile: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in re.findall(r'^include: "(.+)"', snakefile.read_text(encoding="utf-8"), re.MULTILINE):
         path = snakefile.parent / name
-        if path.suffix != ".smk":
-            found |= rule_stages(path)
-        elif path.stem != "targets":
-            rules = re.findall(r"^rule (\w+):", path.read_text(encoding="utf-8"), re.MULTILINE)
+        rules = re.findall(r"^rule (\w+):", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if path.stem != "targets":
             found |= dict.fromkeys(rules, path.stem)
+        found |= rule_stages(path)
     return found
 
 

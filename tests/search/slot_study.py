@@ -46,7 +46,7 @@ SPACE: dict[str, Any] = {
 
 def search_config(algorithm: str, n_trials: int, seed: int = 0, **search: Any) -> Config:
     values = {"algorithm": algorithm, "n_trials": n_trials, "trials_per_job": 1, "max_epochs": N_EPOCHS}
-    values |= {"min_epochs": 1, "space": SPACE, **search}
+    values |= {"min_epochs": 1, "metric": "error", "space": SPACE, **search}
     return parse_config({"seed": seed, "search": values, "library": {"keep_fraction": 1}})
 
 

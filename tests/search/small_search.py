@@ -15,6 +15,6 @@ SMALL_SPACE = {
 
 
 def search_config(**search: object) -> Config:
-    values = {"n_trials": 4, "trials_per_job": 4, "max_epochs": 3, "min_epochs": 1, **search}
+    values = {"n_trials": 4, "trials_per_job": 4, "max_epochs": 3, "min_epochs": 1, "metric": "error", **search}
     values["space"] = {**SMALL_SPACE, **values.get("space", {})}  # type: ignore[dict-item]
     return parse_config({"search": values, "library": {"keep_fraction": 0.5}})

@@ -40,6 +40,8 @@ CONFIG: dict[str, Any] = {
     "library": {"keep_fraction": 1.0},
     "resources": {"search": {"mem_mb": 3000, "runtime_minutes": 7}},
 }
+# An epoch of which takes a minute, so that no attempt finishes one before Slurm has ended it.
+SLOW_SPACE = {"batch_size": [1, 1], "blocks_stage_1": [8, 8], "blocks_stage_2": [8, 8]}
 N_ATTEMPTS = 3  # the rule's retries, and one
 
 
@@ -85,13 +87,14 @@ def searches(
     dataset = tmp_path_factory.mktemp("dataset") / "digits.h5"
     prepare_dataset(DatasetConfig(), dataset)
     searches = {}
-    for name in ("long", "fruitless"):
+    slow = {**CONFIG, "search": {**CONFIG["search"], "space": {**CONFIG["search"]["space"], **SLOW_SPACE}}}
+    for name, config in {"long": CONFIG, "fruitless": slow}.items():
         clone = tmp_path_factory.mktemp(name) / "ensembleflow"
         copy_repository(clone)
         (clone / "results/datasets").mkdir(parents=True)
         shutil.copy(dataset, clone / "results/datasets/digits.h5")
-        (clone / "study.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
-        searches[name] = ClusterSearch(slurm_lab, clone, "study.yaml", parse_config(CONFIG).study)
+        (clone / "study.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        searches[name] = ClusterSearch(slurm_lab, clone, "study.yaml", parse_config(config).study)
     try:
         with ThreadPoolExecutor() as pool, aborted_together(list(searches.values())):
             ends = [

@@ -29,7 +29,11 @@ def write_study(
     rng = np.random.default_rng(1)
     study = results / STUDY
     config = Config.model_validate(
-        {"selection": {"budgets": BUDGETS}, "library": {"predictions": {"every_class": every_class}}}
+        {
+            "search": {"metric": "error"},
+            "selection": {"budgets": BUDGETS},
+            "library": {"predictions": {"every_class": every_class}},
+        }
     )
     made = write_artefacts(results, budgets=(), max_epochs=MAX_EPOCHS)
     trials = _vary(rng, read_csv(made.trials_csv))

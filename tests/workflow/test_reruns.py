@@ -69,7 +69,7 @@ EDITS: dict[str, tuple[dict[str, object], set[str]]] = {
         SEARCH_ON,
     ),
     # Hyperband stops by the metric.
-    "another metric": ({"search.metric": "cross_entropy"}, SEARCH_ON),
+    "another metric": ({"search.metric": "error"}, SEARCH_ON),
     "more trials": ({"search.n_trials": 6}, search_jobs(2) | TABLES_ON),
     # Each job owns other slots. All of them find their trials finished: see below.
     "other trials per job": ({"search.trials_per_job": 1}, search_jobs(0, 1, 2, 3) | TABLES_ON),

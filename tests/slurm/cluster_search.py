@@ -61,6 +61,11 @@ class ClusterSearch:
                 text=True,
             )
 
+    def job_outputs(self, n_jobs: int) -> list[str]:
+        """What the first search jobs make: targets for `start`."""
+        trials = (self.search_dir / "trials").relative_to(self.folder)
+        return [f"{trials}/job-{job}.json" for job in range(n_jobs)]
+
     def kill(self) -> None:
         """`kill -9` of Snakemake, if it runs; its Slurm jobs go on."""
         if self._process is not None:
@@ -173,6 +178,14 @@ class ClusterSearch:
         """The process that holds the lease on a slot."""
         (lease,) = self.search_dir.glob(f"store/*/trial-{slot:05d}.lease")
         return psutil.Process(json.loads(lease.read_text(encoding="utf-8"))["pid"])
+
+    def end_time(self, copy: Job) -> None:
+        """Let a running job's time be over, which Slurm notices at its next look, twice a minute.
+
+        The shortest limit is a minute; but a running job's end can be moved.
+        """
+        soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
+        self.lab.client("scontrol", "update", f"JobId={copy.id}", f"EndTime={soon}")
 
     def wait_until(self, what: str, sign: Callable[[], bool], poll_seconds: float = 0.5) -> None:
         """Wait for a sign."""

@@ -16,7 +16,7 @@ from whole_search import (
     assert_each_epoch_is_trained_once,
     assert_each_slot_is_filled_once,
     assert_same_results,
-    write_clone,
+    search_of_clone,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -48,10 +48,9 @@ def search(
     folder = tmp_path_factory.mktemp("array")
     clone = folder / "ensembleflow"
     copy_repository(clone)
-    study = write_clone(clone, CONFIG, small_dataset)
-    search = ClusterSearch(slurm_lab, clone, "study.yaml", study, array_profile(folder / "mycluster"))
+    search = search_of_clone(slurm_lab, clone, CONFIG, small_dataset, array_profile(folder / "mycluster"))
     try:
-        search.start(*(f"results/{study}/search/trials/job-{job}.json" for job in range(3)))
+        search.start(*search.job_outputs(3))
         search.finish()
         yield search
     finally:

@@ -24,7 +24,7 @@ from whole_search import (
     assert_each_epoch_is_trained_once,
     assert_each_slot_is_filled_once,
     assert_same_results,
-    write_clone,
+    search_of_clone,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -108,11 +108,10 @@ def preempted(
     folder = tmp_path_factory.mktemp("preempted")
     clone = folder / "ensembleflow"
     copy_repository(clone)
-    study = write_clone(clone, CONFIG, small_dataset)
-    search = ClusterSearch(slurm_lab, clone, "study.yaml", study, preemptible_profile(folder / "mycluster"))
+    search = search_of_clone(slurm_lab, clone, CONFIG, small_dataset, preemptible_profile(folder / "mycluster"))
     try:
         with ThreadPoolExecutor() as pool, aborted_together([search]):
-            search.start(*(f"results/{study}/search/trials/job-{job}.json" for job in range(3)))
+            search.start(*search.job_outputs(3))
             faults = [
                 pool.submit(fault, search) for fault in (preempt_and_requeue, preempt_and_cancel, preempt_with_warning)
             ]

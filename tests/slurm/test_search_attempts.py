@@ -4,61 +4,33 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from cluster_search import ClusterSearch, aborted_together
-from ensembleflow.config import DatasetConfig, parse_config
-from ensembleflow.datasets import prepare_dataset
-from slurm_lab import Job, SlurmLab
+from slurm_lab import SlurmLab
+from whole_search import CONFIG, config_of, search_of_clone
 
-JOB = "results/digits-random-s0/search/trials/job-0.json"
-CONFIG: dict[str, Any] = {
-    "search": {
-        "algorithm": "random",
-        "n_trials": 1,
-        "trials_per_job": 1,
-        "max_epochs": 6,
-        "min_epochs": 1,
-        "space": {
-            "block": ["v1"],
-            "batch_size": [16, 24],
-            "stem_filters": [4, 4],
-            "stage_filters": [4, 4],
-            "blocks_stage_1": [1, 1],
-            "blocks_stage_2": [1, 1],
-        },
-    },
-    "library": {"keep_fraction": 1.0},
-    "resources": {"search": {"mem_mb": 3000, "runtime_minutes": 7}},
-}
+MAX_EPOCHS = 6
+# Two searches of one trial, whose jobs fit on one node.
+RESOURCES = {"search": {"mem_mb": 3000, "runtime_minutes": 7}}
 # An epoch of which takes a minute, so that no attempt finishes one before Slurm has ended it.
-SLOW_SPACE = {"batch_size": [1, 1], "blocks_stage_1": [8, 8], "blocks_stage_2": [8, 8]}
+SLOW_SPACE = {**CONFIG["search"]["space"], "batch_size": [1, 1], "blocks_stage_1": [8, 8], "blocks_stage_2": [8, 8]}
 N_ATTEMPTS = 3  # the rule's retries, and one
-
-
-def end_time(search: ClusterSearch, copy: Job) -> None:
-    """Let a job's time be over: the shortest limit is a minute, but a running job's end can be moved."""
-    soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 1))
-    search.lab.client("scontrol", "update", f"JobId={copy.id}", f"EndTime={soon}")
 
 
 def end_in_every_epoch(search: ClusterSearch) -> None:
     """End as many attempts as may fail without an epoch, each in the epoch after its first."""
-    search.start(JOB)
+    search.start(*search.job_outputs(1))
     for number in range(N_ATTEMPTS):
         copy = search.copy(0, number)
         process = search.freeze(copy, slot=0)
         if number == 0:
-            end_time(search, copy)
+            search.end_time(copy)
         elif number == 1:
             os.kill(process.pid, signal.SIGKILL)  # as the system does for lack of memory
         else:
@@ -68,7 +40,7 @@ def end_in_every_epoch(search: ClusterSearch) -> None:
 
 def end_before_an_epoch(search: ClusterSearch) -> None:
     """Let time be over before an epoch is finished, each time."""
-    search.start(JOB)
+    search.start(*search.job_outputs(1))
     for number in range(N_ATTEMPTS):
         copy = search.copy(0, number)
         # Not before its step: a job that is over cannot start one, and fails by that.
@@ -76,25 +48,23 @@ def end_before_an_epoch(search: ClusterSearch) -> None:
             f"the step of Slurm job {copy.id}",
             lambda copy=copy: (copy.id, "0") in {(task.job, task.step) for task in search.lab.tasks()},  # type: ignore[misc]
         )
-        end_time(search, copy)
+        search.end_time(copy)
     assert search.wait() == 1
 
 
 @pytest.fixture(scope="module")
 def searches(
-    slurm_lab: SlurmLab, copy_repository: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
+    slurm_lab: SlurmLab,
+    copy_repository: Callable[[Path], None],
+    small_dataset: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, ClusterSearch]]:
-    dataset = tmp_path_factory.mktemp("dataset") / "digits.h5"
-    prepare_dataset(DatasetConfig(), dataset)
     searches = {}
-    slow = {**CONFIG, "search": {**CONFIG["search"], "space": {**CONFIG["search"]["space"], **SLOW_SPACE}}}
-    for name, config in {"long": CONFIG, "fruitless": slow}.items():
+    for name, space in {"long": CONFIG["search"]["space"], "fruitless": SLOW_SPACE}.items():
         clone = tmp_path_factory.mktemp(name) / "ensembleflow"
         copy_repository(clone)
-        (clone / "results/datasets").mkdir(parents=True)
-        shutil.copy(dataset, clone / "results/datasets/digits.h5")
-        (clone / "study.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        searches[name] = ClusterSearch(slurm_lab, clone, "study.yaml", parse_config(config).study)
+        config = config_of(n_trials=1, max_epochs=MAX_EPOCHS, space=space) | {"resources": RESOURCES}
+        searches[name] = search_of_clone(slurm_lab, clone, config, small_dataset)
     try:
         with ThreadPoolExecutor() as pool, aborted_together(list(searches.values())):
             ends = [
@@ -120,8 +90,8 @@ def errors_shown(search: ClusterSearch) -> list[str]:
 def test_a_trial_goes_on_in_more_jobs_than_may_fail(searches: dict[str, ClusterSearch]) -> None:
     states = [copy.state for copy in searches["long"].copies(0, settled=True)]
     assert states == ["TIMEOUT", "FAILED", "CANCELLED", "COMPLETED"]
-    assert searches["long"].n_epochs(0) == CONFIG["search"]["max_epochs"]
-    assert (searches["long"].folder / JOB).exists()
+    assert searches["long"].n_epochs(0) == MAX_EPOCHS
+    assert (searches["long"].folder / searches["long"].job_outputs(1)[0]).exists()
 
 
 def test_jobs_that_finish_no_epoch_end_the_search(searches: dict[str, ClusterSearch]) -> None:

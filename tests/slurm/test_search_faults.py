@@ -7,7 +7,6 @@ In the midst of a trial a process is frozen (SIGSTOP) until its fault comes; so 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -24,11 +23,8 @@ from whole_search import (
     assert_each_slot_is_filled_once,
     assert_same_results,
     config_of,
-    write_clone,
+    search_of_clone,
 )
-
-RESULTS = "results/digits-random-s0/search"
-
 
 # ---- The faults ------------------------------------------------------------------------------------------------------
 
@@ -45,12 +41,10 @@ def cancel_and_warn(search: ClusterSearch, job: int) -> None:
 
 
 def exceed_time_limit(search: ClusterSearch, job: int) -> None:
-    """Let a job come to the end of its time, which Slurm notices at its next look, twice a minute."""
+    """Let a job come to the end of its time."""
     copy = search.copy(job)
     search.freeze(copy, slot=job)
-    # The shortest limit is a minute; but a running job's end can be moved.
-    soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
-    search.lab.client("scontrol", "update", f"JobId={copy.id}", f"EndTime={soon}")
+    search.end_time(copy)
 
 
 def take_node_away(search: ClusterSearch, job: int) -> None:
@@ -67,11 +61,11 @@ def take_node_away(search: ClusterSearch, job: int) -> None:
 
 def kill_workflow(search: ClusterSearch) -> None:
     """Kill Snakemake while its job trains, and start it again at once."""
-    search.start(f"{RESULTS}/trials/job-0.json")
+    search.start(*search.job_outputs(1))
     process = search.freeze(search.copy(0), slot=0)
     search.kill()
     search.unlock()
-    search.start(f"{RESULTS}/trials/job-0.json")
+    search.start(*search.job_outputs(1))
     search.copy(0, 1)
     search.wait_until("a second copy that waits for the first", lambda: "is held by process" in search.log(0))
     assert search.copies(0)[0].state == "RUNNING"
@@ -103,11 +97,11 @@ def runs(
     for name, config in (("disturbed", CONFIG), ("restarted", config_of(n_trials=2, trials_per_job=2))):
         clone = tmp_path_factory.mktemp(name) / "ensembleflow"
         copy_repository(clone)
-        searches.append(ClusterSearch(slurm_lab, clone, "study.yaml", write_clone(clone, config, small_dataset)))
+        searches.append(search_of_clone(slurm_lab, clone, config, small_dataset))
     disturbed, restarted = searches
     try:
         with ThreadPoolExecutor() as pool, aborted_together(searches):
-            disturbed.start(*(f"{RESULTS}/trials/job-{job}.json" for job in range(3)))
+            disturbed.start(*disturbed.job_outputs(3))
             faults = [
                 pool.submit(cancel_and_warn, disturbed, 0),
                 pool.submit(take_node_away, disturbed, 1),

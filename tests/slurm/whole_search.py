@@ -17,8 +17,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial
 
+from cluster_search import ClusterSearch
 from ensembleflow.config import Config, parse_config
 from ensembleflow.search import freeze_tables
+from slurm_lab import SlurmLab
 
 RUN_JOB = Path(__file__).parents[1] / "search/run_job.py"
 MAX_EPOCHS = 8
@@ -50,12 +52,14 @@ def config_of(**search: object) -> dict[str, Any]:
     return {**CONFIG, "search": {**CONFIG["search"], **search}}
 
 
-def write_clone(clone: Path, config: dict[str, Any], dataset: Path) -> str:
-    """Put a config (`study.yaml`) and its data set into a clone of the repository; returns the study's name."""
+def search_of_clone(
+    lab: SlurmLab, clone: Path, config: dict[str, Any], dataset: Path, profile: str | Path = "slurm"
+) -> ClusterSearch:
+    """The search of a config, which is put with its data set into a clone of the repository."""
     (clone / "results/datasets").mkdir(parents=True)
     shutil.copy(dataset, clone / "results/datasets" / dataset.name)
     (clone / "study.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return parse_config(config).study
+    return ClusterSearch(lab, clone, "study.yaml", parse_config(config).study, profile)
 
 
 def train_undisturbed(config: Config, dataset: Path, search_dir: Path) -> None:

@@ -6,6 +6,8 @@ import re
 import subprocess
 from dataclasses import dataclass
 
+from ensembleflow.config.times import minutes_of
+
 __all__ = ["SlurmEnd", "slurm_end"]
 
 _PATIENCE_SECONDS = 20.0
@@ -37,13 +39,12 @@ class SlurmEnd:
         return self.state == "TIMEOUT"
 
     @property
-    def limit_minutes(self) -> float | None:
+    def limit_minutes(self) -> int | None:
         """The job's time limit; None where it is not known, or there was none."""
-        limit = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", self.fields.get("TimeLimit", ""))
-        if limit is None:
+        try:
+            return int(minutes_of(self.fields.get("TimeLimit", "")))
+        except ValueError:  # `UNLIMITED`, `Partition_Limit`
             return None
-        days, hours, minutes, seconds = (int(each or 0) for each in limit.groups())
-        return (days * 24 + hours) * 60 + minutes + seconds / 60
 
     def __str__(self) -> str:
         """What ended the job, and where it ran."""
@@ -56,7 +57,7 @@ class SlurmEnd:
         match self.state:
             case "TIMEOUT":
                 limit = self.limit_minutes
-                return f"its time limit{f' of {limit:g} min' if limit else ''} was over"
+                return f"its time limit{f' of {limit} min' if limit else ''} was over"
             case "CANCELLED":
                 by = self.fields.get("CancelledBy")
                 return "it was cancelled" + (f" by user {by}" if by else "")

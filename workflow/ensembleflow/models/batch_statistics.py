@@ -21,10 +21,10 @@ RECOMPUTED_FROM_IMAGES = 1024
 class BatchStatistics:
     """Means and variances of batch normalisation, recomputed over images that are not augmented.
 
-    The moving averages that training leaves are those of augmented images, and of weights that are averaged with it if
-    at all. A network is served images as they are: its layers' statistics over those, at the weights that it is served
-    with, are what its normalisation should use (Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and
-    Better Generalization", section 3.2, recompute them for their average; here without the augmentation).
+    The moving averages that training leaves are those of augmented images. A network is served images as they are: its
+    layers' statistics over those, at the weights that it is served with, are what its normalisation should use
+    (Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", section 3.2, recompute
+    them for their average; here without the augmentation).
 
     The images are the same for every network of a dataset, and the statistics the means over their batches, so that
     computing them again gives the same values.

@@ -287,15 +287,15 @@ class _Training:
             precision=self.search.precision,
         )
         images, labels = self.data.image_array("train"), self.data.labels("train")
-        recomputed = self.search.batch_statistics == "recomputed"
+        batch_statistics = None
+        if self.search.batch_statistics == "recomputed":
+            batch_statistics = BatchStatistics(model, images, prediction_batch_size(self.data.image_shape))
         trainer = Trainer(
             model,
             self.hyperparameters,
             self.search.max_epochs * steps_per_epoch(len(labels), self.hyperparameters),
             averaged=self.search.average == "power",
-            batch_statistics=BatchStatistics(model, images, prediction_batch_size(self.data.image_shape))
-            if recomputed
-            else None,
+            batch_statistics=batch_statistics,
             class_weights=class_weights(self.search.class_weights, labels, self.data.class_names),
             threads=self.process.threads,
         )

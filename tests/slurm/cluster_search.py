@@ -149,10 +149,10 @@ class ClusterSearch:
         path = self.log_dir / f"job-{job}.log"
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
-    def freeze(self, copy: Job, slot: int) -> psutil.Process:
-        """Stop (SIGSTOP) a copy's process in a slot's trial, an epoch further on: a fault is sure to find it there."""
+    def freeze(self, copy: Job, slot: int, n_more_epochs: int = 1) -> psutil.Process:
+        """Stop (SIGSTOP) a copy's process in a slot's trial, epochs further on: a fault is sure to find it there."""
         self.wait_until(f"Slurm job {copy.id} to train slot {slot}", lambda: self._trains(copy, slot))
-        n_epochs = self.n_epochs(slot) + 1
+        n_epochs = self.n_epochs(slot) + n_more_epochs
         self.wait_until(f"epoch {n_epochs} of slot {slot}", lambda: self.n_epochs(slot) >= n_epochs, poll_seconds=0.02)
         process = self._holder(slot)
         process.suspend()
@@ -162,7 +162,8 @@ class ClusterSearch:
             time.sleep(0.01)
             process.suspend()
         assert self._trains(copy, slot), f"Slurm job {copy.id} has left slot {slot} before it could be frozen"
-        assert self.record(slot)["state"] == "RUNNING", f"slot {slot} was finished before it could be frozen"
+        finished = self.record(slot)["state"] not in {"WAITING", "RUNNING"}
+        assert not finished, f"slot {slot} was finished before it could be frozen"
         return process
 
     @property

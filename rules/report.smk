@@ -178,6 +178,7 @@ rule tabulate_budgets:
             f"{RESULTS}/{STUDY}/allocation/budget-{{budget}}/devices-{N_DEVICES}.json",
             budget=BUDGETS,
         ),
+        models=f"{RESULTS}/{STUDY}/library/models.csv",
         costs=f"{RESULTS}/{STUDY}/library/costs.csv",
         predictions=f"{RESULTS}/{STUDY}/library/predictions.h5",
         baseline=f"{RESULTS}/{STUDY}/library/baseline.json",

@@ -16,6 +16,7 @@ from sklearn.metrics import f1_score
 
 from ensembleflow.cli import main
 from ensembleflow.errors import ArtefactError
+from ensembleflow.io import write_csv
 from ensembleflow.report import tabulate_budgets
 from ensembleflow.report.answers import answers_on_test, baseline_answers, difference_interval
 from ensembleflow.report.budgets import speed_against_cost
@@ -31,6 +32,7 @@ def tabulate(made: Artefacts, results: Path, metric: str = "error") -> pd.DataFr
         pareto_csv=made.pareto_csv,
         selection_jsons=made.selection_jsons,
         allocation_jsons=made.allocation_jsons,
+        models_csv=made.models_csv,
         costs_csv=made.costs_csv,
         predictions_h5=made.predictions_h5,
         baseline_json=made.baseline_json,
@@ -60,6 +62,24 @@ def test_the_first_row_is_the_best_single_model(tmp_path: Path) -> None:
     assert row.cost_seconds == best.cost_seconds
     assert row.images_per_second == costs.images_per_second[best.members]
     assert row.images_per_second_source == "single model on one device"
+
+
+def test_what_is_made_of_a_network_at_chance_is_not_to_be_used(tmp_path: Path) -> None:
+    made = write_artefacts(tmp_path)
+    assert tabulate(made, tmp_path).notes.isna().all()
+    models = pd.read_csv(made.models_csv)
+    best = tabulate(made, tmp_path).members.iloc[0]
+    write_csv(
+        made.models_csv,
+        models.assign(dropped=np.where(models.model == best, "at chance, kept for want of a better one", "")),
+    )
+    table = tabulate(made, tmp_path)
+    holds_it = table.members.map(lambda members: best in members.split())
+    assert table.notes[holds_it].eq("no network is better than chance: do not use it").all()
+    assert table.notes[~holds_it].isna().all()
+    page = (tmp_path / "tables/budgets.html").read_text(encoding="utf-8")
+    assert "no network is better than chance: do not use it" in page
+    assert "no network is better than chance" in " ".join(summary(tmp_path).split())
 
 
 def test_each_budget_has_the_numbers_of_its_selection_and_largest_allocation(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ with rule_log(snakemake.log[0]):
         pareto_csv=snakemake.input.pareto,
         selection_jsons=snakemake.input.selections,
         allocation_jsons=snakemake.input.allocations,
+        models_csv=snakemake.input.models,
         costs_csv=snakemake.input.costs,
         predictions_h5=snakemake.input.predictions,
         baseline_json=snakemake.input.baseline,

@@ -66,6 +66,7 @@ def tabulate_budgets(
     pareto_csv: str | Path,
     selection_jsons: Sequence[str | Path],
     allocation_jsons: Sequence[str | Path],
+    models_csv: str | Path,
     costs_csv: str | Path,
     predictions_h5: str | Path,
     baseline_json: str | Path,
@@ -86,6 +87,7 @@ def tabulate_budgets(
         pareto_csv: the study's `pareto.csv`.
         selection_jsons: `budget-{budget}.json` of every budget, in the order of the rows.
         allocation_jsons: `devices-{n}.json` of every budget and number of devices, in any order.
+        models_csv: the library's `models.csv`; a row of a model that is kept though at chance says so.
         costs_csv: the library's `costs.csv`.
         predictions_h5: the library's cached predictions.
         baseline_json: what the library's `fit_baseline` fitted; no row where it is turned off.
@@ -131,6 +133,10 @@ def tabulate_budgets(
     speeds = disagreeing_speeds([row["members"] for row in budgets], [row["images_per_second"] for row in budgets])
     for row, notes in zip(budgets, speeds, strict=True):
         row["speed_notes"] += notes
+    at_chance = _at_chance(models_csv)
+    for row in (rows[0], *budgets):
+        if at_chance.intersection(row["members"].split()):
+            row["notes"] = ["no network is better than chance: do not use it"]
     _add_differences([rows[0], *budgets], predictions_h5, baseline_answers(baseline_csv))
     for row in rows:
         row |= {"metric": metric, **{name: "; ".join(row.get(name, [])) for name in _NOTES}}
@@ -234,6 +240,12 @@ def _source(allocation: dict[str, Any]) -> str:
 
 def _known(values: pd.Series, text: str) -> pd.Series:
     return values.map(text.format).where(values.notna(), _UNKNOWN)
+
+
+def _at_chance(models_csv: str | Path) -> set[str]:
+    """Models that the ranking would leave out; one of them is in an ensemble only where none is better than chance."""
+    models = read_csv(models_csv, ["model", "dropped"], dtype={"model": str, "dropped": str})
+    return set(models.model[models.dropped.fillna("") != ""])
 
 
 def _baseline(baseline_json: str | Path, baseline_csv: str | Path) -> list[dict[str, Any]]:

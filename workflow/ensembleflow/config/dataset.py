@@ -54,14 +54,14 @@ class DatasetConfig(Block):
         description="Height and width in pixels to which `image_folder` images are resized.",
     )
     valid_fraction: float = Field(
-        0.2,
+        0.3,
         gt=0,
         lt=1,
         description="Share of the images used for validation, stratified by class "
         "(`cifar100`, `idx`, and `arrays` with `x_test`: share of their training images).",
     )
     test_fraction: float = Field(
-        0.2,
+        0.3,
         gt=0,
         lt=1,
         description="Share of the images used for the test, stratified by class "

@@ -3,7 +3,7 @@
 # An item of which studies are missing is drawn from the others: --config 'paper={missing_studies: leave_out}'.
 import json
 
-from ensembleflow.config.paper_plan import FIGURES, ITEMS, WHOLE_LIBRARY
+from ensembleflow.planning.paper_plan import FIGURES, ITEMS, WHOLE_LIBRARY
 
 
 wildcard_constraints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ensembleflow.config import Config, parse_config
-from ensembleflow.config.plan import SearchPlan, earlier_jobs, plan_job, search_jobs
+from ensembleflow.planning.search_plan import SearchPlan, earlier_jobs, plan_job, search_jobs
 
 
 def config(**search: object) -> Config:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ensembleflow.cli import main
 from ensembleflow.config import Config, SearchConfig
-from ensembleflow.config.plan import search_jobs
+from ensembleflow.planning.search_plan import search_jobs
 from ensembleflow.search.simulation import (
     Limits,
     RecordedTrial,

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.config import SelectionConfig
-from ensembleflow.config.paper_plan import WHOLE_LIBRARY
 from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import classification_metrics
+from ensembleflow.planning.paper_plan import WHOLE_LIBRARY
 from ensembleflow.report.paper.sources import Study
 from ensembleflow.selection.budget import Spending
 from ensembleflow.selection.costs import read_costs

@@ -98,7 +98,7 @@ rule study_pruning:
         runtime=CONFIG.resources.selection.runtime_minutes,
     params:
         study=canonical_json(
-            CONFIG.selection.model_dump(mode="json", include={"weights", "loss"}),
+            {"weights": CONFIG.selection.cost_weights, "loss": CONFIG.selection.loss},
             keep_fractions=CONFIG.paper.keep_fractions,
             budget=CONFIG.paper.pruning_budget,
             rank_by=CONFIG.search.metric,

@@ -100,6 +100,12 @@ class AllocationConfig(Block):
         """Whether allocations are only simulated, from their members' profiles."""
         return self.bench == SIMULATED
 
+    @property
+    def gpus(self) -> list[int]:
+        """The numbers of the GPUs among the devices that are used."""
+        used = self.devices[: max(self.device_counts)]
+        return [device.gpu for device in used if device.gpu is not None]
+
     @model_validator(mode="after")
     def _combination(self) -> Self:
         names = [device.name for device in self.devices]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ensembleflow.config.allocation import AllocationConfig
 from ensembleflow.config.base import Block
@@ -42,7 +42,9 @@ class Config(Block):
     report: ReportConfig = Field(default_factory=ReportConfig, description="The report's look.")
     paper: PaperConfig = Field(default_factory=PaperConfig, description="The paper's tables and figures.")
     resources: ResourcesConfig = Field(
-        default_factory=ResourcesConfig, description="What jobs ask for; never part of a result."
+        default_factory=ResourcesConfig,
+        validate_default=True,
+        description="What jobs ask for; never part of a result.",
     )
 
     @property
@@ -50,15 +52,37 @@ class Config(Block):
         """The study's name."""
         return str(StudyName(self.dataset.name, self.search.algorithm, self.seed))
 
+    @field_validator("resources")
+    @classmethod
+    def _gpus_that_follow(cls, resources: ResourcesConfig, info: ValidationInfo) -> ResourcesConfig:
+        """The GPUs that are left to follow from other blocks."""
+        if not {"library", "allocation"} <= info.data.keys():
+            return resources  # one of them is refused
+        library: LibraryConfig = info.data["library"]
+        allocation: AllocationConfig = info.data["allocation"]
+        implied = {
+            "library": int(library.cost.device == "gpu"),
+            # A job sees the first GPUs only.
+            "allocation": 0 if allocation.simulated else 1 + max(allocation.gpus, default=-1),
+        }
+        blocks = {stage: getattr(resources, stage) for stage in implied}
+        return resources.model_copy(
+            update={
+                stage: block.model_copy(update={"gpus": implied[stage]})
+                for stage, block in blocks.items()
+                if block.gpus is None
+            }
+        )
+
     @model_validator(mode="after")
     def _combination(self) -> Self:
-        if (self.library.cost.device == "gpu") != (self.resources.library.gpus > 0):
+        if (self.library.cost.device == "gpu") != bool(self.resources.library.gpus):
             raise ValueError(
-                f"library.cost.device ({self.library.cost.device}) does not suit resources.library.gpus "
-                f"({self.resources.library.gpus}): a cost on a GPU needs a GPU, one on the CPU none"
+                "`library.cost.device` must be gpu where `resources.library.gpus` is 1, and cpu where it is 0: a cost "
+                "on a GPU needs a GPU, one on the CPU none"
             )
-        n_gpus = sum(device.gpu is not None for device in self.allocation.devices[: max(self.allocation.device_counts)])
-        if not self.allocation.simulated and n_gpus > self.resources.allocation.gpus:
+        n_gpus = len(self.allocation.gpus)
+        if not self.allocation.simulated and n_gpus > (self.resources.allocation.gpus or 0):
             raise ValueError(
                 f"`allocation.devices` has {n_gpus} GPUs but `resources.allocation.gpus` is "
                 f"{self.resources.allocation.gpus}: an allocation job would not see them"

@@ -22,7 +22,7 @@ class SelectionConfig(Block):
         "kept models' median cost (`4x`); of another column of costs.csv by name (`parameter_bytes=2x`); several at "
         "once (`4x,parameter_bytes=2x`).",
     )
-    weights: Annotated[list[Annotated[float, Field(ge=0, le=1)]], AfterValidator(distinct)] = Field(
+    cost_weights: Annotated[list[Annotated[float, Field(ge=0, le=1)]], AfterValidator(distinct)] = Field(
         [0.1, 0.01, 0.001],
         min_length=1,
         description="Weights w of the cost in SMOBF's score (the paper's equation 2); the best result by "
@@ -36,9 +36,9 @@ class SelectionConfig(Block):
         description="Go on from SMOBF's ensemble by swapping, dropping and adding members as long as that lowers the "
         "loss within the budget.",
     )
-    certificate_nodes: int = Field(
+    branch_and_bound_nodes: int = Field(
         20_000,
         ge=0,
-        description="Nodes that branch and bound may visit a budget to find the exact optimum, or a bound on it, and "
-        "SMOBF's gap to it; 0 leaves it out.",
+        description="Nodes of its tree that branch and bound may visit per budget to find the exact optimum, or a "
+        "bound on it, and so SMOBF's gap to it; 0 leaves it out.",
     )

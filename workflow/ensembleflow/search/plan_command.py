@@ -10,6 +10,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 from ensembleflow.config import Config, SearchConfig, StudyName
+from ensembleflow.config.search import default_min_epochs
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import write_csv
 from ensembleflow.planning.search_plan import search_jobs
@@ -168,6 +169,8 @@ def _planned_search(config: Config, arguments: argparse.Namespace) -> SearchConf
         "trials_per_job": arguments.trials_per_job,
         "max_epochs": arguments.epochs,
     }
+    if arguments.epochs is not None and config.search.min_epochs == default_min_epochs(config.search.max_epochs):
+        asked["min_epochs"] = default_min_epochs(arguments.epochs)
     search = config.search.model_copy(update={name: value for name, value in asked.items() if value is not None})
     if search.algorithm == "genetic" and search.n_trials < search.n_generations:
         raise ConfigError(

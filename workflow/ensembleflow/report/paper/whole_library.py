@@ -55,7 +55,7 @@ class WholeLibrary:
         if not places or not Spending(columns, limits).fits(np.arange(len(places))).any():
             return None
         valid = np.stack([self._probabilities["valid"][place] for place in places])
-        chosen = smobf(valid, self._labels["valid"], columns, limits or None, config.weights, config.loss)
+        chosen = smobf(valid, self._labels["valid"], columns, limits or None, config.cost_weights, config.loss)
         members = [places[member] for member in chosen.members]
         return {
             "n_members": len(members),

@@ -21,8 +21,8 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from ensembleflow.config import parse_config
-from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.io import write_csv
+from ensembleflow.planning.search_plan import SearchPlan, plan_job
 from ensembleflow.search.space import distributions, suggest_hyperparameters
 from ensembleflow.search.study import claim_slot, open_study
 

@@ -23,9 +23,9 @@ from statistics import median
 import pandas as pd
 
 from ensembleflow.config import Config, load_config
-from ensembleflow.config.plan import plan_job, search_jobs
 from ensembleflow.datasets import prepare_dataset
 from ensembleflow.io import provenance, write_csv
+from ensembleflow.planning.search_plan import plan_job, search_jobs
 from ensembleflow.search import SearchJob, freeze_tables, run_search_job
 from ensembleflow.search.accounting import account_study, write_accounting
 from ensembleflow.search.simulation import Limits, TrialSource, read_recording, simulate

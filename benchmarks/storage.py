@@ -36,8 +36,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from ensembleflow.config import Config, parse_config
-from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.io import write_csv
+from ensembleflow.planning.search_plan import SearchPlan, plan_job
 from ensembleflow.search.space import distributions, suggest_hyperparameters
 from ensembleflow.search.storage import journal_path, open_storage
 from ensembleflow.search.study import claim_slot, open_study, should_stop

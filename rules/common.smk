@@ -28,16 +28,17 @@ else:
         ) from error
     PACKAGE_PARENT = str(Path(ensembleflow.__file__).resolve().parents[1])
 
-from ensembleflow.config import canonical_json, parse_config, study_config
-from ensembleflow.config.dataset_plan import plan_dataset, recorded_source_state
+from ensembleflow.config import STUDY_PATTERN, canonical_json, parse_config
 from ensembleflow.config.files import read_values
-from ensembleflow.config.paper_plan import ITEMS, PaperRun, simulated_allocation
 from ensembleflow.config.paths import expansions
-from ensembleflow.config.plan import earlier_jobs, plan_job, search_jobs
 from ensembleflow.config.storage_url import without_passwords
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.io.folder import require_writable
 from ensembleflow.io.snakemake_command import record_config_options, set_config_options
+from ensembleflow.planning.dataset_plan import plan_dataset, recorded_source_state
+from ensembleflow.planning.paper_plan import ITEMS, PaperRun, simulated_allocation
+from ensembleflow.planning.search_plan import earlier_jobs, plan_job, search_jobs
+from ensembleflow.planning.studies import study_config
 from snakemake_logger_plugin_ensembleflow.failures import FailureFilter, Resumable
 
 try:
@@ -80,7 +81,7 @@ onstart:
 
 
 wildcard_constraints:
-    study=r"[A-Za-z0-9_]+-[a-z]+-s\d+",
+    study=STUDY_PATTERN,
     job=r"\d+",
     budget=r"[A-Za-z0-9_=.,]+",
     n=r"\d+",
@@ -161,11 +162,7 @@ def job_slots(wildcards):
 
 def study_priority(study):
     """Higher for the earlier of the paper's studies; 0 for any other study."""
-    names = [
-        f"{CONFIG.dataset.name}-{algorithm}-s{seed}"
-        for algorithm in CONFIG.paper.algorithms
-        for seed in CONFIG.paper.seeds
-    ]
+    names = [PAPER.study(algorithm, seed) for algorithm in CONFIG.paper.algorithms for seed in CONFIG.paper.seeds]
     return len(names) - names.index(study) if study in names else 0
 
 

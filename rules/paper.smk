@@ -3,7 +3,7 @@
 # An item of which studies are missing is drawn from the others: --config 'paper={missing_studies: leave_out}'.
 import json
 
-from ensembleflow.config.paper_plan import FIGURES, ITEMS, WHOLE_LIBRARY
+from ensembleflow.planning.paper_plan import FIGURES, ITEMS, WHOLE_LIBRARY
 
 
 wildcard_constraints:
@@ -98,7 +98,7 @@ rule study_pruning:
         runtime=CONFIG.resources.selection.runtime_minutes,
     params:
         study=canonical_json(
-            CONFIG.selection.model_dump(mode="json", include={"weights", "loss"}),
+            {"weights": CONFIG.selection.cost_weights, "loss": CONFIG.selection.loss},
             keep_fractions=CONFIG.paper.keep_fractions,
             budget=CONFIG.paper.pruning_budget,
             rank_by=CONFIG.search.metric,

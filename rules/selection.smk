@@ -27,7 +27,9 @@ rule select_ensemble:
         nodes=CONFIG.resources.selection.nodes,
         tasks=CONFIG.resources.selection.nodes,
     params:
-        selection=canonical_json(CONFIG.selection.model_dump(mode="json", exclude={"budgets", "certificate_nodes"})),
+        selection=canonical_json(
+            CONFIG.selection.model_dump(mode="json", exclude={"budgets", "branch_and_bound_nodes"})
+        ),
     script:
         "../workflow/scripts/select_ensemble.py"
 
@@ -72,6 +74,6 @@ rule compare_methods:
         runtime=CONFIG.resources.selection.runtime_minutes,
         gpu=CONFIG.resources.selection.gpus,
     params:
-        selection=canonical_json(CONFIG.selection.model_dump(mode="json", include={"loss", "certificate_nodes"})),
+        selection=canonical_json(CONFIG.selection.model_dump(mode="json", include={"loss", "branch_and_bound_nodes"})),
     script:
         "../workflow/scripts/compare_methods.py"

@@ -52,5 +52,5 @@ rule bundles:
     input:
         expand(
             f"{RESULTS}/{STUDY}/bundles/budget-{{budget}}",
-            budget=BUDGETS if CONFIG.allocation.bench == "measured" else [],
+            budget=[] if CONFIG.allocation.simulated else BUDGETS,
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ensembleflow.config.paper_plan import FIGURES, ITEMS
+from ensembleflow.planning.paper_plan import FIGURES, ITEMS
 from ensembleflow.report.paper.numbers import KEYS, collect_numbers, wrong_quotes
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -82,7 +82,7 @@ def test_the_page_names_every_column_of_the_stages_tables(project: Path) -> None
     files = project / LIBRARY / "predictions.h5", project / LIBRARY / "costs.csv"
     budgets = [project / f"budget-{budget}.json" for budget in ("2x", "4x")]
     tables = {name: project / f"{name}.csv" for name in ("ensembles", "pareto", "trace", "comparison", "fronts")}
-    config = SelectionConfig(certificate_nodes=10)
+    config = SelectionConfig(branch_and_bound_nodes=10)
     for path in budgets:
         select_ensemble(*files, config, path.stem.removeprefix("budget-"), path)
     collect_ensembles(budgets, tables["ensembles"], tables["pareto"], tables["trace"])

@@ -331,6 +331,14 @@ def test_pictures_of_another_dataset_are_not_shown(copied: Path) -> None:
     assert plots(text) == EVERY_PLOT
 
 
+def test_the_pictures_are_of_the_dataset_that_was_predicted_whatever_its_file_is_called(copied: Path) -> None:
+    folder = copied / "datasets"
+    shutil.copy(folder / "digits.h5", folder / "renamed.h5")
+    with h5py.File(folder / "digits.h5", "a") as file:
+        file.attrs["checksum"] = "cd" * 32
+    assert 'alt="Test image' in made(copied)
+
+
 def test_every_budget_is_held_against_the_baseline_and_a_study_without_one_does_without(copied: Path) -> None:
     text = unescape(made(copied))
     assert text.count("Against the baseline, SVC(C=10, gamma='scale') on the pixels: test error ") == len(BUDGETS)

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from ensembleflow.config import Config
-from ensembleflow.config.plan import plan_job
 from ensembleflow.io import rule_log
+from ensembleflow.planning.search_plan import plan_job
 from ensembleflow.search import SearchJob, run_search_job
 
 config_json, job, dataset, search_dir = sys.argv[1:]

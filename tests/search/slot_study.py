@@ -15,8 +15,8 @@ from typing import Any
 import optuna
 
 from ensembleflow.config import Config, parse_config
-from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.models import Hyperparameters
+from ensembleflow.planning.search_plan import SearchPlan, plan_job
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.storage import open_storage

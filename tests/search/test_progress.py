@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from ensembleflow.config import Config
-from ensembleflow.config.plan import model_id
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.progress import SearchProgress, progress_line, read_progress
 from ensembleflow.search.progress_table import print_running

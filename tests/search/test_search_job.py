@@ -13,8 +13,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ensembleflow.config.plan import ALGORITHM_VERSION, SearchPlan, plan_job
 from ensembleflow.datasets import open_dataset
+from ensembleflow.planning.search_plan import ALGORITHM_VERSION, SearchPlan, plan_job
 from ensembleflow.search import freeze_tables
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.record import TrialRecord, TrialStore

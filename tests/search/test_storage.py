@@ -28,9 +28,9 @@ from sqlalchemy.engine import make_url
 from database_lab import PASSWORD, QUOTED_PASSWORD, Server, free_port, mariadb, postgresql, refused
 from ensembleflow.cli import main
 from ensembleflow.config import load_config
-from ensembleflow.config.plan import plan_job
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import SearchError
+from ensembleflow.planning.search_plan import plan_job
 from ensembleflow.search import remote_storage
 from ensembleflow.search.lasting_storage import LastingStorage
 from ensembleflow.search.open_job import SearchJob, open_job

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from ensembleflow.config import Config
-from ensembleflow.config.plan import model_id
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.storage import open_storage

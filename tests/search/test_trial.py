@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from ensembleflow.config import Config
-from ensembleflow.config.plan import model_id
 from ensembleflow.datasets import Dataset, open_dataset
 from ensembleflow.errors import ArtefactError, ConfigError, SearchError
 from ensembleflow.models import Trainer, classification_metrics, load_model, model_function, weights_sha256
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.device_memory import is_out_of_memory
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.storage import open_storage

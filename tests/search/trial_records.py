@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from ensembleflow.config import Config
-from ensembleflow.config.plan import model_id
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.study import bracket_of, claim_slot, should_stop

@@ -180,7 +180,7 @@ def test_smobf_s_gap_to_the_optimum_is_that_of_full_enumeration(made):
 
 def test_without_nodes_there_is_no_certificate(made, tmp_path):
     files, jsons, table, fronts = made
-    found, found_fronts = compare(tmp_path, files, jsons, SelectionConfig(certificate_nodes=0))
+    found, found_fronts = compare(tmp_path, files, jsons, SelectionConfig(branch_and_bound_nodes=0))
     assert found[["optimum_loss", "loss_gap", "certified"]].isna().all(axis=None)
     kept = [column for column in table if column not in ("optimum_loss", "loss_gap", "certified")]
     pd.testing.assert_frame_equal(found[kept], table[table.method != "exact"][kept].reset_index(drop=True))
@@ -189,7 +189,7 @@ def test_without_nodes_there_is_no_certificate(made, tmp_path):
 
 def test_an_optimum_out_of_reach_is_bounded_and_not_claimed(made, tmp_path):
     files, jsons, _, _ = made
-    rows = compare(tmp_path, files, jsons, SelectionConfig(certificate_nodes=1))[0]
+    rows = compare(tmp_path, files, jsons, SelectionConfig(branch_and_bound_nodes=1))[0]
     rows = rows[(rows.method == "smobf") & (rows.combiner == "average")]
     assert rows.loss_gap.notna().all() and (rows.optimum_loss.notna() == rows.certified).all()
     assert not rows.certified.all()
@@ -230,7 +230,7 @@ def test_networks_that_are_wholly_sure_are_compared_though_rounding_parts_their_
         logits = 80 * (rng.normal(0, 1, (len(MODELS), n_samples, N_CLASSES)) + 0.8 * np.eye(N_CLASSES)[LABELS[split]])
         shares = np.exp(logits - logits.max(axis=2, keepdims=True))
         probabilities[split] = (shares / shares.sum(axis=2, keepdims=True)).astype(np.float32)
-    files, config = write_library(tmp_path, probabilities), SelectionConfig(loss=loss, certificate_nodes=0)
+    files, config = write_library(tmp_path, probabilities), SelectionConfig(loss=loss, branch_and_bound_nodes=0)
     jsons = select(tmp_path, files, config, budgets=("8x",))
     table, _ = compare(tmp_path, files, jsons, config)
     (row,) = table[(table.method == "smobf") & (table.combiner == "average")].itertuples()

@@ -37,7 +37,7 @@ def test_the_json_describes_the_chosen_ensemble_with_the_metrics_of_both_splits(
     assert chosen["cost_seconds"] == pytest.approx(costs[chosen["members"]].sum())
     assert chosen["cost_seconds"] <= chosen["budget_seconds"]
     assert (chosen["study"], chosen["budget"], chosen["loss"]) == ("digits-hyperband-s0", "3x", "cross_entropy")
-    assert chosen["method"] == "smobf" and chosen["weight"] in CONFIG.weights
+    assert chosen["method"] == "smobf" and chosen["weight"] in CONFIG.cost_weights
     assert "python" in chosen["provenance"]
 
 
@@ -113,7 +113,7 @@ def test_the_best_single_model_is_smobf_s_row_where_no_weight_beats_it(tmp_path)
         return cached
 
     files = write_library(tmp_path, MODELS[:2], probabilities=two, costs=[9.0, 4.0])
-    path = select(tmp_path, "10", files, SelectionConfig(weights=[0.1]))
+    path = select(tmp_path, "10", files, SelectionConfig(cost_weights=[0.1]))
     chosen = read_json(path)
     assert (chosen["method"], chosen["weight"], chosen["members"]) == ("smobf", None, [MODELS[0]])
     rows = pd.DataFrame(chosen["ensembles"])
@@ -195,7 +195,7 @@ def test_the_command_prints_what_the_workflow_writes(tmp_path, files, capsys):
     arguments = ["--budget", "2x", "--weights", "0.1", "0.5", "--loss", "brier", "--json"]
     assert main(["select", str(files[0]), "--costs", str(files[1]), *arguments]) == 0
     printed = json.loads(capsys.readouterr().out)
-    written = read_json(select(tmp_path, "2x", files, SelectionConfig(weights=[0.1, 0.5], loss="brier")))
+    written = read_json(select(tmp_path, "2x", files, SelectionConfig(cost_weights=[0.1, 0.5], loss="brier")))
     del written["provenance"]
     assert printed == written
 
@@ -235,20 +235,20 @@ def test_local_search_goes_on_from_smobf_within_the_budget_and_is_traced(tmp_pat
 
 
 @pytest.mark.parametrize("local_search", [False, True])
-@pytest.mark.parametrize(("budget", "weights"), [("3x", CONFIG.weights), ("2.4", [1.0]), ("1.45x", [0.9])])
+@pytest.mark.parametrize(("budget", "weights"), [("3x", CONFIG.cost_weights), ("2.4", [1.0]), ("1.45x", [0.9])])
 def test_the_trace_says_why_each_model_is_no_member(tmp_path, budget, weights, local_search):
     def spoil(split, cached):
         cached[0, 0] = np.nan
         return cached
 
     files = write_library(tmp_path / "library", probabilities=spoil)
-    config = SelectionConfig(weights=weights, local_search=local_search)
+    config = SelectionConfig(cost_weights=weights, local_search=local_search)
     chosen = read_json(select(tmp_path, budget, files, config))
     runs = {}
     for step in chosen["trace"]:
         runs.setdefault((step["method"], step["weight"]), []).append(step)
     assert (("local_search", None) in runs) == local_search
-    assert (("smobf", None) in runs) == (weights != CONFIG.weights)
+    assert (("smobf", None) in runs) == (weights != CONFIG.cost_weights)
     for steps in runs.values():
         local = steps[0]["method"] == "local_search"
         members = chosen["members"] if local else [step["model"] for step in steps if step["model"]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ensembleflow.config.models import DatasetConfig
+from ensembleflow.config import DatasetConfig
 from ensembleflow.datasets import open_dataset, prepare_dataset
 from ensembleflow.io import create_hdf5
 from ensembleflow.serving import make_bundle

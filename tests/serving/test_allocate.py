@@ -11,7 +11,7 @@ import pytest
 
 from ensembleflow.allocation import Pipeline, assign_cores, read_allocation
 from ensembleflow.cli import main
-from ensembleflow.config.models import DeviceConfig
+from ensembleflow.config import DeviceConfig
 from ensembleflow.serving import open_bundle
 from stage_artefacts import Results
 

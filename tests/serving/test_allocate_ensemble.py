@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ensembleflow.allocation import allocate_ensemble, allocation_text, read_allocation
-from ensembleflow.config.models import AllocationConfig, DeviceConfig
+from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
 from stage_artefacts import Results
 

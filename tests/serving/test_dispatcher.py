@@ -20,7 +20,7 @@ from ensembleflow.allocation import (
     QueueFullError,
     assign_cores,
 )
-from ensembleflow.config.models import DeviceConfig
+from ensembleflow.config import DeviceConfig
 from running_dispatcher import Counting, Running, running
 
 IMAGE_SHAPE = (8, 8, 1)

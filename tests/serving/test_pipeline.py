@@ -24,7 +24,7 @@ from ensembleflow.allocation import (
     allocation_text,
     assign_cores,
 )
-from ensembleflow.config.models import AllocationConfig, DeviceConfig
+from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
 
 IMAGE_SHAPE = (8, 8, 1)

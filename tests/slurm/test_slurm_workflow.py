@@ -14,7 +14,7 @@ import pytest
 
 from cluster_search import QUICK_SNAKEMAKE, SEARCH_RULE
 from ensembleflow.config import Config, load_config
-from ensembleflow.config.plan import search_jobs
+from ensembleflow.planning.search_plan import search_jobs
 from slurm_lab import Job, SlurmLab, Task
 
 CONFIG_FILES = ("config/tiny.yaml", "tests/slurm/one_gpu.yaml")

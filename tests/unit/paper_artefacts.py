@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ensembleflow.config import Config, SelectionConfig, parse_config
-from ensembleflow.config.paper_plan import WHOLE_LIBRARY, PaperRun
 from ensembleflow.io import write_csv, write_json
 from ensembleflow.library import create_predictions, rank_models
+from ensembleflow.planning.paper_plan import WHOLE_LIBRARY, PaperRun
 from ensembleflow.selection import collect_ensembles, compare_methods, select_ensemble, write_pruning_study
 from labelled_file import write_labels
 from report_artefacts import STUDY, write_artefacts

@@ -22,7 +22,7 @@ from ensembleflow.allocation import (
 )
 from ensembleflow.allocation.placement import parse_allocation
 from ensembleflow.allocation.predict import predict_seconds
-from ensembleflow.config.models import DeviceConfig
+from ensembleflow.config import DeviceConfig
 from ensembleflow.errors import AllocationError
 
 sizes_mb = st.lists(st.floats(1, 1000), min_size=1, max_size=8)

@@ -19,7 +19,7 @@ from ensembleflow.allocation import (
     refine_allocation,
     worst_fit,
 )
-from ensembleflow.config.models import AllocationConfig
+from ensembleflow.config import AllocationConfig
 from ensembleflow.errors import AllocationError
 
 

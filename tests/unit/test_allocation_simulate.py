@@ -28,7 +28,7 @@ from ensembleflow.allocation import (
     worst_fit,
 )
 from ensembleflow.allocation.allocation_file import allocation_result, read_benches, read_devices
-from ensembleflow.config.models import AllocationConfig
+from ensembleflow.config import AllocationConfig
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import write_csv
 

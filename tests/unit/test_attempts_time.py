@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ensembleflow.config.plan import model_id
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.attempts import n_finished_epochs, too_little_time
 from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
 

@@ -18,8 +18,7 @@ from ensembleflow.allocation.machine import (
     usable_cores,
 )
 from ensembleflow.cli import main
-from ensembleflow.config import load_config
-from ensembleflow.config.models import DeviceConfig
+from ensembleflow.config import DeviceConfig, load_config
 from ensembleflow.errors import AllocationError, ConfigError
 from ensembleflow.models.gpu import Gpu, select_visible
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ensembleflow.config.paper_plan import FIGURES, ITEMS, PaperRun
+from ensembleflow.planning.paper_plan import FIGURES, ITEMS, PaperRun
 from ensembleflow.report.paper import autokeras_process, make_item
 from paper_artefacts import BUDGETS, KEEP_FRACTION, paper_run, write_study
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ensembleflow.cli import main
 from ensembleflow.config import Config, SearchConfig
-from ensembleflow.config.plan import search_jobs
+from ensembleflow.planning.search_plan import search_jobs
 from ensembleflow.search.simulation import (
     Limits,
     RecordedTrial,
@@ -411,6 +411,13 @@ def test_impossible_numbers_are_refused(option: str, number: str, capsys: pytest
 def test_the_smallest_and_the_largest_spread_are_planned(spread: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--epoch-seconds", "30", "--spread", spread, "--devices", "3"]) == 0
     assert f"spread {spread}:" in capsys.readouterr().out
+
+
+def test_the_first_rung_moves_with_the_epochs_that_are_asked_for(tmp_path: Path) -> None:
+    table = tmp_path / "plan.csv"
+    command = ["plan", "--epoch-seconds", "30", "--trials", "24", "--trials-per-job", "4", "--devices", "2"]
+    assert main([*command, "--epochs", "3", "--csv", str(table)]) == 0
+    assert pd.read_csv(table).epochs.iloc[0] < 24 * 3, "with rungs at epochs 1 and 3 some trials are stopped"
 
 
 def test_fewer_trials_than_generations_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

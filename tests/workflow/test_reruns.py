@@ -77,10 +77,10 @@ EDITS: dict[str, tuple[dict[str, object], set[str]]] = {
     "predictions in half precision": ({"library.predictions.dtype": "float16"}, {"cache_predictions"} | COSTS_ON),
     "no baseline": ({"library.baseline": {"classifier": "none"}}, {"fit_baseline", "tabulate_budgets"} | RECORD),
     "more cost repeats": ({"library.cost.repeats": 4}, COSTS_ON),
-    "other weights": ({"selection.weights": [0.1, 0.02]}, SELECTION_ON),
+    "other weights": ({"selection.cost_weights": [0.1, 0.02]}, SELECTION_ON),
     "another selection loss": ({"selection.loss": "brier"}, SELECTION_ON),
     "a local search": ({"selection.local_search": True}, SELECTION_ON),
-    "a longer search for the certificate": ({"selection.certificate_nodes": 30_000}, COMPARISON_ON | RECORD),
+    "a longer search for the certificate": ({"selection.branch_and_bound_nodes": 30_000}, COMPARISON_ON | RECORD),
     "a budget added": (
         {"selection.budgets": [*BUDGETS, "4x"]},
         selections("4x") | allocations("4x") | bundles("4x") | BUDGET_TABLES,

@@ -15,7 +15,7 @@ from ensembleflow.allocation.remembered_profiles import remembered_profiles
 from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, measured_with, shared_result
 from ensembleflow.allocation.tune import Ensemble, Tuning, tune_allocation
 from ensembleflow.allocation.worker import Member
-from ensembleflow.config.models import AllocationConfig
+from ensembleflow.config import AllocationConfig
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError
 from ensembleflow.io import atomic_path, read_json, write_csv, write_json
@@ -114,7 +114,7 @@ def _key(study: str, ensemble: Ensemble, config: AllocationConfig) -> dict[str, 
 def tell_tuning(title: str, tuning: Tuning) -> None:
     """Log what a search has found, as progress."""
     best, start = tuning.found.best.score, tuning.found.benches[0].score
-    simulated = " (simulated)" if tuning.config.bench == "simulated" else ""
+    simulated = " (simulated)" if tuning.config.simulated else ""
     if tuning.config.objective == "throughput":
         unit, values = "images/s", [each.median("images_per_second") for each in (best, start)]
     else:

@@ -16,14 +16,12 @@ from ensembleflow.allocation.profile_table import ProfileTable
 from ensembleflow.allocation.refine import Refinement
 from ensembleflow.allocation.score import Score
 from ensembleflow.allocation.simulate import SimulatedBench
-from ensembleflow.config.models import AllocationConfig
+from ensembleflow.config import MEASURED, SIMULATED, AllocationConfig
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import provenance, read_csv, read_json
 from ensembleflow.models.engines import DEFAULT_ENGINE, ENGINES
 
 __all__ = [
-    "MEASURED",
-    "SIMULATED",
     "allocation_result",
     "bench_kind",
     "read_allocation",
@@ -31,8 +29,6 @@ __all__ = [
     "read_devices",
     "search_table",
 ]
-
-MEASURED, SIMULATED = "measured", "simulated"
 
 _Bench = Callable[[Allocation], Score]
 

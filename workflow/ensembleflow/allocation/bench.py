@@ -12,7 +12,7 @@ from ensembleflow.allocation.pipeline import Pipeline
 from ensembleflow.allocation.placement import Allocation, allocation_text
 from ensembleflow.allocation.score import Score
 from ensembleflow.allocation.worker import MemberError
-from ensembleflow.config.models import AllocationConfig
+from ensembleflow.config import AllocationConfig
 
 __all__ = ["MeasuredBench"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ensembleflow.allocation.machine import physical_cores, usable_cores
-from ensembleflow.config.models import DeviceConfig
+from ensembleflow.config import DeviceConfig
 from ensembleflow.errors import AllocationError
 from ensembleflow.models.gpu import Gpu, visible_gpus
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from ensembleflow.config.models import DeviceConfig
+from ensembleflow.config import DeviceConfig
 from ensembleflow.models.gpu import Gpu, visible_gpus
 
 __all__ = [

@@ -11,7 +11,7 @@ from ensembleflow.allocation.refine import Refinement
 from ensembleflow.allocation.refine_allocation import refine_allocation
 from ensembleflow.allocation.score import Score
 from ensembleflow.allocation.worst_fit import worst_fit
-from ensembleflow.config.models import AllocationConfig
+from ensembleflow.config import AllocationConfig
 from ensembleflow.errors import AllocationError
 
 __all__ = ["carry_over", "reallocate"]

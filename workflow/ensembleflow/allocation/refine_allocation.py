@@ -12,7 +12,7 @@ from ensembleflow.allocation.profile_table import ProfileTable
 from ensembleflow.allocation.refine import Refinement, refine
 from ensembleflow.allocation.score import Score
 from ensembleflow.allocation.simulate import SimulatedBench
-from ensembleflow.config.models import AllocationConfig
+from ensembleflow.config import AllocationConfig
 from ensembleflow.errors import AllocationError
 
 __all__ = ["refine_allocation"]

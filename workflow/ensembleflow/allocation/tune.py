@@ -31,7 +31,7 @@ from ensembleflow.allocation.score import Score
 from ensembleflow.allocation.simulate import SimulatedBench
 from ensembleflow.allocation.worker import Member, MemberError
 from ensembleflow.allocation.worst_fit import worst_fit
-from ensembleflow.config.models import AllocationConfig, DeviceConfig
+from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
 from ensembleflow.io import warn_of_other_work
 from ensembleflow.models.engines import prepare_members
@@ -144,7 +144,7 @@ def tune_allocation(
     """
     with _prepared(ensemble, config) as prepared, ForkServer() as fork_server:
         task = _Task(prepared, config, title, old, recall, fork_server)
-        return _tune_measured(task, check) if config.bench == "measured" else _tune_simulated(task)
+        return _tune_simulated(task) if config.simulated else _tune_measured(task, check)
 
 
 def simulated_devices(configs: Sequence[DeviceConfig]) -> tuple[list[Device], list[Device]]:

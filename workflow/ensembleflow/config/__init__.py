@@ -1,35 +1,37 @@
 """The config: typed, documented key by key, refused when a key is unknown or a combination impossible."""
 
-from ensembleflow.config.budget import PRIMARY_COST, budget_name, budget_parts
-from ensembleflow.config.load import canonical_json, load_config, parse_config
-from ensembleflow.config.models import (
+from ensembleflow.config.allocation import (
+    MEASURED,
+    SIMULATED,
     AllocationConfig,
-    BaselineConfig,
-    Config,
-    CostConfig,
-    DatasetConfig,
     DeviceConfig,
-    LibraryConfig,
-    PaperConfig,
-    PredictionsConfig,
-    ReportConfig,
-    Schedule,
-    SearchConfig,
-    SelectionConfig,
-    SpaceConfig,
-    n_kept,
+    Engine,
+    is_simulated,
 )
+from ensembleflow.config.budget import PRIMARY_COST, budget_name, budget_parts
+from ensembleflow.config.dataset import DatasetConfig
+from ensembleflow.config.library import BaselineConfig, CostConfig, LibraryConfig, PredictionsConfig, n_kept
+from ensembleflow.config.load import canonical_json, load_config, parse_config
+from ensembleflow.config.models import Config
+from ensembleflow.config.paper import PaperConfig
 from ensembleflow.config.ranges import FloatRange, IntRange, Range
-from ensembleflow.config.studies import study_config
+from ensembleflow.config.report import ReportConfig
+from ensembleflow.config.search import Schedule, SearchConfig, SpaceConfig
+from ensembleflow.config.selection import SelectionConfig
+from ensembleflow.config.study_name import STUDY_PATTERN, StudyName
 
 __all__ = [
+    "MEASURED",
     "PRIMARY_COST",
+    "SIMULATED",
+    "STUDY_PATTERN",
     "AllocationConfig",
     "BaselineConfig",
     "Config",
     "CostConfig",
     "DatasetConfig",
     "DeviceConfig",
+    "Engine",
     "FloatRange",
     "IntRange",
     "LibraryConfig",
@@ -41,11 +43,12 @@ __all__ = [
     "SearchConfig",
     "SelectionConfig",
     "SpaceConfig",
+    "StudyName",
     "budget_name",
     "budget_parts",
     "canonical_json",
+    "is_simulated",
     "load_config",
     "n_kept",
     "parse_config",
-    "study_config",
 ]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ensembleflow.config.base import NOT_DECIMAL
 from ensembleflow.config.files import compose_file
 from ensembleflow.config.keys import Key, all_keys, find_key
+from ensembleflow.config.renamed import RENAMED
 from ensembleflow.config.storage_url import without_password, without_passwords
 from ensembleflow.errors import ConfigError
 
@@ -36,18 +37,24 @@ class _Fault:
 
 def refused(error: ValidationError, paths: Sequence[str | Path]) -> ConfigError:
     """One error that names all faults; `paths` are the files to look up where a bad key stands."""
-    faults = [_fault(item, paths) for item in error.errors(include_url=False)]
+    items = error.errors(include_url=False)
+    faults = [_fault(item, paths) for item in items]
+    renamed = all(_is_renamed(item) for item in items)
     if len(faults) == 1:
-        return ConfigError("the config is refused", **vars(faults[0]))
+        return ConfigError("a config key has a new name" if renamed else "the config is refused", **vars(faults[0]))
     lines = [f"{each.where}: found {each.found}; expected {each.expected}; hint: {each.hint}" for each in faults]
     return ConfigError(
-        f"the config is refused for {len(lines)} reasons", where="\n            ".join(lines), hint=_MANUAL
+        "config keys have new names" if renamed else f"the config is refused for {len(lines)} reasons",
+        where="\n            ".join(lines),
+        hint=_MANUAL,
     )
 
 
 def _fault(item: Any, paths: Sequence[str | Path]) -> _Fault:
     loc: _Location = item["loc"]
     names = tuple(part for part in loc if isinstance(part, str))
+    if _is_renamed(item):
+        return _renamed_key(loc, item["input"], paths)
     if item["type"] in ("extra_forbidden", "invalid_key"):
         parent = names[:-1] if item["type"] == "extra_forbidden" else names
         return _unknown_key(loc, parent, paths)
@@ -75,6 +82,16 @@ def _fault(item: Any, paths: Sequence[str | Path]) -> _Fault:
         choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         hint = _did_you_mean(str(item["input"]), choices) or hint
     return _Fault(_where(loc, item["input"], paths), _as_yaml(item["input"]), expected, hint)
+
+
+def _is_renamed(item: Any) -> bool:
+    return item["type"] == "extra_forbidden" and item["loc"] in RENAMED
+
+
+def _renamed_key(loc: _Location, value: Any, paths: Sequence[str | Path]) -> _Fault:
+    former, new = _text(loc), RENAMED[tuple(map(str, loc))]
+    hint = f"write {new[-1]} in place of {loc[-1]}: its values mean the same"
+    return _Fault(_where(loc, value, paths), f"`{former}`, its former name", f"`{'.'.join(new)}`", hint)
 
 
 def _unknown_key(loc: _Location, parent: tuple[str, ...], paths: Sequence[str | Path]) -> _Fault:

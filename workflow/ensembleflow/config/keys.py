@@ -52,7 +52,9 @@ class Key:
         """The values that it takes, in words."""
         if self.block is not None:
             return "a list of blocks" if self.is_list else "a block of keys and values"
-        return _in_words(self.field.annotation, self.field.metadata)
+        words = _in_words(self.field.annotation, self.field.metadata)
+        # Where null stands for what other keys imply, the field itself always holds a number.
+        return f"{words} or null" if self.field.default is None and not words.endswith("null") else words
 
 
 def all_keys(block: type[Block] = Config, path: tuple[str, ...] = ()) -> Iterator[Key]:

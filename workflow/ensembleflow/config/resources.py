@@ -42,13 +42,28 @@ class SearchResources(GpuResources):
     )
 
 
+class LibraryResources(RuleResources):
+    """What a prediction or cost job asks for."""
+
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="GPUs a job (`gpu=1` for Slurm); null is 1 where `library.cost.device` is gpu, else 0.",
+    )
+
+
 class AllocationResources(RuleResources):
     """What an allocation job asks for: the devices' cores, GPUs and memory."""
 
     threads: int = Field(2, ge=1, description="CPU cores a job.")
     mem_mb: int = Field(8000, ge=100, description="Memory a job in MB.")
-    gpus: int = Field(
-        0, ge=0, le=64, description="GPUs a job (`gpu=N` for Slurm): at least those of `allocation.devices`."
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="GPUs a job (`gpu=N` for Slurm): at least those of `allocation.devices`; null is just as many, and "
+        "none where `allocation.bench` is simulated.",
     )
 
 
@@ -83,8 +98,8 @@ class ResourcesConfig(Block):
     """What the jobs of each stage ask the cluster for."""
 
     search: SearchResources = Field(default_factory=SearchResources, description="Training jobs.")
-    library: GpuResources = Field(
-        default_factory=GpuResources,
+    library: LibraryResources = Field(
+        default_factory=LibraryResources,
         description="Prediction and cost jobs (the cost job takes at least the cores that it measures).",
     )
     selection: SelectionResources = Field(default_factory=SelectionResources, description="Selection jobs.")

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from ensembleflow.config.base import Block, Metric, distinct
 from ensembleflow.config.ranges import FloatRange, IntRange
 from ensembleflow.config.storage_url import check_storage_url
 
-__all__ = ["Algorithm", "Schedule", "SearchConfig", "SpaceConfig"]
+__all__ = ["Algorithm", "Schedule", "SearchConfig", "SpaceConfig", "default_min_epochs"]
 
 Algorithm = Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"]
 Schedule = Literal["constant", "cosine", "warmup_cosine"]
@@ -29,6 +29,16 @@ def _class_weights(value: object) -> object:
     if value is None or value == "balanced" or (isinstance(value, Mapping) and value and numbers):
         return value
     raise ValueError("must be `balanced`, or a number above 0 for each class that is named (`{cat: 2, dog: 0.5}`)")
+
+
+def default_min_epochs(max_epochs: int) -> int:
+    """What `min_epochs: null` means: with the default reduction factor, 3, the longest bracket has three rungs."""
+    return max(1, max_epochs // 9)
+
+
+def _min_epochs(value: object, info: ValidationInfo) -> object:
+    # `max_epochs` is missing where it was itself refused.
+    return default_min_epochs(info.data.get("max_epochs", 1)) if value is None else value
 
 
 class SpaceConfig(Block):
@@ -122,11 +132,17 @@ class SearchConfig(Block):
         "starting TensorFlow (5 to 10 s) would dominate.",
     )
     max_epochs: int = Field(36, ge=1, description="Epochs of a trial that is never stopped (Hyperband's max_resource).")
-    min_epochs: int = Field(
-        4,
+    min_epochs: Annotated[
+        int,
+        BeforeValidator(_min_epochs),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}),
+    ] = Field(
+        None,
         ge=1,
-        description="Epochs after which Hyperband may stop a trial for the first time (its min_resource). Raise it "
-        "where networks are still at chance after an epoch, as with many classes.",
+        validate_default=True,
+        description="Epochs after which Hyperband may stop a trial for the first time (its min_resource); null is a "
+        "ninth of `max_epochs`, rounded down, at least 1. Raise it where networks are still at chance by then, as with "
+        "many classes.",
     )
     reduction_factor: int = Field(3, ge=2, description="Hyperband keeps the best 1/reduction_factor at each rung.")
     n_startup_trials: int = Field(

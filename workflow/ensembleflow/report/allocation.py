@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ensembleflow.config import ReportConfig
+from ensembleflow.config import SIMULATED, ReportConfig
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv, read_json, write_csv
 from ensembleflow.report.drawing import (
@@ -146,7 +146,7 @@ def _read(allocation_json: str | Path, search_csv: str | Path) -> tuple[pd.DataF
 
 def _gain(benches: pd.DataFrame) -> str:
     found = benches[benches.accepted].iloc[-1]
-    simulated = " (simulated)" if found.bench_kind == "simulated" else ""
+    simulated = " (simulated)" if found.bench_kind == SIMULATED else ""
     if found.objective != "throughput":
         start, end = (row[f"{found.objective}_ms"] for row in (benches.iloc[0], found))
         name = found.objective.removeprefix("latency_")

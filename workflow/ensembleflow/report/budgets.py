@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ensembleflow.config import is_simulated
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import atomic_path, read_csv, read_json, snakemake_command, write_csv
 from ensembleflow.models.metrics import classification_metrics
@@ -235,7 +236,7 @@ def speed_against_cost(table: pd.DataFrame) -> str:
 
 
 def _source(allocation: dict[str, Any]) -> str:
-    return SIMULATED if allocation["bench"]["kind"] == "simulated" else ALLOCATED
+    return SIMULATED if is_simulated(allocation) else ALLOCATED
 
 
 def _known(values: pd.Series, text: str) -> pd.Series:

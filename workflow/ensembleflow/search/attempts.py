@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ensembleflow.config.plan import model_id
 from ensembleflow.errors import ArtefactError, SearchError
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.remaining import readable_duration
 

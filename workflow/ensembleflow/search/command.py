@@ -12,11 +12,11 @@ import optuna
 from rich.console import Console
 
 from ensembleflow.config import Config
-from ensembleflow.config.plan import SearchPlan, plan_job
 from ensembleflow.config.storage_url import PROXY_PORT, without_password
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.io import snakemake_command
+from ensembleflow.planning.search_plan import SearchPlan, plan_job
 from ensembleflow.search.progress import progress_line, read_progress
 from ensembleflow.search.progress_table import print_running
 from ensembleflow.search.run_config import add_configfile, load_run_config

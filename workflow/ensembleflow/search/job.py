@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ensembleflow.config.plan import model_id
 from ensembleflow.io import atomic_directory, link_or_copy, provenance, write_json
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.open_job import OpenJob, SearchJob, open_job
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.side_by_side import train_side_by_side

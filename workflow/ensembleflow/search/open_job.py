@@ -11,10 +11,10 @@ from pathlib import Path
 
 import optuna
 
-from ensembleflow.config.plan import SearchPlan, model_id
 from ensembleflow.datasets import Dataset, open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.models import configure_tensorflow, device_id
+from ensembleflow.planning.search_plan import SearchPlan, model_id
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.ownership import claim_study
 from ensembleflow.search.process_start import process_started_at

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
 
-from ensembleflow.config import Config, SearchConfig
-from ensembleflow.config.plan import search_jobs
+from ensembleflow.config import Config, SearchConfig, StudyName
+from ensembleflow.config.search import default_min_epochs
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import write_csv
+from ensembleflow.planning.search_plan import search_jobs
 from ensembleflow.search.accounting import account_study
 from ensembleflow.search.run_config import add_configfile, load_run_config
 from ensembleflow.search.simulation import (
@@ -169,6 +169,8 @@ def _planned_search(config: Config, arguments: argparse.Namespace) -> SearchConf
         "trials_per_job": arguments.trials_per_job,
         "max_epochs": arguments.epochs,
     }
+    if arguments.epochs is not None and config.search.min_epochs == default_min_epochs(config.search.max_epochs):
+        asked["min_epochs"] = default_min_epochs(arguments.epochs)
     search = config.search.model_copy(update={name: value for name, value in asked.items() if value is not None})
     if search.algorithm == "genetic" and search.n_trials < search.n_generations:
         raise ConfigError(
@@ -195,6 +197,6 @@ def _limits(arguments: argparse.Namespace, recording: Recording) -> Limits:
 
 
 def _recorded_algorithm(study_dir: Path) -> str | None:
-    """The algorithm in a study's name, `{dataset}-{algorithm}-s{seed}`."""
-    match = re.fullmatch(r".+-([a-z]+)-s\d+", study_dir.resolve().name)
-    return match[1] if match else None
+    """The algorithm in the name of a study's folder."""
+    name = StudyName.parse(study_dir.resolve().name)
+    return name.algorithm if name else None

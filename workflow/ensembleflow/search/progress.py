@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ensembleflow.config import SearchConfig
-from ensembleflow.config.plan import model_id
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.remaining import expected_epochs, makespan, most_at_once, readable_duration

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ensembleflow.config.plan import model_id
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.progress import RunningTrial, SearchProgress, readable_metric
 from ensembleflow.search.remaining import readable_duration
 

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 import ensembleflow
 from ensembleflow.config import canonical_json
-from ensembleflow.config.plan import ALGORITHM_VERSION, SearchPlan
 from ensembleflow.errors import SearchError
+from ensembleflow.planning.search_plan import ALGORITHM_VERSION, SearchPlan
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.samplers import SlotSampler, make_sampler
 from ensembleflow.search.storage import open_storage

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensembleflow.config.plan import model_id
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_csv
 from ensembleflow.models import Hyperparameters
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ensembleflow.config import SearchConfig
-from ensembleflow.config.plan import model_id
 from ensembleflow.errors import SearchError
+from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.space import distributions

@@ -43,9 +43,9 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "--weights",
         type=float,
         nargs="+",
-        default=defaults.weights,
+        default=defaults.cost_weights,
         metavar="W",
-        help=f"weights of the cost in the score, 0 to 1 (default: {' '.join(map(str, defaults.weights))})",
+        help=f"weights of the cost in the score, 0 to 1 (default: {' '.join(map(str, defaults.cost_weights))})",
     )
     parser.add_argument(
         "--loss", choices=list(METRICS), default=defaults.loss, help=f"validation loss (default: {defaults.loss})"
@@ -69,7 +69,7 @@ def _cores(text: str) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     budget = named_budget(arguments.budget)
     config = SelectionConfig.model_construct(
-        weights=arguments.weights, loss=arguments.loss, local_search=arguments.local_search
+        cost_weights=arguments.weights, loss=arguments.loss, local_search=arguments.local_search
     )
     with (
         open_predictions(arguments.predictions) as predictions,

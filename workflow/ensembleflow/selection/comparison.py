@@ -91,7 +91,7 @@ def compare_methods(
         candidates = read_candidates(predictions, None, costs, config.loss, *([make_workers] if make_workers else []))
         for document, path in zip(documents, budget_json_paths, strict=True):
             _check_same_library(document, candidates, predictions, path, n_threads)
-        found = [_MethodsOfBudget(candidates, predictions, each, config.certificate_nodes) for each in documents]
+        found = [_MethodsOfBudget(candidates, predictions, each, config.branch_and_bound_nodes) for each in documents]
         found.sort(key=lambda these: (these.budget_seconds or math.inf, these.budget))
         sweep = weight_sweep(candidates)
         picks = [these.picks(sweep) for these in found]

@@ -94,7 +94,7 @@ def select_for_budget(
     """
     name, loss = named_budget(budget), config.loss
     candidates = read_candidates(predictions, None, costs, loss, *([make_workers] if make_workers else []))
-    picked = smobf(candidates, budget=name, weights=config.weights, loss=loss)
+    picked = smobf(candidates, budget=name, weights=config.cost_weights, loss=loss)
     forward = forward_greedy(candidates, budget=name, loss=loss)
     anywhere = replace(forward_greedy(candidates, max_members=1, loss=loss).path[0], method="best_single")
     chosen: Run = local_search(candidates, picked, name) if config.local_search else picked

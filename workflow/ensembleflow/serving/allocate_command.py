@@ -101,9 +101,7 @@ def _config(arguments: argparse.Namespace, bundle: Bundle) -> AllocationConfig:
     engines = dict.fromkeys((*config.engines, *(each.engine for each in bundle.allocation)))
     batch_sizes = dict.fromkeys((*config.batch_sizes, *(each.batch_size for each in bundle.allocation)))
     values = config.model_dump(mode="json") | {"engines": list(engines), "batch_sizes": list(batch_sizes)} | given
-    # The machine at hand is no cluster to ask: whatever GPUs it has are there.
-    n_gpus = sum(device.gpu is not None for device in config.devices)
-    return parse_config({"allocation": values, "resources": {"allocation": {"gpus": n_gpus}}}).allocation
+    return parse_config({"allocation": values}).allocation
 
 
 @contextmanager

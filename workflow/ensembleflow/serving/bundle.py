@@ -27,7 +27,7 @@ from ensembleflow.allocation import (
     assign_cores,
 )
 from ensembleflow.arguments import file_path
-from ensembleflow.config.models import DeviceConfig, Engine
+from ensembleflow.config import DeviceConfig, Engine
 from ensembleflow.errors import BundleError
 from ensembleflow.models.tolerances import LONE_IMAGES, answer_tolerance
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import orjson
 
 from ensembleflow.errors import ServingError
+from ensembleflow.serving.protocol import HEADER_LENGTH, INPUT, PROBABILITIES
 
 __all__ = ["ask_server"]
 
@@ -47,22 +48,22 @@ def _ask(connection: http.client.HTTPConnection, model: str, images: npt.NDArray
         {
             "inputs": [
                 {
-                    "name": "images",
+                    "name": INPUT,
                     "datatype": "UINT8",
                     "shape": list(images.shape),
                     "parameters": {"binary_data_size": len(pixels)},
                 }
             ],
-            "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}],
+            "outputs": [{"name": PROBABILITIES, "parameters": {"binary_data": True}}],
         }
     )
-    headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
+    headers = {HEADER_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"}
     connection.request("POST", f"/v2/models/{model}/infer", head + pixels, headers)
     response = connection.getresponse()
     body = response.read()
     if response.status != http.HTTPStatus.OK:
         found = f"{response.status}: {body[:500].decode('utf-8', 'replace')}"
         raise ServingError("the server refuses", where=f"model {model}", found=found)
-    length = int(response.getheader("Inference-Header-Content-Length", "0"))
+    length = int(response.getheader(HEADER_LENGTH, "0"))
     (output,) = orjson.loads(body[:length])["outputs"]
     return np.frombuffer(body[length:], np.float32).reshape(output["shape"])

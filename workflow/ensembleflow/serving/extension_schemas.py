@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ensembleflow.serving.metrics import Served, Timed
-from ensembleflow.serving.protocol import INPUT, Signature
+from ensembleflow.serving.protocol import DISAGREEMENT, INPUT, MEMBER_PROBABILITIES, PROBABILITIES, Signature
 
 __all__ = [
     "IndexBody",
@@ -120,10 +120,10 @@ def describe_config(signature: Signature, n_classes: int) -> ModelConfig:
             ConfiguredTensor(name=INPUT, data_type="TYPE_UINT8", dims=list(signature.image_shape), format="FORMAT_NHWC")
         ],
         output=[
-            ConfiguredTensor(name="probabilities", data_type="TYPE_FP32", dims=[n_classes]),
-            ConfiguredTensor(name="member_probabilities", data_type="TYPE_FP32", dims=[-1, n_classes]),
+            ConfiguredTensor(name=PROBABILITIES, data_type="TYPE_FP32", dims=[n_classes]),
+            ConfiguredTensor(name=MEMBER_PROBABILITIES, data_type="TYPE_FP32", dims=[-1, n_classes]),
             # No axis is left, which Triton writes as an axis that is not there.
-            ConfiguredTensor(name="disagreement", data_type="TYPE_FP32", dims=[1], reshape=Reshape(shape=[])),
+            ConfiguredTensor(name=DISAGREEMENT, data_type="TYPE_FP32", dims=[1], reshape=Reshape(shape=[])),
         ],
     )
 

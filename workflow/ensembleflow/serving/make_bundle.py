@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ensembleflow.allocation import ForkServer, Limits
 from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, made_by, shared_result
+from ensembleflow.config import is_simulated
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
 from ensembleflow.io import atomic_directory, link_or_copy_folder, provenance, read_json, write_json
@@ -77,7 +78,7 @@ def make_bundle(
     allocation = read_json(allocation_json, ["study", "budget", "members", "devices", "images_per_second"])
     for key in ("study", "budget"):
         _same(selection_json, allocation_json, key, selection[key], allocation[key])
-    if allocation.get("bench", {}).get("kind") == "simulated":
+    if is_simulated(allocation):
         raise BundleError(
             "a simulated allocation cannot be served",
             where=allocation_json,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,16 @@ from ensembleflow.allocation import Answer
 from ensembleflow.errors import EnsembleflowError
 
 __all__ = [
+    "DISAGREEMENT",
     "HEADER_LENGTH",
     "INPUT",
     "INPUT_DATATYPES",
+    "MEMBER_PROBABILITIES",
     "OUTPUTS",
+    "PROBABILITIES",
     "InferenceRequest",
+    "InputName",
+    "OutputName",
     "ProtocolError",
     "RequestedOutput",
     "Signature",
@@ -31,9 +36,12 @@ __all__ = [
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """The header with the length of the JSON in bytes, where tensors follow it as bytes."""
 
-INPUT = "images"
+InputName = Literal["images"]
+OutputName = Literal["probabilities", "member_probabilities", "disagreement"]
+(INPUT,) = get_args(InputName)
+OUTPUTS = PROBABILITIES, MEMBER_PROBABILITIES, DISAGREEMENT = get_args(OutputName)
+
 INPUT_DATATYPES = {"UINT8": "<u1", "INT32": "<i4", "INT64": "<i8", "FP32": "<f4"}
-OUTPUTS = ("probabilities", "member_probabilities", "disagreement")
 
 _MAX_SHOWN_CHARACTERS = 80
 _IMAGES_RANK = 4
@@ -89,7 +97,7 @@ class InferenceRequest:
     @property
     def with_members(self) -> bool:
         """Whether an output needs each member's probabilities."""
-        return any(output.name != "probabilities" for output in self.outputs)
+        return any(output.name != PROBABILITIES for output in self.outputs)
 
 
 def parse_request(body: bytes, header_length: str | None, signature: Signature) -> InferenceRequest:
@@ -178,9 +186,9 @@ def disagreement(answer: Answer) -> npt.NDArray[np.float32]:
 
 
 def _output(name: str, answer: Answer) -> npt.NDArray[np.float32]:
-    if name == "probabilities":
+    if name == PROBABILITIES:
         return np.ascontiguousarray(answer.probabilities)
-    if name == "disagreement":
+    if name == DISAGREEMENT:
         return disagreement(answer)
     assert answer.member_probabilities is not None
     return np.ascontiguousarray(answer.member_probabilities.swapaxes(0, 1))
@@ -306,7 +314,7 @@ def _as_pixels(numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def _requested_outputs(content: dict[str, Any], binary_by_default: bool) -> tuple[RequestedOutput, ...]:
     outputs = content.get("outputs")
     if not outputs and isinstance(outputs, list | None):
-        return (RequestedOutput(OUTPUTS[0], binary_by_default),)
+        return (RequestedOutput(PROBABILITIES, binary_by_default),)
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise _wrong("outputs have a wrong type", "outputs", outputs, "a list of objects with a name")
     requested: list[RequestedOutput] = []

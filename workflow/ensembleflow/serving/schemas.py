@@ -7,7 +7,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ensembleflow.serving.bundle import Manifest
-from ensembleflow.serving.protocol import INPUT, OUTPUTS, Signature
+from ensembleflow.serving.protocol import (
+    DISAGREEMENT,
+    INPUT,
+    MEMBER_PROBABILITIES,
+    OUTPUTS,
+    PROBABILITIES,
+    InputName,
+    OutputName,
+    Signature,
+)
 
 __all__ = [
     "Classification",
@@ -127,7 +136,7 @@ class InputParameters(_Body):
 class InputTensor(_Body):
     """The images."""
 
-    name: Literal["images"]
+    name: InputName
     datatype: Literal["UINT8", "INT32", "INT64", "FP32"]
     shape: list[int] = Field(min_length=4, max_length=4, description="images, height, width, channels")
     data: list[Any] | None = Field(default=None, description="whole numbers from 0 to 255, flat or nested")
@@ -143,7 +152,7 @@ class OutputParameters(_Body):
 class OutputRequest(_Body):
     """An output to return."""
 
-    name: Literal["probabilities", "member_probabilities", "disagreement"]
+    name: OutputName
     parameters: OutputParameters | None = None
 
 
@@ -206,7 +215,7 @@ class Classification(_Body):
 def describe_model(manifest: Manifest, signature: Signature, workers: list[Worker]) -> ModelMetadata:
     """The model's metadata."""
     n_classes = len(manifest.class_names)
-    shapes = {"probabilities": [-1, n_classes], "member_probabilities": [-1, -1, n_classes], "disagreement": [-1]}
+    shapes = {PROBABILITIES: [-1, n_classes], MEMBER_PROBABILITIES: [-1, -1, n_classes], DISAGREEMENT: [-1]}
     return ModelMetadata(
         name=signature.model_name,
         versions=[signature.model_version],

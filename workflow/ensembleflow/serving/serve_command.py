@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ensembleflow.allocation import Limits, Member, read_allocation
+from ensembleflow.config import is_simulated
 from ensembleflow.errors import BundleError, ConfigError
 from ensembleflow.io import read_json
 from ensembleflow.models.engines import ONNX_FILE, prepare_members
@@ -175,7 +176,7 @@ def _reallocate(bundle: Bundle, path: Path) -> Bundle:
     """The same bundle under another allocation, of the allocation stage."""
     content = read_json(path, ["members", "devices"])
     read_allocation(path, bundle.manifest.members)
-    if content.get("bench", {}).get("kind") == "simulated":
+    if is_simulated(content):
         raise BundleError(
             "a simulated allocation cannot be served",
             where=path,

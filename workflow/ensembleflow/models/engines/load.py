@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.config.models import Engine
+from ensembleflow.config import Engine
 from ensembleflow.errors import EngineError
 from ensembleflow.models.engines.loaded import LoadedEngine
 from ensembleflow.models.tolerances import ANSWER_TOLERANCE, LONE_IMAGES, answer_tolerance

@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ensembleflow.config import MEASURED, SIMULATED, is_simulated
 from ensembleflow.models.engines import DEFAULT_ENGINE
 from ensembleflow.report.drawing import as_bool
 from ensembleflow.report.page.blocks import Block, Drawing, Section, Table, guarded, rows_of
 from ensembleflow.report.page.look import ACCENT, FAINT, RED, SECOND, SURFACE, figure
 from ensembleflow.report.page.study import Study
 
-__all__ = ["allocation", "is_simulated"]
+__all__ = ["allocation"]
 
 
 def allocation(study: Study) -> Section:
@@ -33,12 +34,12 @@ def _benches(study: Study) -> Iterator[Block]:
     columns = ["bench", "move", "accepted", "images_per_second", "images_per_second_q25", "images_per_second_q75"]
     plot = figure("bench, in the order run", "", 380)
     gains, rows, tables = [], [], []
-    column, unit, how = "images_per_second", "images/s", "measured"
+    column, unit, how = "images_per_second", "images/s", MEASURED
     for budget in study.budgets:
         folder = f"allocation/budget-{budget}"
         found = study.json(f"{folder}/devices-{n_devices}.json", keys)
         column, unit = _score(found)
-        how = "simulated" if is_simulated(found) else "measured"
+        how = SIMULATED if is_simulated(found) else MEASURED
         benches = study.csv(f"{folder}/search-{n_devices}.csv", [*columns, column, "failure"])
         benches = benches.sort_values("bench", ignore_index=True)
         failed = benches.failure.notna() & (benches.failure != "") | benches[column].isna()
@@ -74,11 +75,6 @@ def _benches(study: Study) -> Iterator[Block]:
     )
     yield Drawing("benches", f"Allocations {how}", description, [("", plot)], table, by_budget=True)
     yield from tables
-
-
-def is_simulated(allocation: dict[str, Any]) -> bool:
-    """Whether an allocation was only simulated from its members' profiles."""
-    return bool(allocation.get("bench", {}).get("kind") == "simulated")
 
 
 def _score(allocation: dict[str, Any]) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ensembleflow.config import MEASURED, SIMULATED, is_simulated
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.models.engines import DEFAULT_ENGINE
 from ensembleflow.report.answers import (
@@ -23,7 +24,6 @@ from ensembleflow.report.answers import (
 )
 from ensembleflow.report.budgets import BASELINE_KEYS, fitted_to
 from ensembleflow.report.measurement import cost_notes, disagreeing_speeds, speed_notes
-from ensembleflow.report.page.allocation import is_simulated
 from ensembleflow.report.page.blocks import Choice, Fact, Missing, Table
 from ensembleflow.report.page.look import percent, seconds
 from ensembleflow.report.page.study import Study
@@ -221,7 +221,7 @@ def _speed(found: Bought) -> Fact:
     if found.allocation is None:
         return Fact("measured speed", "–", "not allocated yet")
     allocation = found.allocation
-    how = "simulated" if is_simulated(allocation) else "measured"
+    how = SIMULATED if is_simulated(allocation) else MEASURED
     used = dict.fromkeys(str(member["device"]) for member in allocation["members"])
     notes = [f"{how} on {', '.join(used)}"]
     if "images_per_second_q25" in allocation:

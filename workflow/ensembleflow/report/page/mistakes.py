@@ -31,7 +31,7 @@ from ensembleflow.report.page.blocks import (
     rows_of,
 )
 from ensembleflow.report.page.look import QUIET, RED, SURFACE, figure, percent
-from ensembleflow.report.page.study import Study
+from ensembleflow.report.page.study import Study, existing
 
 __all__ = ["mistakes", "picture"]
 
@@ -188,22 +188,25 @@ def _gallery(
 
 
 def _test_images(study: Study, checksum: str) -> npt.NDArray[np.uint8]:
-    """The test images, mapped where they lie.
+    """The test images of the dataset that was predicted, mapped where they lie.
 
     Raises:
-        ArtefactError: there is no dataset, or it is another than the one that was predicted.
+        ArtefactError: that dataset is not there, or a dataset is damaged.
     """
-    path = study.results / "datasets" / f"{study.name.rsplit('-', 2)[0]}.h5"
-    with open_dataset(path) as data:
-        if data.checksum != checksum:
-            raise ArtefactError(
-                "the images shown would be others than those predicted",
-                where=path,
-                found=f"checksum {data.checksum}",
-                expected=f"checksum {checksum}, as in {_CACHE}",
-                hint=snakemake_command("library", near=study.results),
-            )
-        return data.image_array("test")
+    command = snakemake_command("library", near=study.results)
+    folder, checksums = existing(study.results / "datasets", command), {}
+    for path in sorted(folder.glob("*.h5")):
+        with open_dataset(path) as data:
+            if data.checksum == checksum:
+                return data.image_array("test")
+            checksums[path.name] = data.checksum
+    raise ArtefactError(
+        "the images shown would be others than those predicted",
+        where=folder,
+        found=", ".join(f"{name} with checksum {found}" for name, found in checksums.items()) or "no dataset",
+        expected=f"checksum {checksum}, as in {_CACHE}",
+        hint=command,
+    )
 
 
 def picture(image: npt.NDArray[np.uint8]) -> str:

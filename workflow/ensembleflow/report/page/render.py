@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from ensembleflow.config import StudyName
 from ensembleflow.io import atomic_path
 from ensembleflow.report.page.allocation import allocation
 from ensembleflow.report.page.blocks import MAX_ROWS
@@ -75,8 +76,9 @@ def _figure_json(plot: go.Figure) -> Markup:
 
 
 def _title(study: Study) -> dict[str, str]:
-    dataset, algorithm, seed = study.name.rsplit("-", 2)
-    return {"dataset": dataset, "algorithm": algorithm, "seed": seed.removeprefix("s")}
+    name = StudyName.parse(study.name)
+    assert name is not None, "find_study takes no other folder"
+    return {"dataset": name.dataset, "algorithm": name.algorithm, "seed": str(name.seed)}
 
 
 def _budgets(study: Study) -> list[str]:

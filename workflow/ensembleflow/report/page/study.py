@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pandas as pd
 import yaml
 
-from ensembleflow.config import Config
+from ensembleflow.config import Config, StudyName
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv, read_json, snakemake_command
 
@@ -149,7 +149,9 @@ def find_study(results: Path, name: str | None, output: Path) -> Study:
     if recorded.is_file():
         try:
             config = yaml.safe_load(recorded.read_text(encoding="utf-8"))
-            recorded_name = f"{config['dataset']['name']}-{config['search']['algorithm']}-s{config['seed']}"
+            recorded_name = str(StudyName(config["dataset"]["name"], config["search"]["algorithm"], config["seed"]))
+            if StudyName.parse(recorded_name) is None:
+                raise ValueError(f"{recorded_name} names no study")
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise ArtefactError(
                 "an artefact is truncated or damaged",
@@ -160,7 +162,11 @@ def find_study(results: Path, name: str | None, output: Path) -> Study:
             ) from None
         if name in (None, recorded_name) and (results / recorded_name).is_dir():
             return Study(results, recorded_name, output, config)
-    found = sorted(path.name for path in results.glob("*-*-s*") if any((path / stage).is_dir() for stage in _STAGES))
+    found = sorted(
+        path.name
+        for path in results.glob("*")
+        if StudyName.parse(path.name) and any((path / stage).is_dir() for stage in _STAGES)
+    )
     if name is None and len(found) == 1:
         return Study(results, found[0], output)
     if name is not None and name in found:

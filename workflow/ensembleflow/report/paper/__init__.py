@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from ensembleflow.config.paper_plan import PaperRun
+from ensembleflow.planning.paper_plan import PaperRun
 
 __all__ = ["make_item"]
 
@@ -13,7 +13,7 @@ def make_item(item: str, run: PaperRun) -> None:
     """Make one item: `make_{item}` of the module of that name.
 
     Args:
-        item: one of `ensembleflow.config.paper_plan.ITEMS`.
+        item: one of `ensembleflow.planning.paper_plan.ITEMS`.
         run: what it is drawn from.
 
     Raises:

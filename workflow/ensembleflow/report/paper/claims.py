@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.io import read_csv, write_csv
+from ensembleflow.planning.paper_plan import PaperRun
 from ensembleflow.report.paper.figure_3 import BEST_SINGLE
 from ensembleflow.report.paper.interval import CANNOT_TELL, FAILS, HOLDS, mean_interval, verdict_of
 from ensembleflow.report.paper.page import what_differs, write_page

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.io import write_csv
+from ensembleflow.planning.paper_plan import PaperRun
 from ensembleflow.report.paper.page import what_differs, write_page
 from ensembleflow.report.paper.sources import Study, read_sources
 

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from ensembleflow.config import n_kept
-from ensembleflow.config.paper_plan import WHOLE_LIBRARY, PaperRun
 from ensembleflow.io import write_csv
+from ensembleflow.planning.paper_plan import WHOLE_LIBRARY, PaperRun
 from ensembleflow.report.drawing import GREY, Look, drawn_figure, legend_above, say_empty
 from ensembleflow.report.paper.page import figure_provenance, what_differs, write_page
 from ensembleflow.report.paper.sources import Study, read_sources

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.io import read_csv, write_csv
+from ensembleflow.planning.paper_plan import PaperRun
 from ensembleflow.report.drawing import drawn_figure, say_empty
 from ensembleflow.report.error_against_cost import plot_error_against_cost
 from ensembleflow.report.paper.page import figure_provenance, what_differs, write_page

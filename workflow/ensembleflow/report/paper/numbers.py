@@ -10,8 +10,8 @@ import pandas as pd
 
 import ensembleflow
 from ensembleflow.config import canonical_json
-from ensembleflow.config.paper_plan import ITEMS, PaperRun
 from ensembleflow.io import read_csv, write_json
+from ensembleflow.planning.paper_plan import ITEMS, PaperRun
 
 __all__ = ["KEYS", "collect_numbers", "make_numbers", "wrong_quotes"]
 

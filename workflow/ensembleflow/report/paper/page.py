@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 import ensembleflow
-from ensembleflow.config.paper_plan import FIGURES, PaperRun
 from ensembleflow.io import atomic_path
+from ensembleflow.planning.paper_plan import FIGURES, PaperRun
 from ensembleflow.report.paper.sources import Sources
 
 __all__ = ["figure_provenance", "markdown_table", "what_differs", "write_page"]

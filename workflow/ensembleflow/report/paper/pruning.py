@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.io import write_csv
+from ensembleflow.planning.paper_plan import PaperRun
 from ensembleflow.report.drawing import BLUE, GREY, LIGHT, Look, drawn_figure, legend_above, plain_number, say_empty
 from ensembleflow.report.paper.page import figure_provenance, what_differs, write_page
 from ensembleflow.report.paper.sources import read_sources

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv, read_json, snakemake_command
+from ensembleflow.planning.paper_plan import PaperRun
 from ensembleflow.report.drawing import as_bool
 
 __all__ = ["Sources", "Study", "read_sources"]
@@ -25,7 +25,7 @@ class Study:
     """A study whose artefacts are all there.
 
     Attributes:
-        name: `{dataset}-{algorithm}-s{seed}`.
+        name: the study's.
         algorithm: of the search.
         seed: of the study.
         folder: its artefacts.

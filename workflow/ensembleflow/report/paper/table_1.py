@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ensembleflow.config.paper_plan import TABLE_1_ALGORITHMS, PaperRun
-from ensembleflow.config.plan import generation_size
 from ensembleflow.io import write_csv
+from ensembleflow.planning.paper_plan import TABLE_1_ALGORITHMS, PaperRun
+from ensembleflow.planning.search_plan import generation_size
 from ensembleflow.report.paper.page import what_differs, write_page
 from ensembleflow.report.paper.published import published
 from ensembleflow.report.paper.sources import Study, read_sources

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ensembleflow.config.paper_plan import PaperRun
 from ensembleflow.io import read_csv, read_json, write_csv
+from ensembleflow.planning.paper_plan import PaperRun
 from ensembleflow.report.paper.page import what_differs, write_page
 from ensembleflow.report.paper.published import published
 from ensembleflow.report.paper.sources import Sources, Study, read_sources

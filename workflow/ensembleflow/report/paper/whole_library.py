@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.config import SelectionConfig
-from ensembleflow.config.paper_plan import WHOLE_LIBRARY
 from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import classification_metrics
+from ensembleflow.planning.paper_plan import WHOLE_LIBRARY
 from ensembleflow.report.paper.sources import Study
 from ensembleflow.selection.budget import Spending
 from ensembleflow.selection.costs import read_costs
@@ -55,7 +55,7 @@ class WholeLibrary:
         if not places or not Spending(columns, limits).fits(np.arange(len(places))).any():
             return None
         valid = np.stack([self._probabilities["valid"][place] for place in places])
-        chosen = smobf(valid, self._labels["valid"], columns, limits or None, config.weights, config.loss)
+        chosen = smobf(valid, self._labels["valid"], columns, limits or None, config.cost_weights, config.loss)
         members = [places[member] for member in chosen.members]
         return {
             "n_members": len(members),

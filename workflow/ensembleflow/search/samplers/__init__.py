@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optuna.samplers import BaseSampler
 
-from ensembleflow.config.plan import SearchPlan
+from ensembleflow.planning.search_plan import SearchPlan
 from ensembleflow.search.samplers.slot import SlotSampler
 from ensembleflow.search.space import distributions
 

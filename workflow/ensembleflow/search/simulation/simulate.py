@@ -9,7 +9,7 @@ from typing import Any
 import simpy
 
 from ensembleflow.config import SearchConfig
-from ensembleflow.config.plan import generation_size, search_jobs
+from ensembleflow.planning.search_plan import generation_size, search_jobs
 from ensembleflow.search.simulation.limits import Limits, Server, sampler_seconds
 from ensembleflow.search.simulation.rungs import HyperbandRungs
 from ensembleflow.search.simulation.trials import TrialSource

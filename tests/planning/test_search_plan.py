@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ensembleflow.config import Config, parse_config
-from ensembleflow.config.plan import SearchPlan, earlier_jobs, plan_job, search_jobs
+from ensembleflow.planning.search_plan import SearchPlan, earlier_jobs, plan_job, search_jobs
 
 
 def config(**search: object) -> Config:
@@ -37,7 +37,7 @@ def test_what_only_pruning_depends_on_voids_no_trial_of_a_random_search(edit: di
 
 
 def test_a_search_without_rungs_may_be_shorter_than_the_defaults_first_rung() -> None:
-    short = config(algorithm="random", max_epochs=2, min_epochs=1)
+    short = config(algorithm="random", max_epochs=2)
     assert SearchPlan.from_json(plan_job(short, 0)).search.max_epochs == 2
 
 

@@ -76,7 +76,7 @@ def test_a_number_in_other_than_decimal_digits_is_refused(tmp_path, key, form, w
         ("search.n_trials", '"64"', 64),
         ("search.n_trials", "64.0", 64),
         ("library.keep_fraction", "5e-1", 0.5),
-        ("selection.weights", "[1e-5, 1E-3, .5]", [1e-5, 1e-3, 0.5]),
+        ("selection.cost_weights", "[1e-5, 1E-3, .5]", [1e-5, 1e-3, 0.5]),
         ("selection.budgets", "[0.00005]", ["0.00005"]),
         ("selection.budgets", "[latency_p50_seconds=5e-4]", ["latency_p50_seconds=0.0005"]),
         ("selection.budgets", "[5e-4x]", ["0.0005x"]),

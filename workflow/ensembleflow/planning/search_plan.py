@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ensembleflow.config.load import canonical_json
-from ensembleflow.config.models import Config, SearchConfig
+from ensembleflow.config import Config, SearchConfig, canonical_json
 
 __all__ = ["ALGORITHM_VERSION", "SearchPlan", "earlier_jobs", "model_id", "plan_job", "search_jobs"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ensembleflow.config import DatasetConfig
-from ensembleflow.config.dataset_plan import plan_dataset, planned_dataset
+from ensembleflow.planning.dataset_plan import plan_dataset, planned_dataset
 
 BASE = {"path": "x", "image_size": 32}
 EDITS = {

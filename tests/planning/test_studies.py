@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from ensembleflow.config import Config, parse_config, study_config
-from ensembleflow.config.plan import plan_job, search_jobs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensembleflow.config import STUDY_PATTERN, Config, StudyName, parse_config
 from ensembleflow.errors import ConfigError
+from ensembleflow.planning.search_plan import plan_job, search_jobs
+from ensembleflow.planning.studies import study_config
 
 CONFIG = parse_config({"search": {"n_trials": 8, "trials_per_job": 2}, "library": {"keep_fraction": 0.5}})
 
@@ -29,6 +34,18 @@ def test_a_study_within_a_run_is_the_study_that_a_run_of_its_own_would_be(algori
 def test_only_a_study_with_generations_waits_for_some_jobs() -> None:
     assert len(search_jobs(study_config(CONFIG, "digits-genetic-s0").search)) == 5
     assert len(search_jobs(study_config(CONFIG, "digits-random-s0").search)) == 4
+
+
+@given(st.from_regex(r"[A-Za-z0-9_]+", fullmatch=True), st.sampled_from(CONFIG.paper.algorithms), st.integers(0, 10**6))
+def test_a_studys_name_is_read_back_as_it_was_made(dataset: str, algorithm: str, seed: int) -> None:
+    name = StudyName(dataset, algorithm, seed)
+    assert StudyName.parse(str(name)) == name
+    assert re.fullmatch(STUDY_PATTERN, str(name))
+
+
+@pytest.mark.parametrize("text", ["digits", "digits-random", "digits-random-0", "a-b-random-s0", "digits-random-s0-1"])
+def test_other_folders_are_no_studies(text: str) -> None:
+    assert StudyName.parse(text) is None
 
 
 @pytest.mark.parametrize("study", ["cifar100-random-s0", "digits-random", "digits-annealing-s0", "digits--s0"])

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ensembleflow.config.dataset import DatasetConfig
-from ensembleflow.config.load import canonical_json
+from ensembleflow.config import DatasetConfig, canonical_json
 
 __all__ = ["plan_dataset", "planned_dataset", "recorded_source_state"]
 

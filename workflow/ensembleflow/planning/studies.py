@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 from pydantic import ValidationError
 
-from ensembleflow.config.models import Config
+from ensembleflow.config import Config, StudyName
 from ensembleflow.errors import ConfigError
 
 __all__ = ["study_config"]
 
 
 def study_config(config: Config, study: str) -> Config:
-    """The config of one study of a run, `{dataset}-{algorithm}-s{seed}`.
+    """The config of one study of a run.
 
     All studies of a run share its dataset file: the split has a seed of its own (`dataset.split_seed`).
 
@@ -26,8 +24,8 @@ def study_config(config: Config, study: str) -> Config:
     """
     if study == config.study:
         return config
-    match = re.fullmatch(rf"{re.escape(config.dataset.name)}-([a-z]+)-s(\d+)", study)
-    if match is None:
+    name = StudyName.parse(study)
+    if name is None or name.dataset != config.dataset.name:
         raise ConfigError(
             "this is no study of this config",
             where=study,
@@ -35,7 +33,7 @@ def study_config(config: Config, study: str) -> Config:
             hint="another dataset needs its own config file: --configfile",
         )
     values = config.model_dump()
-    values["search"]["algorithm"], values["seed"] = match[1], int(match[2])
+    values["search"]["algorithm"], values["seed"] = name.algorithm, name.seed
     try:
         return Config.model_validate(values)
     except ValidationError as error:

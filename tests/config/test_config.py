@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ensembleflow.config import Config, budget_name, canonical_json, load_config, n_kept, parse_config
 from ensembleflow.config.keys import all_keys, find_key
+from ensembleflow.config.renamed import RENAMED
 from ensembleflow.errors import ConfigError
 
 
@@ -66,7 +67,7 @@ WRONG_VALUES = {
     "library.keep_fraction": [0, 1.1],
     "library.cost.repeats": [1],
     "selection.budgets": [[], [0], ["x"], ["4y"], ["-1x"], [-3], "4x", ["4x", "4.0x"], [True]],
-    "selection.weights": [[], [-0.1], [1.1], [0.1, 0.10]],
+    "selection.cost_weights": [[], [-0.1], [1.1], [0.1, 0.10]],
     "selection.loss": ["f1"],
     "allocation.batch_sizes": [[0], [8, 8]],
     "allocation.engines": [["torch"], [], ["openvino", "openvino"]],
@@ -129,7 +130,6 @@ COMBINATIONS = [
     ("dataset: {valid_fraction: 0.5, test_fraction: 0.5}", "dataset.valid_fraction, dataset.test_fraction"),
     ("search: {n_trials: 3, trials_per_job: 4}", "search.n_trials, search.trials_per_job"),
     ("search: {n_trials: 7}", "search.n_trials, search.trials_per_job"),
-    ("search: {max_epochs: 2}", "search.min_epochs, search.max_epochs"),
     ("search: {min_epochs: 40}", "search.min_epochs, search.max_epochs"),
     ("search: {n_trials: 2, trials_per_job: 1}", "library.keep_fraction, search.n_trials"),
     (
@@ -157,9 +157,14 @@ COMBINATIONS = [
     ),
     ("allocation: {devices: [{name: a, speed: 2}], device_counts: [1]}", "allocation.devices, allocation.bench"),
     (
-        "allocation: {devices: [{name: a, gpu: 0}], device_counts: [1]}",
+        "{allocation: {devices: [{name: a, gpu: 0}], device_counts: [1]}, resources: {allocation: {gpus: 0}}}",
         "allocation.devices, resources.allocation.gpus",
     ),
+    (
+        "{library: {cost: {device: gpu}}, resources: {library: {gpus: 0}}}",
+        "library.cost.device, resources.library.gpus",
+    ),
+    ("resources: {library: {gpus: 1}}", "library.cost.device, resources.library.gpus"),
 ]
 
 
@@ -181,6 +186,44 @@ def test_combination_names_the_lines_of_each_file_that_sets_a_part(tmp_path):
         load_config([first, second])
     assert caught.value.where == f"{first}:2, {second}:2: search.n_trials, search.trials_per_job"
     assert caught.value.found == "search.n_trials 20, search.trials_per_job 30"
+
+
+@pytest.mark.parametrize(
+    ("former", "new", "value"),
+    [("weights", "cost_weights", "[0.1]"), ("certificate_nodes", "branch_and_bound_nodes", "0")],
+)
+def test_a_renamed_key_is_told_with_its_line_and_both_names(tmp_path, former, new, value):
+    error = refused(tmp_path, f"seed: 1\nselection:\n  {former}: {value}\n")
+    assert error.what == "a config key has a new name"
+    assert error.where == f"{tmp_path / 'own.yaml'}:3: selection.{former}"
+    assert f"`selection.{former}`" in error.found
+    assert error.expected == f"`selection.{new}`"
+    assert f"write {new} in place of {former}" in error.hint
+
+
+def test_several_renamed_keys_are_told_at_once_and_so_are_other_faults_beside_them(tmp_path):
+    both = "selection:\n  weights: [0.1]\n  certificate_nodes: 0\n"
+    error = refused(tmp_path, both)
+    assert error.what == "config keys have new names"
+    for line, name in ((2, "cost_weights"), (3, "branch_and_bound_nodes")):
+        assert f":{line}: " in error.where and f"expected `selection.{name}`" in error.where
+    error = refused(tmp_path, f"{both}seed: -1\n")
+    assert error.what == "the config is refused for 3 reasons"
+    assert "expected `selection.cost_weights`" in error.where and ":4: seed" in error.where
+
+
+def test_a_renamed_key_of_the_command_line_is_not_blamed_on_a_file(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("selection: {loss: error}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config([path], ["selection={weights: [0.1]}"])
+    assert caught.value.where == "command line (--config): selection.weights"
+
+
+def test_a_former_name_leads_to_a_key_that_there_is():
+    for former, new in RENAMED.items():
+        assert find_key(former) is None
+        assert find_key(new) is not None
 
 
 def test_all_faults_are_told_at_once(tmp_path):

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ensembleflow.config.base import Block
-from ensembleflow.config.models import (
+from ensembleflow.config import (
     AllocationConfig,
     Config,
     DeviceConfig,
     LibraryConfig,
+    PaperConfig,
     ReportConfig,
     SearchConfig,
     SelectionConfig,
+    StudyName,
 )
-from ensembleflow.config.paper import PaperConfig
+from ensembleflow.config.base import Block
 
 __all__ = ["FIGURES", "ITEMS", "TABLE_1_ALGORITHMS", "WHOLE_LIBRARY", "PaperRun", "simulated_allocation"]
 
@@ -64,7 +65,7 @@ class PaperRun(Block):
 
     def study(self, algorithm: str, seed: int) -> str:
         """A study's name."""
-        return f"{self.dataset}-{algorithm}-s{seed}"
+        return str(StudyName(self.dataset, algorithm, seed))
 
     def studies(self, item: str) -> list[tuple[str, int]]:
         """Algorithm and seed of each study that an item is drawn from."""

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from ensembleflow.config import Config, Range, load_config, n_kept, parse_config
-from ensembleflow.config.keys import all_keys
+from ensembleflow.config import Config, PaperConfig, Range, load_config, n_kept, parse_config
+from ensembleflow.config.keys import all_keys, find_key
 from ensembleflow.config.render import main, render_yaml, rendered_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,14 +63,27 @@ def test_default_file_is_the_default_config():
     assert load_config([DEFAULT]) == Config()
 
 
-def test_default_file_spells_out_every_key():
-    assert yaml.safe_load(DEFAULT.read_text()) == json.loads(Config().model_dump_json())
+def test_default_file_spells_out_every_key_but_those_of_the_paper():
+    written, defaults = (
+        leaves(each) for each in (yaml.safe_load(DEFAULT.read_text()), Config().model_dump(mode="json"))
+    )
+    assert {*defaults} - {*written} == {f"paper.{name}" for name in PaperConfig.model_fields}
+    for key, value in written.items():
+        # Null follows from other keys, as by default.
+        assert value == defaults[key] or (value is None and find_key(tuple(key.split("."))).field.default is None)
 
 
-def test_every_key_has_a_description_that_is_in_the_manual_and_the_default_file():
+def test_the_papers_file_spells_out_every_key_of_the_paper():
+    assert {*yaml.safe_load((ROOT / "config/paper.yaml").read_text())["paper"]} == {*PaperConfig.model_fields}
+
+
+def test_every_key_has_a_description_that_is_in_the_manual_and_the_default_file_or_that_of_the_paper():
     manual = (ROOT / "config" / "README.md").read_text()
-    comments = " ".join(line.strip().removeprefix("# ") for line in render_yaml().splitlines())
+    lines = [*DEFAULT.read_text().splitlines(), *(ROOT / "config" / "paper.yaml").read_text().splitlines()]
+    comments = " ".join(line.strip().removeprefix("# ") for line in lines)
     for key in all_keys():
+        if key.name == "paper":
+            continue
         assert key.description, key.name
         assert key.description in comments, key.name
         if key.block is None:
@@ -108,7 +121,7 @@ def test_shipped_override_holds_only_what_differs(name):
     repeated = [
         key for key in leaves(values) if leaves(values)[key] == leaves(json.loads(Config().model_dump_json()))[key]
     ]
-    assert set(repeated) <= {"dataset.test_fraction"}
+    assert {key for key in repeated if not (name == "paper" and key.startswith("paper."))} <= {"dataset.test_fraction"}
 
 
 def leaves(values, prefix=""):

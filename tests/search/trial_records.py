@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 
 from ensembleflow.config import Config
 from ensembleflow.config.plan import model_id
+from ensembleflow.search.optuna_internals import bracket_of, should_stop
 from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
-from ensembleflow.search.study import bracket_of, claim_slot, should_stop
+from ensembleflow.search.study import claim_slot
 from ensembleflow.search.trial import rung_of
 from slot_study import N_EPOCHS, error_of
 

@@ -14,9 +14,10 @@ from ensembleflow.config import SearchConfig
 from ensembleflow.config.plan import model_id
 from ensembleflow.errors import SearchError
 from ensembleflow.search.lease import Lease
+from ensembleflow.search.optuna_internals import StoredTrial, rung_key
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.space import distributions
-from ensembleflow.search.study import make_trials, rung_key
+from ensembleflow.search.study import make_trials
 
 __all__ = ["finish_in_study", "tell_finished", "tell_record"]
 
@@ -67,18 +68,17 @@ def tell_record(study: optuna.Study, record: TrialRecord, search: SearchConfig) 
         record: of a trial that is RUNNING in the study.
         search: the metric that Optuna is told, and the space.
     """
-    storage, told = study._storage, _frozen(record, search)
-    known = study.get_trials(deepcopy=False)[record.slot]
+    told, known = _frozen(record, search), study.get_trials(deepcopy=False)[record.slot]
+    stored = StoredTrial(study, known)
     for name, distribution in told.distributions.items():
         if name not in known.params:
-            value = distribution.to_internal_repr(told.params[name])
-            storage.set_trial_param(known._trial_id, name, value, distribution)
+            stored.set_param(name, told.params[name], distribution)
     for epoch, metric in told.intermediate_values.items():
         if epoch not in known.intermediate_values:
-            storage.set_trial_intermediate_value(known._trial_id, epoch, metric)
+            stored.set_intermediate_value(epoch, metric)
     for key, value in told.system_attrs.items():
         if key not in known.system_attrs:
-            storage.set_trial_system_attr(known._trial_id, key, value)
+            stored.set_system_attr(key, value)
 
 
 def finish_in_study(study: optuna.Study, record: TrialRecord, search: SearchConfig) -> None:
@@ -97,11 +97,12 @@ def finish_in_study(study: optuna.Study, record: TrialRecord, search: SearchConf
                 expected=f"{told.state.name} as in its record",
             )
         return
+    stored = StoredTrial(study, known)
     if known.state == TrialState.WAITING:
-        study._storage.set_trial_state_values(known._trial_id, TrialState.RUNNING)
+        stored.claim()
     tell_record(study, record, search)
     for key, value in told.user_attrs.items():
-        study._storage.set_trial_user_attr(known._trial_id, key, value)
+        stored.set_user_attr(key, value)
     study.tell(record.slot, told.value if told.state == TrialState.COMPLETE else None, state=told.state)
 
 

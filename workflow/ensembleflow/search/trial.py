@@ -38,10 +38,10 @@ from ensembleflow.models import (
     weights_sha256,
 )
 from ensembleflow.search.device_memory import is_out_of_memory
+from ensembleflow.search.optuna_internals import StoredTrial, bracket_of, should_stop
 from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.stop import StopSignals
-from ensembleflow.search.study import bracket_of, should_stop
 from ensembleflow.search.telling import finish_in_study, tell_record
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def train_trial(
     record = store.read() or TrialRecord(slot=trial.number)
     if record.hyperparameters and not record.finished:
         tell_record(study, record, search)
-        trial = optuna.trial.Trial(study, trial._trial_id)  # the old one does not look at its storage again
+        trial = StoredTrial(study, trial).attach()  # the old one does not look at its storage again
     if not record.finished:
         store.folder.mkdir(parents=True, exist_ok=True)
         store.discard_leftovers()

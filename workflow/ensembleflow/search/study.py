@@ -47,9 +47,9 @@ _PACKAGE_KEY = "ensembleflow:version"
 def study_name(plan: SearchPlan, dataset_checksum: str) -> str:
     """The name in Optuna's storage: trials whose results depend on other things lie in another study."""
     name = f"{plan.study}-{plan.fingerprint(dataset_checksum)}"
-    # A random search's trials do not depend on the metric, but what Optuna is told of them does.
-    told_apart = plan.search.algorithm == "random" and plan.search.metric != "error"
-    return f"{name}-{plan.search.metric}" if told_apart else name
+    # A random search's trials do not depend on the metric, but what their study minimises does.
+    of_another_metric = plan.search.algorithm == "random" and plan.search.metric != "error"
+    return f"{name}-{plan.search.metric}" if of_another_metric else name
 
 
 def open_study(storage: BaseStorage, plan: SearchPlan, dataset_checksum: str) -> optuna.Study:
@@ -105,7 +105,7 @@ def warn_of_other_versions(storage: BaseStorage, plan: SearchPlan) -> None:
 
 
 def _check_identity(study: optuna.Study, plan: SearchPlan, dataset_checksum: str) -> None:
-    """Compare what the study says it was made for with the plan; a study that says nothing yet is told."""
+    """Compare what the study says it was made for with the plan; a study that says nothing yet is marked."""
     values = json.loads(plan.to_json())
     search = {name: values[name] for name in ("search", "generation_size") if name in values}
     expected = dict(
@@ -113,7 +113,7 @@ def _check_identity(study: optuna.Study, plan: SearchPlan, dataset_checksum: str
     )
     known = study.user_attrs
     if not known.keys() >= expected.keys():
-        # Another process may be just as far. Whoever trains has told before, so a silent study has no trials.
+        # Another process may be just as far. Whoever trains has marked it before, so a silent study has no trials.
         has_trials = bool(study.get_trials(deepcopy=False))
         known = study.user_attrs
         if has_trials and not known.keys() >= expected.keys():

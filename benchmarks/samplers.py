@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 from ensembleflow.config import parse_config
 from ensembleflow.io import write_csv
 from ensembleflow.planning.search_plan import SearchPlan, plan_job
+from ensembleflow.search.optuna_internals import add_trial
 from ensembleflow.search.space import distributions, suggest_hyperparameters
 from ensembleflow.search.study import claim_slot, open_study
 
@@ -76,12 +77,10 @@ def finished_study(algorithm: str, n_trials: int) -> tuple[optuna.Study, SearchP
     for _ in range(n_trials):
         values = {name: sampler.sample_independent(study, blank, name, each) for name, each in space.items()}
         error = draw.random()
-        storage.create_new_trial(
-            study._study_id,
-            template_trial=optuna.trial.create_trial(
-                value=error, params=values, distributions=space, intermediate_values={9: error}
-            ),
+        trial = optuna.trial.create_trial(
+            value=error, params=values, distributions=space, intermediate_values={9: error}
         )
+        add_trial(study, trial)
     return study, plan
 
 

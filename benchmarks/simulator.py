@@ -26,7 +26,7 @@ from ensembleflow.config import Config, load_config
 from ensembleflow.datasets import prepare_dataset
 from ensembleflow.io import provenance, write_csv
 from ensembleflow.planning.search_plan import plan_job, search_jobs
-from ensembleflow.search import SearchJob, freeze_tables, run_search_job
+from ensembleflow.search import JobSpec, freeze_tables, run_search_job
 from ensembleflow.search.accounting import account_study, write_accounting
 from ensembleflow.search.simulation import Limits, TrialSource, read_recording, simulate
 
@@ -104,7 +104,7 @@ def run_job(config_json: str, job: str, dataset: str, search_dir: str) -> None:
     config = Config.model_validate_json(Path(config_json).read_text())
     folder = Path(search_dir)
     run_search_job(
-        SearchJob(plan_job(config, int(job)), dataset, search_dir, n_trials=config.search.n_trials),
+        JobSpec(plan_job(config, int(job)), dataset, search_dir, n_trials=config.search.n_trials),
         folder / "trials" / f"job-{job}.json",
         folder / "models" / f"job-{job}",
     )

@@ -38,9 +38,10 @@ from optuna.trial import TrialState
 from ensembleflow.config import Config, parse_config
 from ensembleflow.io import write_csv
 from ensembleflow.planning.search_plan import SearchPlan, plan_job
+from ensembleflow.search.optuna_internals import add_trial, should_stop
 from ensembleflow.search.space import distributions, suggest_hyperparameters
 from ensembleflow.search.storage import journal_path, open_storage
-from ensembleflow.search.study import claim_slot, open_study, should_stop
+from ensembleflow.search.study import claim_slot, open_study
 from ensembleflow.search.trial import rung_of
 
 EPOCHS = 3
@@ -168,7 +169,7 @@ def fill_storage(storage: BaseStorage, n_trials: int) -> None:
             intermediate_values={epoch: draw.random() for epoch in range(1, EPOCHS + 1)},
             system_attrs={"completed_rung_0": draw.random(), "completed_rung_1": draw.random()},
         )
-        storage.create_new_trial(study._study_id, template_trial=trial)
+        add_trial(study, trial)
 
 
 # Many writers

@@ -75,7 +75,7 @@ rule account_search:
         trials=f"{RESULTS}/{{study}}/search/trials.csv",
         epochs=f"{RESULTS}/{{study}}/search/epochs.csv",
         runs=f"{RESULTS}/{{study}}/search/runs.csv",
-        code=stage_code("search", modules=["accounting"]),
+        code=stage_code("search", modules=["accounting", "record"]),
     output:
         accounting=f"{RESULTS}/{{study}}/search/accounting.json",
     log:

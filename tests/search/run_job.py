@@ -6,7 +6,7 @@ from pathlib import Path
 from ensembleflow.config import Config
 from ensembleflow.io import rule_log
 from ensembleflow.planning.search_plan import plan_job
-from ensembleflow.search import SearchJob, run_search_job
+from ensembleflow.search import JobSpec, run_search_job
 
 config_json, job, dataset, search_dir = sys.argv[1:]
 config = Config.model_validate_json(Path(config_json).read_text())
@@ -14,7 +14,7 @@ search = Path(search_dir)
 search.mkdir(parents=True, exist_ok=True)
 with rule_log(search / f"job-{job}.log"):
     run_search_job(
-        SearchJob(
+        JobSpec(
             plan_json=plan_job(config, int(job)),
             dataset_path=dataset,
             search_dir=str(search),

@@ -18,9 +18,10 @@ from ensembleflow.config import Config, parse_config
 from ensembleflow.models import Hyperparameters
 from ensembleflow.planning.search_plan import SearchPlan, plan_job
 from ensembleflow.search.lease import Lease
+from ensembleflow.search.optuna_internals import should_stop
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.storage import open_storage
-from ensembleflow.search.study import claim_slot, open_study, should_stop
+from ensembleflow.search.study import claim_slot, open_study
 
 ALGORITHMS = ("random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic")
 CHECKSUM = "checksum"

@@ -23,12 +23,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import slot_study
 from ensembleflow.config import Config, Range
+from ensembleflow.search.optuna_internals import bracket_of
 from ensembleflow.search.samplers import SlotSampler
 from ensembleflow.search.samplers.genetic import parents_of
 from ensembleflow.search.samplers.smac import observations
 from ensembleflow.search.space import distributions, suggest_hyperparameters
 from ensembleflow.search.storage import open_storage
-from ensembleflow.search.study import bracket_of, claim_slot, open_study
+from ensembleflow.search.study import claim_slot, open_study
 from slot_study import ALGORITHMS, CHECKSUM, error_of, run_in_order, run_process, run_slots, search_config, search_plan
 
 N_TRIALS = 16

@@ -32,12 +32,13 @@ from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.planning.search_plan import plan_job
 from ensembleflow.search import remote_storage
-from ensembleflow.search.lasting_storage import LastingStorage
-from ensembleflow.search.open_job import SearchJob, open_job
+from ensembleflow.search.job_spec import JobSpec
 from ensembleflow.search.remote_storage import open_remote_storage
+from ensembleflow.search.retrying_storage import RetryingStorage
+from ensembleflow.search.running_job import start_job
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
-from ensembleflow.search.telling import tell_finished
+from ensembleflow.search.sync_to_optuna import sync_finished_trials
 from slot_study import CHECKSUM, run_process, run_slots, search_config, search_plan
 from trial_records import known, run_recorded
 
@@ -239,7 +240,7 @@ def test_a_server_that_is_started_anew_is_waited_for(postgresql_server: Server) 
 
 def test_a_server_that_stays_away_is_told_in_one_message(postgresql_server: Server, tmp_path: Path) -> None:
     storage = open_remote_storage(postgresql_server.url)
-    assert isinstance(storage, LastingStorage)
+    assert isinstance(storage, RetryingStorage)
     storage._patience_seconds = 0.5
     postgresql_server.stop()
     try:
@@ -251,7 +252,7 @@ def test_a_server_that_stays_away_is_told_in_one_message(postgresql_server: Serv
     assert told.value.__suppress_context__
     with proxy("--storage", "a.journal", folder=tmp_path) as url:
         behind_proxy = open_remote_storage(url)
-        assert isinstance(behind_proxy, LastingStorage)
+        assert isinstance(behind_proxy, RetryingStorage)
         behind_proxy._patience_seconds = 0.5
         behind_proxy.get_all_studies()
     with pytest.raises(SearchError, match="the storage failed"):
@@ -376,12 +377,12 @@ def test_a_proxy_variable_of_the_web_does_not_lead_astray(
     assert optuna.get_all_study_names(open_storage(tmp_path, journal_proxy)) is not None
 
 
-def test_every_storage_that_takes_over_is_told_the_finished_trials(storage_url: str | None, tmp_path: Path) -> None:
+def test_every_storage_that_takes_over_gets_the_finished_trials(storage_url: str | None, tmp_path: Path) -> None:
     config = search_config("bohb", N_TRIALS, n_startup_trials=4, seed=100 + len(str(storage_url)))
     old = open_study(open_storage(tmp_path / "old"), search_plan(config), CHECKSUM)
     run_recorded(old, config, range(N_TRIALS), tmp_path / "store")
     new = open_study(open_storage(tmp_path / "new", storage_url), search_plan(config), CHECKSUM)
-    tell_finished(new, tmp_path / "store", config.search)
+    sync_finished_trials(new, tmp_path / "store", config.search)
     assert known(new) == known(old)
     for trial in new.get_trials():
         assert trial.duration is not None
@@ -392,12 +393,12 @@ def test_every_storage_that_takes_over_is_told_the_finished_trials(storage_url: 
 
 def test_two_projects_on_one_server_do_not_share_a_study(journal_proxy: str, digits: Path, tmp_path: Path) -> None:
     plan = plan_job(search_config("random", 2, seed=200, storage=journal_proxy), 0)
-    with open_job(SearchJob(plan, str(digits), str(tmp_path / "one"), journal_proxy)):
+    with start_job(JobSpec(plan, str(digits), str(tmp_path / "one"), journal_proxy)):
         pass
     with (
         pytest.raises(SearchError, match="in another folder"),
-        open_job(SearchJob(plan, str(digits), str(tmp_path / "two"), journal_proxy)),
+        start_job(JobSpec(plan, str(digits), str(tmp_path / "two"), journal_proxy)),
     ):
         pass
-    with open_job(SearchJob(plan, str(digits), str(tmp_path / "one"), journal_proxy)):
+    with start_job(JobSpec(plan, str(digits), str(tmp_path / "one"), journal_proxy)):
         pass

@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 
 from ensembleflow.config import Config
 from ensembleflow.errors import SearchError
+from ensembleflow.search.optuna_internals import bracket_of, should_stop
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.storage import open_storage
-from ensembleflow.search.study import bracket_of, claim_slot, open_study, should_stop, study_name
+from ensembleflow.search.study import claim_slot, open_study, study_name
 from ensembleflow.search.trial import rung_of
 from slot_study import CHECKSUM, run_process, search_config, search_plan
 

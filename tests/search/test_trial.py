@@ -17,9 +17,10 @@ from ensembleflow.errors import ArtefactError, ConfigError, SearchError
 from ensembleflow.models import Trainer, classification_metrics, load_model, model_function, weights_sha256
 from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.device_memory import is_out_of_memory
+from ensembleflow.search.optuna_internals import bracket_of, rung_key, should_stop
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.storage import open_storage
-from ensembleflow.search.study import bracket_of, claim_slot, open_study, rung_key, should_stop
+from ensembleflow.search.study import claim_slot, open_study
 from ensembleflow.search.trial import DoesNotFitBesideOthersError, TrainingProcess, train_trial
 from slot_study import CHECKSUM, search_plan
 from small_search import search_config

@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 
 from ensembleflow.config import Config
 from ensembleflow.planning.search_plan import model_id
-from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
+from ensembleflow.search.optuna_internals import bracket_of, should_stop
+from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
-from ensembleflow.search.study import bracket_of, claim_slot, should_stop
+from ensembleflow.search.study import claim_slot
 from ensembleflow.search.trial import rung_of
 from slot_study import N_EPOCHS, error_of
 
@@ -35,8 +36,8 @@ def epoch_of(epoch: int, error: float = 0.5, rung: int | None = None) -> Epoch:
 
 def run_of(
     process_id: int, started_at: float, ended_at: float, start_seconds: float = 0.0, epochs: int = 0
-) -> TrialRun:
-    return TrialRun(
+) -> TrialAttempt:
+    return TrialAttempt(
         host="node",
         device="CPU",
         device_id="cpu",

@@ -359,4 +359,4 @@ def test_the_command_tells_a_mistake_in_one_message(files, capsys):
 def test_the_command_wants_a_number_of_cores(files, capsys, cores):
     with pytest.raises(SystemExit):
         main(["select", str(files[0]), "--costs", str(files[1]), "--budget", "3x", f"--threads={cores}"])
-    assert f"{cores} is no number of cores; expected 1 or more" in capsys.readouterr().err
+    assert f"{cores} is not a whole number of 1 or more" in capsys.readouterr().err

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from ensembleflow.cli import main
+from ensembleflow.commands.predict_command import print_table
 from ensembleflow.errors import DatasetError
 from ensembleflow.serving import images as reading
 from ensembleflow.serving import read_images
-from ensembleflow.serving.command import print_table
 from ensembleflow.serving.image_files import find_image_files, shown_name
 
 SHAPE = (8, 8, 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ensembleflow.serving.serve_command import add_command
+from ensembleflow.commands.serve_command import add_command
 from server_process import MODEL, PATIENCE_SECONDS, ServerProcess
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text(encoding="utf-8")

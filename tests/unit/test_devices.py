@@ -136,7 +136,7 @@ def test_the_printed_devices_are_a_valid_config_that_can_be_assigned(tmp_path, c
 def test_devices_of_no_core_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["devices", "--cores-per-device", "0"])
-    assert "must be at least 1" in capsys.readouterr().err
+    assert "0 is not a whole number of 1 or more" in capsys.readouterr().err
 
 
 def test_a_gpu_that_does_not_exist_is_told_with_what_there_is(monkeypatch):

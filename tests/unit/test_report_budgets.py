@@ -15,12 +15,12 @@ from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 
 from ensembleflow.cli import main
+from ensembleflow.commands.summary_command import print_summary
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import write_csv
 from ensembleflow.report import tabulate_budgets
 from ensembleflow.report.answers import answers_on_test, baseline_answers, difference_interval
 from ensembleflow.report.budgets import speed_against_cost
-from ensembleflow.report.command import print_summary
 from ensembleflow.report.measurement import cost_notes
 from report_artefacts import Artefacts, write_artefacts
 

@@ -12,19 +12,20 @@ from ensembleflow.errors import EnsembleflowError, MissingPackageError
 
 __all__ = ["main", "make_parser"]
 
-# Each module has `add_command(subparsers)`, which adds these commands and sets `run`, a function of the parsed
-# arguments.
-_COMMANDS = {
-    "ensembleflow.search.command": ("progress", "storage-proxy"),
-    "ensembleflow.search.accounting_command": ("accounting",),
-    "ensembleflow.search.plan_command": ("plan",),
-    "ensembleflow.selection.command": ("select",),
-    "ensembleflow.allocation.command": ("devices",),
-    "ensembleflow.serving.command": ("predict",),
-    "ensembleflow.serving.allocate_command": ("allocate",),
-    "ensembleflow.serving.serve_command": ("serve",),
-    "ensembleflow.report.command": ("summary", "report"),
-}
+# In the order of the help.
+_COMMANDS = (
+    "progress",
+    "storage-proxy",
+    "accounting",
+    "plan",
+    "select",
+    "devices",
+    "predict",
+    "allocate",
+    "serve",
+    "summary",
+    "report",
+)
 # The commands that the extra `serve` is enough for; the others need `workflow`.
 _SERVING = ("devices", "predict", "allocate", "serve")
 
@@ -40,15 +41,14 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ensembleflow", description=ensembleflow.__doc__)
     parser.add_argument("--version", action="version", version=ensembleflow.__version__)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    asked = {module: names for module, names in _COMMANDS.items() if command in names}
-    for module, names in (asked or _COMMANDS).items():
+    asked = [name for name in _COMMANDS if name == command]
+    for name in asked or _COMMANDS:
         try:
-            importlib.import_module(module).add_command(subparsers)
+            importlib.import_module(_module(name)).add_command(subparsers)
         except ModuleNotFoundError as error:
             if asked or not _is_foreign(error):
                 raise
-            for name in names:
-                subparsers.add_parser(name, help=f"({_install(name)} adds it)")
+            subparsers.add_parser(name, help=f"({_install(name)} adds it)")
     return parser
 
 
@@ -78,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _module(command: str) -> str:
+    """The module whose `add_command(subparsers)` adds a command and sets `run`, a function of the parsed arguments."""
+    return f"ensembleflow.commands.{command.replace('-', '_')}_command"
 
 
 def _is_foreign(error: ModuleNotFoundError) -> bool:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from ensembleflow.io import rule_log
-from ensembleflow.search import SearchJob, run_search_job
+from ensembleflow.search import JobSpec, run_search_job
 
 with rule_log(snakemake.log[0], snakemake.resources.attempt):
     search = snakemake.config["search"]
     run_search_job(
-        SearchJob(
+        JobSpec(
             plan_json=snakemake.params.plan,
             dataset_path=snakemake.input.dataset,
             search_dir=str(Path(snakemake.output.trials).parents[1]),

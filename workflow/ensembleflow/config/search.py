@@ -62,8 +62,8 @@ class SpaceConfig(Block):
     stem_filters: IntRange = Field(IntRange(6, 12), description="Filters of the first convolution, range.")
     stage_filters: IntRange = Field(
         IntRange(6, 10),
-        description="Filters of the first stage, range; each later stage doubles them. More, say 12 to 24, where images "
-        "are larger than digits or classes harder to tell apart.",
+        description="Filters of the first stage, range; each later stage doubles them. More, say 12 to 24, where "
+        "images are larger than digits or classes harder to tell apart.",
     )
     blocks_stage_1: IntRange = Field(IntRange(1, 2), description="Residual blocks in the first stage, range.")
     blocks_stage_2: IntRange = Field(IntRange(1, 1), description="Residual blocks in the second stage, range.")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ensembleflow.search.job import run_search_job
-    from ensembleflow.search.open_job import SearchJob
+    from ensembleflow.search.job_spec import JobSpec
     from ensembleflow.search.tables import freeze_tables
 
-__all__ = ["SearchJob", "freeze_tables", "run_search_job"]
+__all__ = ["JobSpec", "freeze_tables", "run_search_job"]
 
-_MODULES = {"SearchJob": "open_job", "freeze_tables": "tables", "run_search_job": "job"}
+_MODULES = {"JobSpec": "job_spec", "freeze_tables": "tables", "run_search_job": "job"}
 
 
 def __getattr__(name: str) -> Any:

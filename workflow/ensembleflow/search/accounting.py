@@ -5,7 +5,6 @@ Everything is computed from the frozen tables, so it can be repeated long after 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +15,10 @@ import pandas as pd
 
 from ensembleflow.errors import ArtefactError, SearchError
 from ensembleflow.io import read_csv, write_json
+from ensembleflow.search.record import TrialAttempt
 
 __all__ = [
-    "Run",
+    "AttemptRow",
     "account_search",
     "account_study",
     "assign_lanes",
@@ -33,39 +33,24 @@ __all__ = [
 PARTS = ("build", "input", "step", "valid", "checkpoint", "storage")
 
 
-@dataclass(frozen=True)
-class Run:
-    """The work of one process on one trial; times are Unix seconds.
+@dataclass(kw_only=True)
+class AttemptRow(TrialAttempt):
+    """An attempt as `runs.csv` has it.
 
-    `lane` names the device: a GPU's UUID, or its host and number where no UUID is known; CPU workers have none, so
-    that each host's processes are put into as few lanes as they need (`assign_lanes`). `epochs` were finished by it,
-    beginning with `first_epoch`. `energy_joules` is what its GPU used meanwhile, also for others; not a number where
-    nothing tells.
+    Attributes:
+        slot: the trial's number.
+        run: which of the trial's attempts it is, from 0.
+        lane: names the device: a GPU's UUID, or its host and number where no UUID is known; CPU workers have none, so
+            that each host's processes are put into as few lanes as they need (`assign_lanes`).
     """
 
     slot: int
     run: int
-    host: str
-    device: str
-    device_id: str
-    process_id: int
-    process_started_at: float
-    ready_at: float
-    started_at: float
-    ended_at: float
-    first_epoch: int
-    epochs: int
-    energy_joules: float = float("nan")
     lane: str = ""
-
-    @property
-    def process(self) -> tuple[str, int, float]:
-        """What tells one process from all others."""
-        return self.host, self.process_id, self.process_started_at
 
 
 _TABLES = ("trials.csv", "epochs.csv", "runs.csv")
-_RUN_COLUMNS = [name for name in Run.__dataclass_fields__ if name != "lane"]
+_RUN_COLUMNS = [name for name in AttemptRow.__dataclass_fields__ if name != "lane"]
 _TRIAL_COLUMNS = ["slot", "state", "bracket", "epochs", *(f"{part}_seconds" for part in PARTS)]
 _EPOCH_COLUMNS = ["slot", "bracket", "epoch", "rung", "started_at", "ended_at"]
 
@@ -92,7 +77,7 @@ def require_tables(search_dir: str | Path, purpose: str, hint: str) -> None:
         )
 
 
-def read_runs(runs_csv: str | Path, epochs: pd.DataFrame) -> list[Run]:
+def read_runs(runs_csv: str | Path, epochs: pd.DataFrame) -> list[AttemptRow]:
     """Read `runs.csv`, its runs in the order of their starts, each with its lane.
 
     A run whose end nobody wrote down (its process was killed) counts as ended with its last finished epoch.
@@ -109,7 +94,9 @@ def read_runs(runs_csv: str | Path, epochs: pd.DataFrame) -> list[Run]:
     ends = _epoch_ends(epochs)
     runs = []
     for values in table[_RUN_COLUMNS].to_dict("records"):
-        run = Run(**values)  # type: ignore[arg-type]
+        run = AttemptRow(**values)  # type: ignore[arg-type]
+        if pd.isna(run.energy_joules):
+            run = replace(run, energy_joules=None)
         if pd.isna(run.ended_at):
             last = ends.get((run.slot, run.first_epoch + run.epochs - 1), run.started_at) if run.epochs else 0.0
             run = replace(run, ended_at=max(run.started_at, last))
@@ -117,7 +104,7 @@ def read_runs(runs_csv: str | Path, epochs: pd.DataFrame) -> list[Run]:
     return assign_lanes(runs)
 
 
-def assign_lanes(runs: Iterable[Run]) -> list[Run]:
+def assign_lanes(runs: Iterable[AttemptRow]) -> list[AttemptRow]:
     """Give each run its device's name, or for CPU workers a lane of its host, and sort by start.
 
     Processes of one host that overlap get different lanes; each takes the first lane that is free (greedy
@@ -139,12 +126,12 @@ def assign_lanes(runs: Iterable[Run]) -> list[Run]:
     return [replace(run, lane=lanes.get(run.process) or _gpu_lane(run)) for run in runs]
 
 
-def _gpu_lane(run: Run) -> str:
+def _gpu_lane(run: AttemptRow) -> str:
     # The number that stands for a UUID where NVML is missing is the same on every host.
     return run.device_id if run.device_id.startswith(("GPU-", "MIG-")) else f"{run.host} {run.device_id}"
 
 
-def process_spans(runs: Iterable[Run]) -> list[tuple[float, float]]:
+def process_spans(runs: Iterable[AttemptRow]) -> list[tuple[float, float]]:
     """From when to when each process had its device: from its start to its last run's end."""
     ends: dict[tuple[str, int, float], float] = {}
     for run in runs:
@@ -168,7 +155,9 @@ def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
     return sum(end - start for start, end in merge_intervals(intervals))
 
 
-def account_search(trials: pd.DataFrame, epochs: pd.DataFrame, runs: Sequence[Run], max_epochs: int) -> dict[str, Any]:
+def account_search(
+    trials: pd.DataFrame, epochs: pd.DataFrame, runs: Sequence[AttemptRow], max_epochs: int
+) -> dict[str, Any]:
     """Account for a search.
 
     Args:
@@ -246,7 +235,7 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 0.0
 
 
-def _devices(runs: Sequence[Run], started_at: float, duration: float) -> list[dict[str, Any]]:
+def _devices(runs: Sequence[AttemptRow], started_at: float, duration: float) -> list[dict[str, Any]]:
     rows = []
     for lane in sorted({run.lane for run in runs}):
         own = [run for run in runs if run.lane == lane]
@@ -269,7 +258,7 @@ def _devices(runs: Sequence[Run], started_at: float, duration: float) -> list[di
     return rows
 
 
-def _time(trials: pd.DataFrame, runs: Sequence[Run]) -> dict[str, float]:
+def _time(trials: pd.DataFrame, runs: Sequence[AttemptRow]) -> dict[str, float]:
     """How the processes' time divides; `all` is the sum of the other parts."""
     first: dict[tuple[str, int, float], float] = {}
     for run in runs:
@@ -280,23 +269,23 @@ def _time(trials: pd.DataFrame, runs: Sequence[Run]) -> dict[str, float]:
     return {**parts, "other": max(0.0, whole - sum(parts.values())), "all": whole}
 
 
-def _energy(runs: Sequence[Run]) -> dict[str, Any]:
-    """Joules of all runs whose GPU tells, and how many trials these are of.
+def _energy(runs: Sequence[AttemptRow]) -> dict[str, Any]:
+    """Joules of all runs whose GPU measures them, and how many trials these are of.
 
     Runs side by side on one GPU each count its whole energy, so a GPU's sum is scaled by the time that its runs
     cover over their summed time.
     """
-    told = [run for run in runs if not math.isnan(run.energy_joules)]
+    measured = [(run, run.energy_joules) for run in runs if run.energy_joules is not None]
     joules = 0.0
-    for lane in {run.lane for run in told}:
-        own = [run for run in told if run.lane == lane]
-        covered = union_seconds((run.started_at, run.ended_at) for run in own)
-        summed = sum(run.ended_at - run.started_at for run in own)
-        joules += sum(run.energy_joules for run in own) * _share(covered, summed)
-    return {"joules": joules if told else None, "trials": len({run.slot for run in told})}
+    for lane in {run.lane for run, _ in measured}:
+        own = [(run, energy) for run, energy in measured if run.lane == lane]
+        covered = union_seconds((run.started_at, run.ended_at) for run, _ in own)
+        summed = sum(run.ended_at - run.started_at for run, _ in own)
+        joules += sum(energy for _, energy in own) * _share(covered, summed)
+    return {"joules": joules if measured else None, "trials": len({run.slot for run, _ in measured})}
 
 
-def _interrupted(runs: Sequence[Run], epochs: pd.DataFrame) -> dict[str, Any]:
+def _interrupted(runs: Sequence[AttemptRow], epochs: pd.DataFrame) -> dict[str, Any]:
     """Runs after which another one took up the same trial, and the time since their last finished epoch.
 
     Only as far as they wrote it down: a process that is killed outright notes nothing after its last epoch.

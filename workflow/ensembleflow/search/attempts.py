@@ -29,7 +29,7 @@ def n_finished_epochs(search_dir: str | Path, slots: Sequence[int]) -> int:
 
 
 def too_little_time(search_dir: str | Path, slots: Sequence[int], limit_minutes: float) -> SearchError:
-    """What to tell of a job that its time limit ended before it had finished an epoch.
+    """The error of a job that its time limit ended before it had finished an epoch.
 
     Args:
         search_dir: `{study}/search`.
@@ -65,7 +65,7 @@ def _records(search_dir: str | Path, slots: Sequence[int]) -> Iterator[TrialReco
         for folder in Path(search_dir).glob(f"store/*/{model_id(slot)}"):
             try:
                 record = TrialStore(folder).read_alone()
-            except (ArtefactError, OSError):  # which the job itself tells
+            except (ArtefactError, OSError):  # which the job itself raises
                 continue
             if record is not None:
                 yield record

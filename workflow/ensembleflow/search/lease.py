@@ -26,7 +26,7 @@ __all__ = ["Lease"]
 
 logger = logging.getLogger("ensembleflow.search")
 
-_SECONDS_BEFORE_TELLING = 5.0
+_SECONDS_BEFORE_WARNING = 5.0
 _HOLDER_KEYS = {"host", "pid", "started_after_boot", "token"}
 
 
@@ -75,7 +75,7 @@ class Lease:
 
     def __enter__(self) -> Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        started_at, told = time.monotonic(), False
+        started_at, warned = time.monotonic(), False
         while not self._try_create():
             holder = self._read(self.path)
             if not self._alive(holder):
@@ -83,14 +83,14 @@ class Lease:
                 continue
             if not self.wait:
                 return self
-            if holder is not None and not told and time.monotonic() - started_at > _SECONDS_BEFORE_TELLING:
+            if holder is not None and not warned and time.monotonic() - started_at > _SECONDS_BEFORE_WARNING:
                 logger.warning(
                     "%s is held by process %s on %s: waiting for it to end",
                     self.path.name,
                     holder["pid"],
                     holder["host"],
                 )
-                told = True
+                warned = True
             time.sleep(self.poll_seconds)
         self.held = True
         self._thread = threading.Thread(target=self._renew, daemon=True)

@@ -16,7 +16,7 @@ __all__ = ["process_started_at", "started_after_boot"]
 def process_started_at() -> float:
     """When this process was started, Unix seconds, exact to a clock tick (10 ms) and the same at each call.
 
-    Linux counts a process's start from boot, and tells the time of boot in whole seconds only. With that (which is
+    Linux counts a process's start from boot, and gives the time of boot in whole seconds only. With that (which is
     what `psutil.Process.create_time` does) a process seems up to a second older than it is, so that a job would seem
     to begin before the one before it on its device had ended.
     """

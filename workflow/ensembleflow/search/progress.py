@@ -115,7 +115,7 @@ def read_progress(study: optuna.Study, store_dir: Path, search: SearchConfig, n_
 
 
 def _last_ended(finished: list[FrozenTrial], now: float) -> list[FrozenTrial]:
-    """Those whose records tell how long trials take and who is at work."""
+    """Those whose records say how long trials take and who is at work."""
     ended = [(trial.datetime_complete.timestamp(), trial.number) for trial in finished if trial.datetime_complete]
     last = heapq.nlargest(_N_TIMED, ended)
     chosen = {number for _, number in last}

@@ -16,7 +16,7 @@ from typing import Any
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_json
 
-__all__ = ["Epoch", "PhaseSeconds", "TrialRecord", "TrialRun", "TrialStore"]
+__all__ = ["Epoch", "PhaseSeconds", "TrialAttempt", "TrialRecord", "TrialStore"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class PhaseSeconds:
 
 
 @dataclass
-class TrialRun:
+class TrialAttempt:
     """One process's work on a trial; times are Unix seconds.
 
     Attributes:
@@ -84,7 +84,7 @@ class TrialRun:
         ended_at: when it last wrote the record.
         first_epoch: the first epoch that it trained, from 1.
         epochs: how many it finished.
-        energy_joules: what its GPU used meanwhile, other processes' share included; None without a GPU that tells.
+        energy_joules: what its GPU used meanwhile, other processes' share included; None where nothing measures it.
     """
 
     host: str
@@ -98,6 +98,11 @@ class TrialRun:
     first_epoch: int
     epochs: int = 0
     energy_joules: float | None = None
+
+    @property
+    def process(self) -> tuple[str, int, float]:
+        """Which process it was, among all of all machines: host, number and start."""
+        return self.host, self.process_id, self.process_started_at
 
 
 @dataclass
@@ -135,7 +140,7 @@ class TrialRecord:
     started_at: float | None = None
     ended_at: float | None = None
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
-    runs: list[TrialRun] = field(default_factory=list)
+    runs: list[TrialAttempt] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -154,7 +159,7 @@ class TrialRecord:
                 **values,
                 "epochs": [Epoch(**epoch) for epoch in values["epochs"]],
                 "seconds": PhaseSeconds(**values["seconds"]),
-                "runs": [TrialRun(**run) for run in values["runs"]],
+                "runs": [TrialAttempt(**run) for run in values["runs"]],
             }
         )
 
@@ -181,7 +186,7 @@ class TrialStore:
         """What to do when one of the trial's files is lost or damaged."""
         return (
             f"restore it; or, when no search job runs, delete {self.folder} and the study in its storage (the file "
-            "study.journal, or optuna delete-study): this trial is trained anew, and the study is told all others again"
+            "study.journal, or optuna delete-study): this trial is trained anew, all others go into the study again"
         )
 
     def read(self) -> TrialRecord | None:

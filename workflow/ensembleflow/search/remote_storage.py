@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from ensembleflow.config.storage_url import PROXY_PORT, check_storage_url, without_password
 from ensembleflow.errors import SearchError
-from ensembleflow.search.lasting_storage import LastingStorage
+from ensembleflow.search.retrying_storage import RetryingStorage
 
 __all__ = ["open_remote_storage"]
 
@@ -54,10 +54,10 @@ def open_remote_storage(url: str, pool_size: int = 1) -> BaseStorage:
             expected=str(error).removeprefix("must be "),
         ) from None
     if url.startswith("grpc://"):
-        return LastingStorage(_open_proxy(url), without_password(url))
+        return RetryingStorage(_open_proxy(url), without_password(url))
     parsed = _parse(url)
     _wait_for_connection(parsed)
-    return LastingStorage(_open_database(parsed, pool_size), _shown(parsed))
+    return RetryingStorage(_open_database(parsed, pool_size), _shown(parsed))
 
 
 def _open_proxy(url: str) -> BaseStorage:
@@ -133,7 +133,7 @@ def _wait_for_connection(url: URL) -> None:
     """Connect once.
 
     Raises:
-        SearchError: it cannot be done, told by what the server or driver says.
+        SearchError: it cannot be done; the message has what the server or driver says.
     """
     arguments = _engine_arguments(url, 1)
     if "read_timeout" in arguments["connect_args"]:  # PyMySQL's connect_timeout does not cover the greeting
@@ -157,12 +157,12 @@ def _wait_for_connection(url: URL) -> None:
 
 def _is_busy(error: BaseException) -> bool:
     text = str(error).lower()
-    return any(told in text for told in ("too many c", "max_user_connections", "connection slots", "starting up"))
+    return any(words in text for words in ("too many c", "max_user_connections", "connection slots", "starting up"))
 
 
 def _refused(url: URL, error: BaseException) -> SearchError:
-    told = _told(url, error)
-    lowered = told.lower()
+    message = _driver_message(url, error)
+    lowered = message.lower()
     hint = "is the server running, and may this machine connect to it? Ports and firewalls are often closed on nodes"
     expected = "a server that answers"
     if _is_busy(error):
@@ -181,10 +181,10 @@ def _refused(url: URL, error: BaseException) -> SearchError:
         hint = f"make it: CREATE DATABASE {url.database}"
     elif not isinstance(error, DBAPIError):
         expected, hint = "a URL that the database's driver takes", "check its name, its options and their spelling"
-    return SearchError("the database cannot be used", where=_shown(url), found=told, expected=expected, hint=hint)
+    return SearchError("the database cannot be used", where=_shown(url), found=message, expected=expected, hint=hint)
 
 
-def _told(url: URL, error: BaseException) -> str:
+def _driver_message(url: URL, error: BaseException) -> str:
     """What the driver says, in one line and without the password."""
     cause = getattr(error, "orig", None) or error
     text = " ".join(str(cause).split()) or type(cause).__name__
@@ -209,7 +209,7 @@ def _open_database(url: URL, pool_size: int) -> BaseStorage:
             raise SearchError(
                 "the database's tables were made by another version of Optuna",
                 where=_shown(url),
-                found=_told(url, error),
+                found=_driver_message(url, error),
                 expected=f"tables of Optuna {optuna.__version__}",
                 hint="use another database, or, when no other program needs them: optuna storage upgrade --storage URL",
             ) from None

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from ensembleflow.errors import EnsembleflowError, SearchError
-from ensembleflow.search.open_job import SearchJob, open_job
+from ensembleflow.search.job_spec import JobSpec
+from ensembleflow.search.running_job import start_job
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.trial import DoesNotFitBesideOthersError
 
@@ -26,20 +27,20 @@ _POLL_SECONDS = 1.0
 _SECONDS_TO_STOP = 60.0
 
 
-def train_side_by_side(job: SearchJob, n_processes: int, tell_progress: Callable[[], None]) -> None:
+def train_side_by_side(spec: JobSpec, n_processes: int, log_progress: Callable[[], None]) -> None:
     """Train a job's slots in several processes, each taking the next slot that no other one holds.
 
     Slots may be left: those that other jobs hold, and those that ran out of the shared memory.
 
     Args:
-        job: the job; its threads are shared out.
+        spec: the job; its threads are shared out.
         n_processes: how many.
-        tell_progress: called every second.
+        log_progress: called every second.
 
     Raises:
         SearchError: a process ended otherwise than well; its trials can be resumed.
     """
-    share = replace(job, threads=max(1, job.threads // n_processes))
+    share = replace(spec, threads=max(1, spec.threads // n_processes))
     # Not multiprocessing, which would run the caller's main script once more in each process.
     processes = [
         subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -56,7 +57,7 @@ def train_side_by_side(job: SearchJob, n_processes: int, tell_progress: Callable
             for process in [each for each in running if each.poll() is not None]:
                 running.remove(process)
                 _refuse_failure(process)
-            tell_progress()
+            log_progress()
     finally:
         _stop(processes)
 
@@ -91,12 +92,12 @@ def _stop(processes: list[subprocess.Popen[str]]) -> None:
                 pipe.close()
 
 
-def _train_free_slots(job: SearchJob) -> None:
+def _train_free_slots(spec: JobSpec) -> None:
     """Train, beside other processes of the same job, those of its slots that none of them works on."""
-    with StopSignals() as signals, open_job(job) as opened:
-        for slot in opened.plan.slots:
+    with StopSignals() as signals, start_job(spec) as job:
+        for slot in job.plan.slots:
             try:
-                opened.train(slot, signals, alone=False)
+                job.train(slot, signals, alone=False)
             except DoesNotFitBesideOthersError:
                 logger.warning("trial %d ran out of the memory that it shares: it is trained alone later", slot)
 
@@ -105,10 +106,10 @@ def main() -> int:
     """Train the free slots of the job that is told on the standard input; end when that is closed."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")  # to the job's log
     logging.getLogger("ensembleflow").setLevel(logging.INFO)
-    job = SearchJob(**json.loads(sys.stdin.readline()))
+    spec = JobSpec(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _train_free_slots(job)
+        _train_free_slots(spec)
     except EnsembleflowError as error:
         told = {name: getattr(error, name) for name in ("what", "where", "found", "expected", "hint")}
         sys.stdout.write(json.dumps(told))

@@ -1,4 +1,4 @@
-"""Being told to stop: by SIGTERM (scancel, a time limit's end), SIGUSR1 (a warning before it) or SIGINT (Ctrl-C)."""
+"""Being asked to stop: by SIGTERM (scancel, a time limit's end), SIGUSR1 (a warning before it) or SIGINT (Ctrl-C)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._postponed = False
-        self._told: int | None = None
+        self._received: int | None = None
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -39,12 +39,12 @@ class StopSignals:
             yield
         finally:
             self._postponed = False
-        if self._told is not None:
-            sys.exit(128 + self._told)
+        if self._received is not None:
+            sys.exit(128 + self._received)
 
     def _stop(self, number: int, frame: object) -> None:
         # At a time limit Slurm sends SIGTERM twice within milliseconds, and after Ctrl-C Snakemake sends one more: the
         # second must not disturb the ending.
-        first, self._told = self._told is None, number
+        first, self._received = self._received is None, number
         if first and not self._postponed:
             sys.exit(128 + number)

@@ -67,7 +67,7 @@ def open_journal(path: Path) -> BaseStorage:
             "the journal is damaged",
             where=path,
             found=f"a line that Optuna cannot read ({getattr(error, 'msg', error)})",
-            hint="move it away when no search job runs: the next job tells a new one all finished trials, and those "
+            hint="move it away when no search job runs: the next job adds all finished trials to a new one, and those "
             "that have begun go on from their checkpoints",
         ) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from collections.abc import Mapping
@@ -18,18 +17,16 @@ from ensembleflow.config import canonical_json
 from ensembleflow.errors import SearchError
 from ensembleflow.planning.search_plan import ALGORITHM_VERSION, SearchPlan
 from ensembleflow.search.lease import Lease
+from ensembleflow.search.optuna_internals import StoredTrial, add_trial
 from ensembleflow.search.samplers import SlotSampler, make_sampler
 from ensembleflow.search.storage import open_storage
 
 __all__ = [
     "SlotSampler",
-    "bracket_of",
     "claim_slot",
     "make_trials",
     "open_storage",
     "open_study",
-    "rung_key",
-    "should_stop",
     "study_name",
     "warn_of_other_versions",
 ]
@@ -50,9 +47,9 @@ _PACKAGE_KEY = "ensembleflow:version"
 def study_name(plan: SearchPlan, dataset_checksum: str) -> str:
     """The name in Optuna's storage: trials whose results depend on other things lie in another study."""
     name = f"{plan.study}-{plan.fingerprint(dataset_checksum)}"
-    # A random search's trials do not depend on the metric, but what Optuna is told of them does.
-    told_apart = plan.search.algorithm == "random" and plan.search.metric != "error"
-    return f"{name}-{plan.search.metric}" if told_apart else name
+    # A random search's trials do not depend on the metric, but what their study minimises does.
+    of_another_metric = plan.search.algorithm == "random" and plan.search.metric != "error"
+    return f"{name}-{plan.search.metric}" if of_another_metric else name
 
 
 def open_study(storage: BaseStorage, plan: SearchPlan, dataset_checksum: str) -> optuna.Study:
@@ -108,7 +105,7 @@ def warn_of_other_versions(storage: BaseStorage, plan: SearchPlan) -> None:
 
 
 def _check_identity(study: optuna.Study, plan: SearchPlan, dataset_checksum: str) -> None:
-    """Compare what the study says it was made for with the plan; a study that says nothing yet is told."""
+    """Compare what the study says it was made for with the plan; a study that says nothing yet is marked."""
     values = json.loads(plan.to_json())
     search = {name: values[name] for name in ("search", "generation_size") if name in values}
     expected = dict(
@@ -116,7 +113,7 @@ def _check_identity(study: optuna.Study, plan: SearchPlan, dataset_checksum: str
     )
     known = study.user_attrs
     if not known.keys() >= expected.keys():
-        # Another process may be just as far. Whoever trains has told before, so a silent study has no trials.
+        # Another process may be just as far. Whoever trains has marked it before, so a silent study has no trials.
         has_trials = bool(study.get_trials(deepcopy=False))
         known = study.user_attrs
         if has_trials and not known.keys() >= expected.keys():
@@ -168,43 +165,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def rung_key(rung: int) -> str:
-    """The attribute in which Optuna's pruner keeps a trial's value at a rung."""
-    return f"completed_rung_{rung}"
-
-
-def should_stop(study: optuna.Study, slot: int, rung: int | None) -> bool:
-    """Ask the pruner about a trial's last report; asked again about the same rivals, it answers alike.
-
-    Optuna's own `Trial.should_prune` notes that the rung is done, and then says no when asked again.
-
-    Args:
-        study: the study.
-        slot: the trial's number.
-        rung: the rung that the trial has just reached, or None between rungs.
-    """
-    trial = copy.deepcopy(study.get_trials(deepcopy=False)[slot])
-    if rung is not None and trial.system_attrs.pop(rung_key(rung), None) is not None:
-        study = copy.copy(study)
-        study._storage = _StorageBeforeRung(study._storage, trial)  # type: ignore[assignment]
-    return bool(study.pruner.prune(study, trial))
-
-
-class _StorageBeforeRung:
-    """A study's storage in which one trial is as it was before its rung: it would count among its own rivals."""
-
-    def __init__(self, storage: BaseStorage, trial: FrozenTrial) -> None:
-        self._storage = storage
-        self._trial = trial
-
-    def get_all_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
-        trials = self._storage.get_all_trials(*arguments, **options)
-        return [self._trial if trial.number == self._trial.number else trial for trial in trials]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-
 def claim_slot(study: optuna.Study, slot: int, lease_dir: Path) -> optuna.Trial:
     """Take a slot's trial, which the caller must hold the lease of.
 
@@ -214,9 +174,10 @@ def claim_slot(study: optuna.Study, slot: int, lease_dir: Path) -> optuna.Trial:
     frozen = study.get_trials(deepcopy=False)[slot]
     if frozen.number != slot:
         raise SearchError("the study's trials are not numbered from 0", where=study.study_name, found=frozen.number)
+    stored = StoredTrial(study, frozen)
     if frozen.state == TrialState.WAITING:
-        study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-    return optuna.trial.Trial(study, frozen._trial_id)
+        stored.claim()
+    return stored.attach()
 
 
 def make_trials(
@@ -231,15 +192,4 @@ def make_trials(
     waiting = optuna.trial.create_trial(state=TrialState.WAITING)
     with Lease(lease_dir / "new-trials.lease"):
         for slot in range(len(study.get_trials(deepcopy=False)), n_trials):
-            # Optuna has no public call to make trial number i or to claim it
-            study._storage.create_new_trial(study._study_id, template_trial=(finished or {}).get(slot, waiting))
-
-
-def bracket_of(study: optuna.Study, slot: int) -> int | None:
-    """The Hyperband bracket of a slot, or None for an algorithm without brackets."""
-    pruner = study.pruner
-    if not isinstance(pruner, optuna.pruners.HyperbandPruner):
-        return None
-    if not pruner._pruners:
-        pruner._try_initialization(study)
-    return int(pruner._get_bracket_id(study, study.get_trials(deepcopy=False)[slot]))
+            add_trial(study, (finished or {}).get(slot, waiting))

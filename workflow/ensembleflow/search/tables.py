@@ -10,7 +10,7 @@ from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_csv
 from ensembleflow.models import Hyperparameters
 from ensembleflow.planning.search_plan import model_id
-from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
+from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ TRIAL_COLUMNS = [
     *Hyperparameters.names(),
 ]
 EPOCH_COLUMNS = ["slot", "model", "bracket", *Epoch.__dataclass_fields__]
-RUN_COLUMNS = ["slot", "model", "run", *TrialRun.__dataclass_fields__]
+RUN_COLUMNS = ["slot", "model", "run", *TrialAttempt.__dataclass_fields__]
 
 
 def freeze_tables(

@@ -38,11 +38,11 @@ from ensembleflow.models import (
     weights_sha256,
 )
 from ensembleflow.search.device_memory import is_out_of_memory
-from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
+from ensembleflow.search.optuna_internals import StoredTrial, bracket_of, should_stop
+from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.stop import StopSignals
-from ensembleflow.search.study import bracket_of, should_stop
-from ensembleflow.search.telling import finish_in_study, tell_record
+from ensembleflow.search.sync_to_optuna import finish_trial, sync_trial
 
 if TYPE_CHECKING:
     import keras
@@ -71,8 +71,8 @@ class TrainingProcess:
         ready_at: when TensorFlow was ready in it, Unix seconds.
         threads: CPU threads that prepare batches.
         alone: whether no other process of its job trains beside it.
-        signals: what may tell it to stop.
-        tell_progress: called after each epoch.
+        signals: what may stop it.
+        log_progress: called after each epoch.
     """
 
     started_at: float
@@ -80,7 +80,7 @@ class TrainingProcess:
     threads: int = 1
     alone: bool = True
     signals: StopSignals = field(default_factory=StopSignals)
-    tell_progress: Callable[[], None] = lambda: None
+    log_progress: Callable[[], None] = lambda: None
 
 
 class DoesNotFitBesideOthersError(Exception):
@@ -133,13 +133,13 @@ def train_trial(
     """
     record = store.read() or TrialRecord(slot=trial.number)
     if record.hyperparameters and not record.finished:
-        tell_record(study, record, search)
-        trial = optuna.trial.Trial(study, trial._trial_id)  # the old one does not look at its storage again
+        sync_trial(study, record, search)
+        trial = StoredTrial(study, trial).attach()  # the old one does not look at its storage again
     if not record.finished:
         store.folder.mkdir(parents=True, exist_ok=True)
         store.discard_leftovers()
         record = _Training(study, trial, store, record, search, seed, data, process).run()
-    finish_in_study(study, record, search)
+    finish_trial(study, record, search)
     return record
 
 
@@ -163,7 +163,7 @@ class _Training:
         self.hyperparameters = self._begin()
 
     def run(self) -> TrialRecord:
-        """Train to the end; the finished record, which Optuna has still to be told of."""
+        """Train to the end; the finished record, which the study has still to get."""
         record = self.record
         try:
             record.state, trainer = self._end()
@@ -214,8 +214,8 @@ class _Training:
                 raise
             if not self.process.alone:
                 raise DoesNotFitBesideOthersError from error
-            told = str(error).partition("\n")[0][:200] or type(error).__name__
-            raise _TrialFailedError(f"out of memory in epoch {len(self.record.epochs) + 1}: {told}") from error
+            message = str(error).partition("\n")[0][:200] or type(error).__name__
+            raise _TrialFailedError(f"out of memory in epoch {len(self.record.epochs) + 1}: {message}") from error
 
     def _begin(self) -> Hyperparameters:
         record, now = self.record, time.time()
@@ -225,7 +225,7 @@ class _Training:
         record.attempts += 1
         record.started_at = record.started_at or now
         record.runs.append(
-            TrialRun(
+            TrialAttempt(
                 host=socket.gethostname(),
                 device=device_name(),
                 device_id=device_id(),
@@ -344,7 +344,7 @@ class _Training:
                 self.trial.report(metrics[self.search.metric], step=epoch)
         name = self.search.metric
         logger.info("trial %d epoch %d: %s %.4f", record.slot, epoch, name, metrics[name])
-        self.process.tell_progress()
+        self.process.log_progress()
 
     def _stops(self) -> bool:
         """Whether the pruner ends the trial here. One with all its epochs is complete: nothing is left to save.

@@ -41,20 +41,20 @@ logging.getLogger("smac").setLevel(logging.ERROR)
 
 
 def observations(trials: Sequence[FrozenTrial], names: KeysView[str]) -> list[tuple[dict[str, Any], float]]:
-    """Each point that was drawn, by its values of `names`, and the value to minimise that the model is told.
+    """Each point that was drawn, by its values of `names`, and the value to minimise that the model learns.
 
-    A completed trial tells its value, a pruned one its last report. A failed one is told the worst of these, so that
+    A completed trial has its value, a pruned one its last report. A failed one gets the worst of these, so that
     the model keeps away from where it failed; a running one their median (a constant liar, Ginsbourger et al. 2010),
     so that jobs side by side do not propose the same point. Of trials with equal values the first that ended counts.
     """
     drawn = [(trial, values) for trial in trials if names <= (values := known_values(trial)).keys()]
-    told = {trial.number: value for trial, _ in drawn if (value := _value(trial)) is not None}
-    if not told:
+    reported = {trial.number: value for trial, _ in drawn if (value := _value(trial)) is not None}
+    if not reported:
         return []
-    worst, middle = max(told.values()), statistics.median(told.values())
+    worst, middle = max(reported.values()), statistics.median(reported.values())
     points: dict[tuple[Any, ...], float] = {}
     for trial, values in sorted(drawn, key=lambda pair: not pair[0].state.is_finished()):
-        value = told.get(trial.number, worst if trial.state.is_finished() else middle)
+        value = reported.get(trial.number, worst if trial.state.is_finished() else middle)
         points.setdefault(tuple(values[name] for name in names), value)
     return [(dict(zip(names, point, strict=True)), value) for point, value in points.items()]
 

@@ -10,6 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from ensembleflow.search.optuna_internals import StoredTrial, forget_cached_trials, whole_study
 from ensembleflow.search.samplers.slot import SlotSampler
 
 __all__ = ["ModelSampler", "WholePointSampler", "known_values"]
@@ -51,15 +52,13 @@ class WholePointSampler(optuna.samplers.BaseSampler):
         written: dict[str, Any] | None = trial.system_attrs.get(_VALUES_KEY)
         if written is not None:
             return written
-        # Within Hyperband Optuna shows a sampler the trials of the same bracket only.
-        study = getattr(study, "_study", study)
-        # Optuna renews what it remembers in `ask`, which a slot's trial does not go through.
-        study._thread_local.cached_all_trials = None
+        study = whole_study(study)
+        forget_cached_trials(study)
         values = self.choose(study, trial) if self.space else {}
         for name, distribution in self.space.items():
             if name not in values:
                 values[name] = self.uniform.sample_independent(study, trial, name, distribution)
-        study._storage.set_trial_system_attr(trial._trial_id, _VALUES_KEY, values)
+        StoredTrial(study, trial).set_system_attr(_VALUES_KEY, values)
         return values
 
     def sample_independent(

@@ -12,7 +12,7 @@ __all__ = ["MOST_TRIALS", "trials_to_keep_busy"]
 # Beyond it a simulation takes long, and nobody searches so much.
 MOST_TRIALS = 50_000
 _TOLERANCE = 0.05
-# Jobs a device from which on the time outside the tail tells what more jobs would bring.
+# Jobs a device from which on the time outside the tail shows what more jobs would bring.
 _FEW = 8
 
 

@@ -13,7 +13,7 @@ from statistics import fmean, median
 import pandas as pd
 
 from ensembleflow.io import read_csv, read_json, snakemake_command
-from ensembleflow.search.accounting import Run, merge_intervals, process_spans, read_runs, require_tables
+from ensembleflow.search.accounting import AttemptRow, merge_intervals, process_spans, read_runs, require_tables
 from ensembleflow.search.simulation.limits import Limits
 
 __all__ = [
@@ -37,7 +37,7 @@ class RecordedTrial:
             hyperparameters before that, while the slot is claimed.
         epoch_seconds: from each epoch's start to the next one's; the last one's to its own end.
         values: the metric to minimise after each epoch.
-        after_seconds: from its last epoch's end to its own (keeping the model, telling the study).
+        after_seconds: from its last epoch's end to its own (keeping the model, finishing it in the study).
         failed: whether it ended by itself after these epochs.
     """
 
@@ -93,7 +93,7 @@ def read_recording(search_dir: str | Path, metric: str) -> Recording:
     epochs = read_csv(folder / "epochs.csv", ["slot", "epoch", "started_at", "ended_at", value])
     runs = read_runs(folder / "runs.csv", epochs)
     epochs_of = dict(list(epochs.sort_values("epoch").groupby("slot")))
-    runs_of: dict[int, list[Run]] = {}
+    runs_of: dict[int, list[AttemptRow]] = {}
     for run in sorted(runs, key=lambda run: run.run):
         runs_of.setdefault(run.slot, []).append(run)
     recorded = [
@@ -156,7 +156,7 @@ def optuna_study(study_dir: str | Path, otherwise: str) -> str:
 
 
 def _recorded_trial(
-    slot: int, failed: bool, bracket: int | None, epochs: pd.DataFrame, value: str, runs: Sequence[Run]
+    slot: int, failed: bool, bracket: int | None, epochs: pd.DataFrame, value: str, runs: Sequence[AttemptRow]
 ) -> RecordedTrial:
     if epochs.empty:
         last = runs[-1]
@@ -181,9 +181,9 @@ def _recorded_trial(
     )
 
 
-def _overheads(runs: Sequence[Run]) -> tuple[float, float, float | None]:
+def _overheads(runs: Sequence[AttemptRow]) -> tuple[float, float, float | None]:
     """Means of a process's start and of the pause between two trials, median of the pause between two jobs."""
-    by_process: dict[tuple[str, int, float], list[Run]] = {}
+    by_process: dict[tuple[str, int, float], list[AttemptRow]] = {}
     for run in runs:
         by_process.setdefault(run.process, []).append(run)
     starts = [own[0].started_at - process[2] for process, own in by_process.items()]

@@ -7,6 +7,7 @@ from bisect import insort
 
 import optuna
 
+from ensembleflow.search.optuna_internals import hyperband_bracket, n_hyperband_brackets
 from ensembleflow.search.trial import rung_of
 
 __all__ = ["HyperbandRungs"]
@@ -27,26 +28,24 @@ class HyperbandRungs:
     """
 
     def __init__(self, study_name: str, min_epochs: int, max_epochs: int, reduction_factor: int) -> None:
-        self._pruner = optuna.pruners.HyperbandPruner(min_epochs, max_epochs, reduction_factor)
-        self._study = optuna.create_study(study_name=study_name, pruner=self._pruner)
-        self._pruner._try_initialization(self._study)
+        pruner = optuna.pruners.HyperbandPruner(min_epochs, max_epochs, reduction_factor)
+        self._study = optuna.create_study(study_name=study_name, pruner=pruner)
         self._trial = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
         self._reduction_factor = reduction_factor
-        n_brackets = len(self._pruner._pruners)
         self._rung_of = [
             {
                 epoch: rung
                 for epoch in range(1, max_epochs)  # a trial with all its epochs is complete: nobody asks
                 if (rung := rung_of(epoch, bracket, min_epochs, reduction_factor)) is not None
             }
-            for bracket in range(n_brackets)
+            for bracket in range(n_hyperband_brackets(self._study))
         ]
         self._values: dict[tuple[int, int], list[float]] = {}
 
     def bracket(self, slot: int) -> int:
         """The bracket of a slot."""
         self._trial.number = slot
-        return int(self._pruner._get_bracket_id(self._study, self._trial))
+        return hyperband_bracket(self._study, self._trial)
 
     def rung(self, bracket: int, epoch: int) -> int | None:
         """The rung at which a trial that has finished `epoch` epochs is judged, or None."""

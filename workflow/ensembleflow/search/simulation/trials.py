@@ -100,7 +100,7 @@ def _first_epoch_ratio(trials: Iterable[RecordedTrial]) -> float:
 
 
 def _curve_ratios(trials: Iterable[RecordedTrial], max_epochs: int) -> list[float]:
-    """Per epoch the median ratio of the next epoch's metric to its own; 1 where fewer than two trials tell."""
+    """Per epoch the median ratio of the next epoch's metric to its own; 1 where fewer than two trials have both."""
     trials = list(trials)
     ratios = []
     for epoch in range(max_epochs - 1):

@@ -1,4 +1,4 @@
-"""The command line's `devices`."""
+"""`ensembleflow devices`: this machine's devices for the config."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import yaml
 
 from ensembleflow.allocation.devices import assign_cores
 from ensembleflow.allocation.machine import detect_devices
+from ensembleflow.commands.number_arguments import whole_number
 
 __all__ = ["add_command"]
 
@@ -22,7 +23,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.add_argument(
         "--cores-per-device",
-        type=_at_least_one,
+        type=whole_number(1),
         default=1,
         metavar="N",
         help="physical cores of a device without GPU (default 1)",
@@ -41,10 +42,3 @@ def _run(arguments: argparse.Namespace) -> int:
     n_cores, n_gpus = sum(config.cores for config in configs), sum(config.gpu is not None for config in configs)
     print(f"resources:\n  allocation: {{threads: {n_cores}, gpus: {n_gpus}}}")
     return 0
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number

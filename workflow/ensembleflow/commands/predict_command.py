@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.allocation import Pipeline
+from ensembleflow.commands.number_arguments import whole_number
 from ensembleflow.datasets.some import some
 from ensembleflow.io import atomic_path, write_json
 from ensembleflow.serving.bundle import open_bundle
@@ -38,18 +39,14 @@ def add_command(subparsers: Any) -> None:
         nargs="+",
         help="image files (PNG, JPEG, …), folders with such files at any depth, or .npy files of uint8 images",
     )
-    parser.add_argument("--top", type=_positive, default=1, metavar="K", help="classes to print an image (default: 1)")
+    parser.add_argument(
+        "--top", type=whole_number(1), default=1, metavar="K", help="classes to print an image (default: 1)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--output", type=_table, metavar="FILE", help="write the answers to a file (.csv or .json) instead of printing"
     )
     parser.set_defaults(run=_run)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
-    return int(text)
 
 
 def _table(text: str) -> Path:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ensembleflow.cli import main
 from ensembleflow.config import Config, SearchConfig
 from ensembleflow.planning.search_plan import search_jobs
+from ensembleflow.search.optuna_internals import should_stop
 from ensembleflow.search.simulation import (
     Limits,
     RecordedTrial,
@@ -28,7 +29,6 @@ from ensembleflow.search.simulation import (
 )
 from ensembleflow.search.simulation.limits import Server
 from ensembleflow.search.simulation.rungs import HyperbandRungs
-from ensembleflow.search.study import should_stop
 from ensembleflow.search.trial import rung_of
 from recorded_search import Search, Trial, drive, some_trials
 

@@ -12,12 +12,15 @@ import numpy as np
 
 from ensembleflow.allocation import Ensemble, Tuning, detect_devices, search_table, tell_tuning, tune_allocation
 from ensembleflow.allocation.score import OBJECTIVES
+from ensembleflow.commands.number_arguments import whole_number
 from ensembleflow.config import AllocationConfig, load_config, parse_config
 from ensembleflow.io import write_csv, write_json
 from ensembleflow.models.engines import ENGINES
 from ensembleflow.serving.bundle import Bundle, check_answers, open_bundle
 
 __all__ = ["add_command", "allocate_bundle"]
+
+_COUNT = whole_number(1)
 
 
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,20 +42,14 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "sets; with `bench: simulated` they need not be here (default: this machine's GPUs and cores)",
     )
     parser.add_argument("--objective", choices=OBJECTIVES, help="what to improve (throughput)")
-    parser.add_argument("--request-images", type=_count, metavar="N", help="images a request, for latencies (1)")
+    parser.add_argument("--request-images", type=_COUNT, metavar="N", help="images a request, for latencies (1)")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, help="what may compute a member")
-    parser.add_argument("--batch-sizes", type=_count, nargs="+", metavar="N", help="batch sizes to choose from")
-    parser.add_argument("--max-replicas", type=_count, metavar="N", help="devices that a member may run on at once")
-    parser.add_argument("--max-benches", type=_count, metavar="N", help="benches of the whole ensemble")
-    parser.add_argument("--bench-images", type=_count, metavar="N", help="images predicted in one bench repeat")
+    parser.add_argument("--batch-sizes", type=_COUNT, nargs="+", metavar="N", help="batch sizes to choose from")
+    parser.add_argument("--max-replicas", type=_COUNT, metavar="N", help="devices that a member may run on at once")
+    parser.add_argument("--max-benches", type=_COUNT, metavar="N", help="benches of the whole ensemble")
+    parser.add_argument("--bench-images", type=_COUNT, metavar="N", help="images predicted in one bench repeat")
     parser.add_argument("--search", type=Path, metavar="FILE", help="also write every allocation benched (CSV)")
     parser.set_defaults(run=_run)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
-    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What Optuna is told of the trials' records, so that any storage can be filled from the store."""
+"""Bringing Optuna's study up to the trials' records, so that any storage can be filled from the store."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from ensembleflow.config import SearchConfig
 from ensembleflow.errors import SearchError
 from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.lease import Lease
+from ensembleflow.search.optuna_internals import StoredTrial, rung_key
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.space import distributions
-from ensembleflow.search.study import make_trials, rung_key
+from ensembleflow.search.study import make_trials
 
-__all__ = ["finish_in_study", "tell_finished", "tell_record"]
+__all__ = ["finish_trial", "sync_finished_trials", "sync_trial"]
 
 logger = logging.getLogger("ensembleflow.search")
 
 
-def tell_finished(study: optuna.Study, store_dir: Path, search: SearchConfig) -> None:
-    """Tell the study of all finished trials of the store that it does not know, as where its storage is a new one.
+def sync_finished_trials(study: optuna.Study, store_dir: Path, search: SearchConfig) -> None:
+    """Add to the study all finished trials of the store that it does not know, as where its storage is a new one.
 
     Samplers and pruner learn from the study alone, and the jobs of finished trials do not run again.
 
     Args:
         study: the study.
         store_dir: the folder of the trials' folders.
-        search: the metric that Optuna is told, and the space.
+        search: the metric that the study minimises, and the space.
 
     Raises:
         ArtefactError: a record is damaged.
@@ -39,12 +40,12 @@ def tell_finished(study: optuna.Study, store_dir: Path, search: SearchConfig) ->
     unknown = {record.slot: record for record in _finished(study, store_dir)}
     if not unknown:
         return
-    logger.info("telling the study of %d finished trials that its storage does not know", len(unknown))
+    logger.info("adding to the study %d finished trials that its storage does not know", len(unknown))
     make_trials(study, max(unknown) + 1, store_dir, {slot: _frozen(each, search) for slot, each in unknown.items()})
     for record in _finished(study, store_dir):
         with Lease(store_dir / f"{model_id(record.slot)}.lease", wait=False) as lease:
-            if lease.held:  # otherwise its holder is about to tell
-                finish_in_study(study, record, search)
+            if lease.held:  # otherwise its holder is about to do it
+                finish_trial(study, record, search)
 
 
 def _finished(study: optuna.Study, store_dir: Path) -> Iterator[TrialRecord]:
@@ -57,52 +58,52 @@ def _finished(study: optuna.Study, store_dir: Path) -> Iterator[TrialRecord]:
                 yield record
 
 
-def tell_record(study: optuna.Study, record: TrialRecord, search: SearchConfig) -> None:
-    """Tell the study all of a trial's record but its end.
+def sync_trial(study: optuna.Study, record: TrialRecord, search: SearchConfig) -> None:
+    """Bring the study up to a trial's record, but for its end.
 
     That is an epoch whose process died between the record and the report; everything where the storage is a new one.
 
     Args:
         study: the study.
         record: of a trial that is RUNNING in the study.
-        search: the metric that Optuna is told, and the space.
+        search: the metric that the study minimises, and the space.
     """
-    storage, told = study._storage, _frozen(record, search)
-    known = study.get_trials(deepcopy=False)[record.slot]
-    for name, distribution in told.distributions.items():
+    recorded, known = _frozen(record, search), study.get_trials(deepcopy=False)[record.slot]
+    stored = StoredTrial(study, known)
+    for name, distribution in recorded.distributions.items():
         if name not in known.params:
-            value = distribution.to_internal_repr(told.params[name])
-            storage.set_trial_param(known._trial_id, name, value, distribution)
-    for epoch, metric in told.intermediate_values.items():
+            stored.set_param(name, recorded.params[name], distribution)
+    for epoch, metric in recorded.intermediate_values.items():
         if epoch not in known.intermediate_values:
-            storage.set_trial_intermediate_value(known._trial_id, epoch, metric)
-    for key, value in told.system_attrs.items():
+            stored.set_intermediate_value(epoch, metric)
+    for key, value in recorded.system_attrs.items():
         if key not in known.system_attrs:
-            storage.set_trial_system_attr(known._trial_id, key, value)
+            stored.set_system_attr(key, value)
 
 
-def finish_in_study(study: optuna.Study, record: TrialRecord, search: SearchConfig) -> None:
-    """Tell the study a finished trial's record, unless it knows already.
+def finish_trial(study: optuna.Study, record: TrialRecord, search: SearchConfig) -> None:
+    """Bring the study up to a finished trial's record, its end included, unless it has that already.
 
     Raises:
-        SearchError: the study knows another end.
+        SearchError: the study has another end.
     """
-    told, known = _frozen(record, search), study.get_trials(deepcopy=False)[record.slot]
+    recorded, known = _frozen(record, search), study.get_trials(deepcopy=False)[record.slot]
     if known.state.is_finished():
-        if known.state != told.state:
+        if known.state != recorded.state:
             raise SearchError(
                 f"trial {record.slot} ended twice",
                 where=study.study_name,
                 found=f"{known.state.name} in Optuna's storage",
-                expected=f"{told.state.name} as in its record",
+                expected=f"{recorded.state.name} as in its record",
             )
         return
+    stored = StoredTrial(study, known)
     if known.state == TrialState.WAITING:
-        study._storage.set_trial_state_values(known._trial_id, TrialState.RUNNING)
-    tell_record(study, record, search)
-    for key, value in told.user_attrs.items():
-        study._storage.set_trial_user_attr(known._trial_id, key, value)
-    study.tell(record.slot, told.value if told.state == TrialState.COMPLETE else None, state=told.state)
+        stored.claim()
+    sync_trial(study, record, search)
+    for key, value in recorded.user_attrs.items():
+        stored.set_user_attr(key, value)
+    study.tell(record.slot, recorded.value if recorded.state == TrialState.COMPLETE else None, state=recorded.state)
 
 
 def _frozen(record: TrialRecord, search: SearchConfig) -> FrozenTrial:

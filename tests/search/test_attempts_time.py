@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.attempts import n_finished_epochs, too_little_time
-from ensembleflow.search.record import Epoch, TrialRecord, TrialRun, TrialStore
+from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 
 EPOCH = Epoch(1, None, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-RUN = TrialRun("n1", "cpu", "cpu", 1, 0.0, 0.0, 0.0, 0.0, first_epoch=1)
+RUN = TrialAttempt("n1", "cpu", "cpu", 1, 0.0, 0.0, 0.0, 0.0, first_epoch=1)
 START_SECONDS = 120.0
 
 

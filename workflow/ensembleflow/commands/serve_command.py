@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ensembleflow.allocation import Limits, Member, read_allocation
+from ensembleflow.commands.number_arguments import number, whole_number
 from ensembleflow.config import is_simulated
 from ensembleflow.errors import BundleError, ConfigError
 from ensembleflow.io import read_json
@@ -31,6 +32,8 @@ __all__ = ["add_command"]
 _LOG = logging.getLogger("ensembleflow.serving")
 
 _TOKEN_VARIABLE = "ENSEMBLEFLOW_TOKEN"
+_SECONDS = number(0.001, 1_000_000)
+_MILLISECONDS = number(0, 1_000_000)
 
 
 class _DefaultsShown(argparse.ArgumentDefaultsHelpFormatter):
@@ -51,7 +54,9 @@ def add_command(subparsers: Any) -> None:
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    parser.add_argument("--port", type=_whole(0, 65535), default=8000, help="port to listen at; 0 takes a free one")
+    parser.add_argument(
+        "--port", type=whole_number(0, 65535), default=8000, help="port to listen at; 0 takes a free one"
+    )
     parser.add_argument(
         "--token-file",
         type=Path,
@@ -63,43 +68,43 @@ def add_command(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--max-request-images",
-        type=_whole(1),
+        type=whole_number(1),
         metavar="N",
         help="images of one request (default: 1024, or what 32 MB hold)",
     )
     parser.add_argument(
         "--max-queued-images",
-        type=_whole(1),
+        type=whole_number(1),
         default=limits.max_queued_images,
         metavar="N",
         help="images that may wait; more are answered 503",
     )
     parser.add_argument(
-        "--max-body-mb", type=_whole(1), metavar="MB", help="size of a request (default: what its images need)"
+        "--max-body-mb", type=whole_number(1), metavar="MB", help="size of a request (default: what its images need)"
     )
-    parser.add_argument("--max-connections", type=_whole(1), default=4096, metavar="N", help="open connections")
+    parser.add_argument("--max-connections", type=whole_number(1), default=4096, metavar="N", help="open connections")
     parser.add_argument(
-        "--request-timeout", type=_seconds, default=60.0, metavar="S", help="seconds until a request is answered 503"
+        "--request-timeout", type=_SECONDS, default=60.0, metavar="S", help="seconds until a request is answered 503"
     )
     parser.add_argument(
-        "--read-timeout", type=_seconds, default=10.0, metavar="S", help="seconds that a client may take to ask"
+        "--read-timeout", type=_SECONDS, default=10.0, metavar="S", help="seconds that a client may take to ask"
     )
     parser.add_argument(
         "--worker-timeout",
-        type=_seconds,
+        type=_SECONDS,
         default=limits.worker_timeout_seconds,
         metavar="S",
         help="seconds after which a member that is silent at work is started anew",
     )
     parser.add_argument(
         "--batch-wait-ms",
-        type=_milliseconds,
+        type=_MILLISECONDS,
         default=limits.batch_wait_seconds * 1000,
         metavar="MS",
         help="milliseconds that an ensemble which has just answered waits for each further request to batch",
     )
     parser.add_argument(
-        "--grace", type=_seconds, default=30.0, metavar="S", help="seconds for requests at work when the server stops"
+        "--grace", type=_SECONDS, default=30.0, metavar="S", help="seconds for requests at work when the server stops"
     )
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="file of the log (default: standard error)")
     parser.set_defaults(run=_run)
@@ -199,31 +204,3 @@ def _members_for_engines(bundle: Bundle) -> Iterator[list[Member]]:
     with tempfile.TemporaryDirectory(prefix="ensembleflow-members-") as folder:
         paths = prepare_members([member.exported for member in bundle.members], Path(folder), engines)
         yield [Member(path.name, path) for path in paths]
-
-
-def _whole(lowest: int, highest: int = 2**40) -> Any:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and lowest <= int(text[:20]) <= highest):
-            limit = f"from {lowest} to {highest}" if highest < 2**40 else f"of {lowest} or more"
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number {limit}")
-        return int(text)
-
-    return parse
-
-
-def _milliseconds(text: str) -> float:
-    return _number(text, 0.0)
-
-
-def _seconds(text: str) -> float:
-    return _number(text, 0.001)
-
-
-def _number(text: str, lowest: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not lowest <= number <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from {lowest:g} to 1000000")
-    return number

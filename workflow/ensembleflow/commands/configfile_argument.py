@@ -8,7 +8,7 @@ from pathlib import Path
 from ensembleflow.config import Config, load_config
 from ensembleflow.io.snakemake_command import set_config_options
 
-__all__ = ["add_configfile", "load_run_config"]
+__all__ = ["add_configfile", "load_run_config", "study_folder"]
 
 
 def add_configfile(parser: argparse.ArgumentParser) -> None:
@@ -29,3 +29,8 @@ def load_run_config(arguments: argparse.Namespace) -> Config:
     if arguments.configfile:
         set_config_options(arguments.configfile)
     return config
+
+
+def study_folder(config: Config) -> Path:
+    """`{results_dir}/{study}`, where the config's study lies."""
+    return Path(config.results_dir) / config.study

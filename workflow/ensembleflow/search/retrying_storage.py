@@ -1,4 +1,4 @@
-"""A storage behind a network that outlasts its server's absence."""
+"""A storage behind a network whose operations are tried again while its server is away."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from ensembleflow.config.storage_url import without_password
 from ensembleflow.errors import SearchError
 
-__all__ = ["LastingStorage"]
+__all__ = ["RetryingStorage"]
 
 logger = logging.getLogger("ensembleflow.search")
 
 
 def _delegate(operation: str) -> Callable[..., Any]:
-    def call(self: LastingStorage, *args: Any, **kwargs: Any) -> Any:
+    def call(self: RetryingStorage, *args: Any, **kwargs: Any) -> Any:
         return self.repeat(operation, *args, **kwargs)
 
     return call
@@ -34,7 +34,7 @@ _Delegating: Any = ABCMeta(
 )
 
 
-class LastingStorage(_Delegating):
+class RetryingStorage(_Delegating):
     """Repeats each operation that fails because the server is away, or because two operations blocked each other.
 
     Making a trial is not repeated: nobody knows whether the first try made one.
@@ -42,7 +42,7 @@ class LastingStorage(_Delegating):
     Args:
         storage: what to ask.
         where: the server in words, for messages.
-        patience_seconds: how long to go on trying before a SearchError tells the user.
+        patience_seconds: how long to go on trying before raising SearchError.
     """
 
     def __init__(self, storage: BaseStorage, where: str, patience_seconds: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""`ensembleflow summary` and `ensembleflow report`: the table of budgets in the terminal, and the page of it all."""
+"""`ensembleflow summary`: the table of budgets in the terminal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ensembleflow.commands.results_argument import add_results
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv, snakemake_command
 from ensembleflow.report.budgets import (
@@ -26,25 +27,10 @@ __all__ = ["add_command", "print_summary"]
 
 
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `summary` and `report` to the command line."""
-    summary = subparsers.add_parser("summary", help="print the table of budgets and where the report is")
-    summary.set_defaults(run=lambda arguments: print_summary(arguments.results, Console(highlight=False)))
-    report = subparsers.add_parser(
-        "report",
-        help="make the report of a study, finished or not",
-        description="Write one self-contained page of what is there; what is not there is named, with its command.",
-    )
-    report.add_argument("--output", type=Path, metavar="FILE", help="the page (report.html in the folder of results)")
-    report.add_argument("--study", metavar="NAME", help="where there are several; the last one run by default")
-    report.set_defaults(run=_make_report)
-    for parser in (summary, report):
-        parser.add_argument(
-            "--results",
-            type=Path,
-            default=Path("results"),
-            metavar="FOLDER",
-            help="folder of the artefacts (%(default)s)",
-        )
+    """Add `summary` to the command line."""
+    parser = subparsers.add_parser("summary", help="print the table of budgets and where the report is")
+    add_results(parser)
+    parser.set_defaults(run=lambda arguments: print_summary(arguments.results, Console(highlight=False)))
 
 
 def print_summary(results: Path, console: Console) -> None:
@@ -78,14 +64,6 @@ def print_summary(results: Path, console: Console) -> None:
         console.print(Text(f"report: {report}{note}"), soft_wrap=True)
     else:
         console.print(Text(f"no report yet; make it with: ensembleflow report --results {results}"), soft_wrap=True)
-
-
-def _make_report(arguments: argparse.Namespace) -> None:
-    from ensembleflow.report import make_report  # drawing is slow to import
-
-    output = arguments.output or arguments.results / "report.html"
-    make_report(arguments.results, output, arguments.study)
-    print(f"report: {output}")
 
 
 def _budgets(readable: pd.DataFrame) -> Table:

@@ -1,4 +1,4 @@
-"""A search job with everything open that its slots need."""
+"""A search job at work: its dataset and its study open, its slots trained, its progress logged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -14,7 +13,8 @@ import optuna
 from ensembleflow.datasets import Dataset, open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.models import configure_tensorflow, device_id
-from ensembleflow.planning.search_plan import SearchPlan, model_id
+from ensembleflow.planning.search_plan import model_id
+from ensembleflow.search.job_spec import JobSpec
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.ownership import claim_study
 from ensembleflow.search.process_start import process_started_at
@@ -23,68 +23,42 @@ from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study, warn_of_other_versions
-from ensembleflow.search.telling import tell_finished
+from ensembleflow.search.sync_to_optuna import sync_finished_trials
 from ensembleflow.search.trial import TrainingProcess, train_trial
 
-__all__ = ["OpenJob", "SearchJob", "open_job"]
+__all__ = ["RunningJob", "start_job"]
 
 logger = logging.getLogger("ensembleflow.search")
 
-# A job says how far the search is this often, and whenever a trial ends.
-TELL_SECONDS = 30.0
+# A job logs how far the search is this often, and whenever a trial ends.
+LOG_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class SearchJob:
-    """What a job's processes have to know.
-
-    Attributes:
-        plan_json: what `plan_job` made.
-        dataset_path: the prepared dataset.
-        search_dir: `{study}/search`, where the journal and the store lie.
-        storage_url: of Optuna's storage, or None for the journal.
-        threads: CPU cores of one process.
-        use_gpu: train on a GPU if there is one; otherwise GPUs are hidden.
-        n_trials: trials of the whole study, for the progress line only.
-        metric: the config's, where the plan does not name it: what Optuna and the progress line are told.
-    """
-
-    plan_json: str
-    dataset_path: str
-    search_dir: str
-    storage_url: str | None = None
-    threads: int = 1
-    use_gpu: bool = False
-    n_trials: int | None = None
-    metric: str | None = None
-
-    @property
-    def plan(self) -> SearchPlan:
-        """The slots and what their results depend on."""
-        return SearchPlan.from_json(self.plan_json, self.metric)
-
-
-class OpenJob:
+class RunningJob:
     """A job with its dataset and its study open.
+
+    Args:
+        spec: what the job is to train.
+        data: its dataset.
 
     Raises:
         SearchError: the storage cannot be reached, or contradicts the config, or another folder has the study.
     """
 
-    def __init__(self, job: SearchJob, data: Dataset) -> None:
-        self.job = job
+    def __init__(self, spec: JobSpec, data: Dataset) -> None:
+        self.spec = spec
         self.data = data
-        self.plan = job.plan
-        self.store_dir = Path(job.search_dir) / "store" / self.plan.fingerprint(data.checksum)
-        storage = open_storage(Path(job.search_dir), job.storage_url)
+        self.plan = spec.plan
+        self.store_dir = Path(spec.search_dir) / "store" / self.plan.fingerprint(data.checksum)
+        storage = open_storage(Path(spec.search_dir), spec.storage_url)
         self.study: optuna.Study = open_study(storage, self.plan, data.checksum)
         claim_study(self.study, self.store_dir)
-        if 0 in self.plan.slots:  # one job of the study's says it for all
+        if 0 in self.plan.slots:  # one of the study's jobs warns for all
             warn_of_other_versions(storage, self.plan)
-        tell_finished(self.study, self.store_dir, self.plan.search)
+        sync_finished_trials(self.study, self.store_dir, self.plan.search)
         self._ready_at: float | None = None
-        self._n_finished_told = 0
-        self._told_at = process_started_at()
+        self._n_finished_logged = 0
+        self._logged_at = process_started_at()
 
     def train(self, slot: int, signals: StopSignals, *, alone: bool = True) -> TrialRecord | None:
         """Train a slot's trial, or find it finished; None if another process has it and this one is not alone."""
@@ -97,7 +71,7 @@ class OpenJob:
                 trial = claim_slot(self.study, slot, self.store_dir)
                 store = TrialStore(self.store_dir / model_id(slot), check=lease.check)
                 record = train_trial(self.study, trial, store, self.plan.search, self.plan.seed, self.data, process)
-                self.tell_progress()
+                self.log_progress()
             return record
 
     def is_finished(self, slot: int) -> bool:
@@ -119,7 +93,7 @@ class OpenJob:
             )
         return record
 
-    def tell_progress(self) -> None:
+    def log_progress(self) -> None:
         """One line on the terminal: how far the study is.
 
         Only if a trial of this job has ended since the last line, or that was long ago.
@@ -128,22 +102,22 @@ class OpenJob:
         trials = self.study.get_trials(deepcopy=False)
         n_finished = sum(trial.number in own and trial.state.is_finished() for trial in trials)
         now = time.time()
-        if n_finished == self._n_finished_told and not self._is_silent(now):
+        if n_finished == self._n_finished_logged and not self._is_silent(now):
             return
-        self._n_finished_told, self._told_at = n_finished, now
-        n_trials = self.job.n_trials or len(self.plan.slots)
+        self._n_finished_logged, self._logged_at = n_finished, now
+        n_trials = self.spec.n_trials or len(self.plan.slots)
         progress = read_progress(self.study, self.store_dir, self.plan.search, n_trials)
         logger.info(progress_line(progress), extra={"progress": True})
 
-    def _tell_after_epoch(self) -> None:
+    def _log_after_epoch(self) -> None:
         # Epochs may be short: the storage is not read for each.
         if self._is_silent(time.time()):
-            self.tell_progress()
+            self.log_progress()
 
     def _is_silent(self, now: float) -> bool:
-        return now >= self._told_at + TELL_SECONDS
+        return now >= self._logged_at + LOG_SECONDS
 
-    def tell_kept(self) -> None:
+    def log_kept(self) -> None:
         """One line on the terminal: what is kept of the job's trials that have not ended."""
         records = [TrialStore(self.store_dir / model_id(slot)).read_alone() for slot in self.plan.slots]
         kept = [
@@ -156,14 +130,14 @@ class OpenJob:
 
     def _process(self, signals: StopSignals, alone: bool) -> TrainingProcess:
         if self._ready_at is None:
-            configure_tensorflow(self.job.threads, use_gpu=self.job.use_gpu, training=True)
-            if self.job.use_gpu and device_id() == "cpu":
+            configure_tensorflow(self.spec.threads, use_gpu=self.spec.use_gpu, training=True)
+            if self.spec.use_gpu and device_id() == "cpu":
                 self._without_gpu()
             self._ready_at = time.time()
         started_at = process_started_at()
-        # Beside others it is their parent that tells.
-        tell_progress = self._tell_after_epoch if alone else lambda: None
-        return TrainingProcess(started_at, self._ready_at, self.job.threads, alone, signals, tell_progress)
+        # Beside others it is their parent that logs.
+        log_progress = self._log_after_epoch if alone else lambda: None
+        return TrainingProcess(started_at, self._ready_at, self.spec.threads, alone, signals, log_progress)
 
     def _without_gpu(self) -> None:
         hint = "look at nvidia-smi on this machine, and whether requirements-gpu.lock is installed"
@@ -178,12 +152,12 @@ class OpenJob:
 
 
 @contextmanager
-def open_job(job: SearchJob) -> Iterator[OpenJob]:
+def start_job(spec: JobSpec) -> Iterator[RunningJob]:
     """Open a job's dataset and its study.
 
     Raises:
         ArtefactError: the dataset is missing or damaged.
         SearchError: the storage cannot be reached, or contradicts the config.
     """
-    with open_dataset(job.dataset_path) as data:
-        yield OpenJob(job, data)
+    with open_dataset(spec.dataset_path) as data:
+        yield RunningJob(spec, data)

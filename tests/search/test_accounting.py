@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ensembleflow.cli import main
 from ensembleflow.config import Config
 from ensembleflow.errors import ArtefactError
-from ensembleflow.search.accounting import Run, account_study, assign_lanes, union_seconds, write_accounting
+from ensembleflow.search.accounting import AttemptRow, account_study, assign_lanes, union_seconds, write_accounting
 from recorded_search import ORIGIN, PARTS, drive, some_trials
 
 
@@ -135,7 +135,7 @@ INTERVALS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), min_size
 @given(INTERVALS)
 def test_lanes_hold_one_process_at_a_time_and_are_as_few_as_can_be(spans: list[tuple[int, int]]) -> None:
     runs = [
-        Run(slot, 0, "node", "", "cpu", slot, start, start, start, start + length + 1, 1, 1)
+        AttemptRow("node", "", "cpu", slot, start, start, start, start + length + 1, 1, 1, slot=slot, run=0)
         for slot, (start, length) in enumerate(spans)
     ]
     laned = assign_lanes(runs)

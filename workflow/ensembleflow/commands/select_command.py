@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ensembleflow.commands.number_arguments import whole_number
 from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
 from ensembleflow.library import open_predictions
 from ensembleflow.models.metrics import METRICS
@@ -55,15 +56,9 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         action="store_true",
         help="go on by swapping, dropping and adding members as long as that lowers the loss within the budget",
     )
-    parser.add_argument("--threads", type=_cores, default=1, metavar="N", help="CPU cores to use (default: 1)")
+    parser.add_argument("--threads", type=whole_number(1), default=1, metavar="N", help="CPU cores to use (default: 1)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, as in budget-*.json")
     parser.set_defaults(run=_run)
-
-
-def _cores(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of cores; expected 1 or more")
-    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -9,13 +9,14 @@ from typing import Any, get_args
 
 from rich.console import Console
 
+from ensembleflow.commands.configfile_argument import add_configfile, load_run_config, study_folder
+from ensembleflow.commands.number_arguments import number, positive_number, whole_number
 from ensembleflow.config import Config, SearchConfig, StudyName
 from ensembleflow.config.search import default_min_epochs
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import write_csv
 from ensembleflow.planning.search_plan import search_jobs
 from ensembleflow.search.accounting import account_study
-from ensembleflow.search.run_config import add_configfile, load_run_config
 from ensembleflow.search.simulation import (
     Limits,
     Recording,
@@ -33,6 +34,8 @@ _BUSY = 0.8
 # Of `assume_recording`'s trials, before anything was recorded.
 _ASSUMED_START_SECONDS = 10.0
 _LARGEST_SPREAD = 10
+_COUNT = whole_number(1)
+_SECONDS = number(0)
 
 
 def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,7 +52,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.add_argument(
         "--devices",
-        type=_count,
+        type=_COUNT,
         nargs="+",
         metavar="N",
         help=f"numbers of GPUs or workers (default: {', '.join(map(str, _DEVICES))}, up to the first that has one for "
@@ -57,21 +60,21 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     planned = parser.add_argument_group("the planned search (default: the config's)")
     planned.add_argument("--algorithm", choices=get_args(SearchConfig.model_fields["algorithm"].annotation))
-    planned.add_argument("--trials", type=_count, metavar="N", help="trials of the study")
-    planned.add_argument("--trials-per-job", type=_count, metavar="N", help="consecutive trials that a job trains")
-    planned.add_argument("--epochs", type=_count, metavar="N", help="epochs of a trial that is never stopped")
+    planned.add_argument("--trials", type=_COUNT, metavar="N", help="trials of the study")
+    planned.add_argument("--trials-per-job", type=_COUNT, metavar="N", help="consecutive trials that a job trains")
+    planned.add_argument("--epochs", type=_COUNT, metavar="N", help="epochs of a trial that is never stopped")
     planned.add_argument(
         "--time-factor",
-        type=_positive,
+        type=positive_number,
         default=1.0,
         metavar="F",
         help="a trial takes F times as long as recorded: faster GPUs, or more workers a machine (1)",
     )
     assumed = parser.add_argument_group("before anything is recorded")
-    assumed.add_argument("--epoch-seconds", type=_seconds, metavar="S", help="mean time of an epoch, over all trials")
+    assumed.add_argument("--epoch-seconds", type=_SECONDS, metavar="S", help="mean time of an epoch, over all trials")
     assumed.add_argument(
         "--spread",
-        type=_spread,
+        type=number(0, _LARGEST_SPREAD),
         default=0.5,
         metavar="V",
         help="its coefficient of variation from trial to trial (0.5)",
@@ -86,12 +89,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "what jobs wait for (default: recorded, else on the safe side of what was measured: docs/benchmarks.md)"
     )
-    group.add_argument("--launch-seconds", type=_seconds, metavar="S", help="from a free device to a job's process")
-    group.add_argument("--start-seconds", type=_seconds, metavar="S", help="from a process's start to its first trial")
-    group.add_argument("--jobs-per-second", type=_positive, metavar="R", help="that Snakemake submits")
-    group.add_argument("--max-jobs", type=_count, metavar="N", help="submitted at a time (Snakemake's --jobs)")
-    group.add_argument("--notice-seconds", type=_seconds, metavar="S", help="until Snakemake notices a job's end")
-    group.add_argument("--storage-seconds", type=_seconds, metavar="S", help="that one write blocks the storage")
+    group.add_argument("--launch-seconds", type=_SECONDS, metavar="S", help="from a free device to a job's process")
+    group.add_argument("--start-seconds", type=_SECONDS, metavar="S", help="from a process's start to its first trial")
+    group.add_argument("--jobs-per-second", type=positive_number, metavar="R", help="that Snakemake submits")
+    group.add_argument("--max-jobs", type=_COUNT, metavar="N", help="submitted at a time (Snakemake's --jobs)")
+    group.add_argument("--notice-seconds", type=_SECONDS, metavar="S", help="until Snakemake notices a job's end")
+    group.add_argument("--storage-seconds", type=_SECONDS, metavar="S", help="that one write blocks the storage")
 
 
 def _useful_devices(n_jobs: int) -> list[int]:
@@ -99,41 +102,10 @@ def _useful_devices(n_jobs: int) -> list[int]:
     return [number for number, fewer in zip(_DEVICES, (0, *_DEVICES), strict=False) if fewer < n_jobs]
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number of 1 or more")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    if not 0 <= (seconds := _number(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
-    return seconds
-
-
-def _positive(text: str) -> float:
-    if not 0 < (number := _number(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def _spread(text: str) -> float:
-    if not 0 <= (spread := _number(text)) <= _LARGEST_SPREAD:
-        raise argparse.ArgumentTypeError(f"{text} is not a share of the mean, from 0 to {_LARGEST_SPREAD}")
-    return spread
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is no number") from None
-
-
 def _run(arguments: argparse.Namespace) -> int:
     config = load_run_config(arguments)
     search = _planned_search(config, arguments)
-    study_dir = arguments.study_dir or Path(config.results_dir) / config.study
+    study_dir = arguments.study_dir or study_folder(config)
     recorded_algorithm, accounts, study_name = None, None, config.study
     if arguments.epoch_seconds is not None:
         recording = _assumed(arguments, search)

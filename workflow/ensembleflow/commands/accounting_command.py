@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ensembleflow.commands.configfile_argument import add_configfile, load_run_config, study_folder
 from ensembleflow.io import snakemake_command
 from ensembleflow.search.accounting import account_study, require_tables
 from ensembleflow.search.remaining import readable_duration
-from ensembleflow.search.run_config import add_configfile, load_run_config
 
 __all__ = ["add_command", "print_accounting"]
 
@@ -31,7 +31,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _run(arguments: argparse.Namespace) -> int:
     config = load_run_config(arguments)
-    study_dir = arguments.study_dir or Path(config.results_dir) / config.study
+    study_dir = arguments.study_dir or study_folder(config)
     command = snakemake_command("search", near=study_dir)
     hint = f"let it end ({command}), or name another study's folder with --study-dir"
     require_tables(study_dir / "search", "account for", hint)

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from ensembleflow.search.study import should_stop
+from ensembleflow.search.optuna_internals import hyperband_bracket, should_stop
 from ensembleflow.search.trial import rung_of
 
 ORIGIN = 1_700_000_000.0
@@ -86,8 +86,7 @@ def drive(
     def bracket_of(slot: int) -> int | None:
         if not hyperband:
             return None
-        pruner._pruners or pruner._try_initialization(study)
-        return int(pruner._get_bracket_id(study, study.get_trials(deepcopy=False)[slot]))
+        return hyperband_bracket(study, study.get_trials(deepcopy=False)[slot])
 
     def work(worker: int) -> Iterator[float]:
         now = 0.0

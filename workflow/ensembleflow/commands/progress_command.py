@@ -1,0 +1,55 @@
+"""`ensembleflow progress`: how far a running search is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import optuna
+from rich.console import Console
+
+from ensembleflow.commands.configfile_argument import add_configfile, load_run_config, study_folder
+from ensembleflow.datasets import open_dataset
+from ensembleflow.errors import SearchError
+from ensembleflow.io import snakemake_command
+from ensembleflow.planning.search_plan import SearchPlan, plan_job
+from ensembleflow.search.progress import progress_line, read_progress
+from ensembleflow.search.progress_table import print_running
+from ensembleflow.search.storage import journal_path, open_storage
+from ensembleflow.search.study import study_name
+
+__all__ = ["add_command"]
+
+
+def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "progress",
+        help="show how far a running search is",
+        description="Show how far a search is: trials done, each running one with its epoch, last metric and an "
+        "epoch's time, and about how long the rest takes.",
+    )
+    add_configfile(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = load_run_config(arguments)
+    search_dir = study_folder(config) / "search"
+    hint = f"start it: {snakemake_command(near=search_dir)}"
+    dataset = Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5"
+    if not dataset.exists() or (config.search.storage is None and not journal_path(search_dir).exists()):
+        raise SearchError("this study has not started", where=search_dir, hint=hint)
+    with open_dataset(dataset) as data:
+        plan = SearchPlan.from_json(plan_job(config, 0), config.search.metric)
+        checksum = data.checksum
+    name = study_name(plan, checksum)
+    try:
+        study = optuna.load_study(study_name=name, storage=open_storage(search_dir, config.search.storage))
+    except KeyError:
+        raise SearchError("this study has not started with this config", where=search_dir, hint=hint) from None
+    store_dir = search_dir / "store" / plan.fingerprint(checksum)
+    progress = read_progress(study, store_dir, plan.search, config.search.n_trials)
+    print(progress_line(progress), flush=True)
+    print_running(progress, Console(highlight=False))
+    return 0

@@ -13,9 +13,9 @@ from selection_data import segmentation_cache
 
 from ensembleflow.library import FileSource, open_predictions
 from ensembleflow.selection import greedy_with_replacement, read_candidates, selection_workers
-from ensembleflow.selection.dask_workers import DaskWorkers
-from ensembleflow.selection.losses import Prefixes
-from ensembleflow.selection.partition import MemorySource, block_bounds
+from ensembleflow.selection.sums.dask_workers import DaskWorkers
+from ensembleflow.selection.sums.losses import Prefixes
+from ensembleflow.selection.sums.partition import MemorySource, block_bounds
 
 _N_STEPS = 10
 _N_CLASSES = 30

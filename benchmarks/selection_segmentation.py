@@ -23,9 +23,9 @@ from numba import njit
 
 from ensembleflow.library import open_predictions
 from ensembleflow.selection import read_candidates, selection_workers, smobf_budgets
-from ensembleflow.selection.checks import Ranges
-from ensembleflow.selection.evaluation import Workers
-from ensembleflow.selection.losses import Prefixes
+from ensembleflow.selection.sums.checks import Ranges
+from ensembleflow.selection.sums.evaluation import Workers
+from ensembleflow.selection.sums.losses import Prefixes
 
 _SECONDS_BETWEEN_SAMPLES = 0.5
 _BANDWIDTH_BYTES = 2**31

@@ -86,7 +86,7 @@ rule study_pruning:
     input:
         predictions=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/predictions.h5",
         costs=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/costs.csv",
-        code=stage_code("selection", modules=["pruning_study"]),
+        code=stage_code("selection/rivals", modules=["pruning_study"]),
     output:
         table=f"{RESULTS}/{{study}}/selection/pruning.csv",
     log:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ensembleflow.models.metrics import SMALLEST_PROBABILITY
 from ensembleflow.selection import read_candidates
-from ensembleflow.selection.evaluation import Evaluator, ThreadWorkers
-from ensembleflow.selection.partition import partitions_of
+from ensembleflow.selection.sums.evaluation import Evaluator, ThreadWorkers
+from ensembleflow.selection.sums.partition import partitions_of
 
 
 @st.composite

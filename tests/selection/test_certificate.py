@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.metrics import METRICS
-from ensembleflow.selection import certificate, read_candidates, smobf
+from ensembleflow.selection import read_candidates, smobf
 from ensembleflow.selection.budget import budget_limits
-from ensembleflow.selection.certificate import certify
-from ensembleflow.selection.relaxation import (
+from ensembleflow.selection.rivals import certificate
+from ensembleflow.selection.rivals.certificate import certify
+from ensembleflow.selection.rivals.relaxation import (
     BrierRelaxation,
     CrossEntropyRelaxation,
     bounds_by_size,

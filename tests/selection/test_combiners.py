@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensembleflow.models.metrics import METRICS
-from ensembleflow.selection import read_candidates
-from ensembleflow.selection.combiners import MajorityVote, WeightedAverage, multiplicities
-from selection_problems import LABELS, naive_loss, problems, sharp
+from ensembleflow.selection.combiners import MajorityVote, WeightedAverage
+from selection_problems import problems
 
 
 def combined(combiner, probabilities, weights):
@@ -82,30 +80,3 @@ def test_a_sample_with_a_probability_that_is_not_finite_has_no_prediction(combin
     probabilities[1, 2, 0] = np.nan
     found = combined(combiner, probabilities, {0: 1, 1: 1})
     assert np.isfinite(found[:2]).all() and np.isnan(found[2]).any()
-
-
-@settings(deadline=None, max_examples=60)
-@given(problem=problems(distinct=True), loss=st.sampled_from(list(METRICS)), data=st.data())
-def test_fitted_weights_are_no_worse_than_the_best_member_alone(problem, loss, data):
-    probabilities, labels, costs, _ = problem
-    candidates = read_candidates(probabilities, labels, costs, loss)
-    members = data.draw(st.lists(st.sampled_from(candidates.usable.tolist()), min_size=1, unique=True))
-    weights = multiplicities(candidates, members, n_steps=12)
-    assert list(weights) == [member for member in members if member in weights] and sum(weights.values()) <= 12
-    repeated = [member for member, weight in weights.items() for _ in range(weight)]
-    singles = [naive_loss(probabilities, labels, [member], loss) for member in members]
-    assert naive_loss(probabilities, labels, repeated, loss) <= min(singles) + 1e-9
-
-
-def test_a_better_member_weighs_more():
-    rows = [[0.9, 0.9, 0.2, 0.9], [0.6, 0.6, 0.6, 0.6]]
-    candidates = read_candidates(np.stack([sharp(LABELS, 2, row) for row in rows]), LABELS, [1.0, 1.0], "cross_entropy")
-    weights = multiplicities(candidates, [1, 0])
-    assert list(weights) == [1, 0]
-    best = min(
-        range(1, 100),
-        key=lambda n: naive_loss(
-            np.stack([sharp(LABELS, 2, row) for row in rows]), LABELS, [0] * n + [1] * (100 - n), "cross_entropy"
-        ),
-    )
-    assert weights[0] / sum(weights.values()) == pytest.approx(best / 100, abs=0.02)

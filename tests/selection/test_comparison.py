@@ -13,7 +13,7 @@ from ensembleflow.io import read_csv, read_json, write_csv, write_json
 from ensembleflow.library import create_predictions
 from ensembleflow.models.metrics import METRICS, calibration_error, classification_metrics
 from ensembleflow.selection import select_ensemble, selection_workers
-from ensembleflow.selection.comparison import compare_methods
+from ensembleflow.selection.rivals.comparison import compare_methods
 
 N_CLASSES = 5
 MODELS = [f"trial-{slot:05d}" for slot in (7, 3, 11, 0, 25, 4, 9, 14)]

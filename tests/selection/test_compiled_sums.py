@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ensembleflow.models.metrics import METRICS, SMALLEST_PROBABILITY
 from ensembleflow.models.tolerances import OUTSIDE_BY
-from ensembleflow.selection.losses import Prefixes, block_type
+from ensembleflow.selection.sums.losses import Prefixes, block_type
 
 N_CLASSES = st.one_of(st.integers(1, 12), st.integers(1, 40), st.just(300))
 

@@ -13,10 +13,10 @@ from ensembleflow.errors import SelectionError
 from ensembleflow.io import create_hdf5
 from ensembleflow.library import FileSource, open_predictions
 from ensembleflow.selection import read_candidates, smobf_budgets
-from ensembleflow.selection.cluster import selection_workers
-from ensembleflow.selection.dask_workers import DaskWorkers
-from ensembleflow.selection.evaluation import ThreadWorkers
-from ensembleflow.selection.partition import partitions_of
+from ensembleflow.selection.sums.cluster import selection_workers
+from ensembleflow.selection.sums.dask_workers import DaskWorkers
+from ensembleflow.selection.sums.evaluation import ThreadWorkers
+from ensembleflow.selection.sums.partition import partitions_of
 from selection_problems import DeadlySource
 
 N_MODELS, N_SAMPLES, N_CLASSES = 12, 5000, 4
@@ -154,7 +154,7 @@ def test_a_worker_killed_in_the_middle_of_a_step_changes_nothing(cache, n_worker
 
 
 def held_keys():
-    from ensembleflow.selection import dask_workers
+    from ensembleflow.selection.sums import dask_workers
 
     return sorted(key.rpartition("-")[2] for _, key in dask_workers._partitions)
 
@@ -177,7 +177,7 @@ def test_the_survivors_of_a_death_keep_what_they_hold(cache):
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_samples_that_kill_whoever_reads_them_end_in_one_message(n_workers, monkeypatch):
-    monkeypatch.setattr("ensembleflow.selection.dask_workers._SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr("ensembleflow.selection.sums.dask_workers._SECONDS_BETWEEN_LOOKS", 0.2)
     with (
         LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
@@ -206,7 +206,7 @@ def test_workers_that_join_share_the_samples_and_what_they_forget_is_gone(cache)
 
 
 def test_a_cluster_that_loses_all_workers_ends_in_one_message(cache, monkeypatch):
-    monkeypatch.setattr("ensembleflow.selection.dask_workers._SECONDS_WITHOUT_WORKERS", 1.0)
+    monkeypatch.setattr("ensembleflow.selection.sums.dask_workers._SECONDS_WITHOUT_WORKERS", 1.0)
     with (
         LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,

@@ -14,11 +14,11 @@ from ensembleflow.errors import SelectionError
 from ensembleflow.models import configure_tensorflow
 from ensembleflow.models.metrics import SMALLEST_PROBABILITY
 from ensembleflow.selection import forward_greedy, read_candidates, selection_workers, smobf
-from ensembleflow.selection.evaluation import ThreadWorkers
-from ensembleflow.selection.kernels import cross_entropy_sums as sums_by_kernel
-from ensembleflow.selection.losses import Prefixes
-from ensembleflow.selection.partition import MemorySource, partitions_of
-from ensembleflow.selection.stored import stored_for_kernels
+from ensembleflow.selection.sums.evaluation import ThreadWorkers
+from ensembleflow.selection.sums.kernels import cross_entropy_sums as sums_by_kernel
+from ensembleflow.selection.sums.losses import Prefixes
+from ensembleflow.selection.sums.partition import MemorySource, partitions_of
+from ensembleflow.selection.sums.stored import stored_for_kernels
 from selection_problems import problems
 
 
@@ -26,7 +26,7 @@ from selection_problems import problems
 def gpu_sums():
     """The module, with TensorFlow on its CPU device."""
     configure_tensorflow(threads=1, training=True)
-    from ensembleflow.models import gpu_sums
+    from ensembleflow.selection.sums import gpu_sums
 
     return gpu_sums
 

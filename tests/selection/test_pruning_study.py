@@ -14,7 +14,7 @@ from ensembleflow.library import open_predictions
 from ensembleflow.library.predictions import SCHEMA, SCHEMA_VERSION
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection import smobf
-from ensembleflow.selection.pruning_study import KEEP_FRACTIONS, pruning_study
+from ensembleflow.selection.rivals.pruning_study import KEEP_FRACTIONS, pruning_study
 from selection_problems import naive_loss
 
 

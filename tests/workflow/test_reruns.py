@@ -170,7 +170,10 @@ def test_a_project_that_moved_reruns_nothing(finished: Clone, tmp_path: Path) ->
 
 
 MODULES = {
-    ("selection/losses.py",): SELECTION_ON,
+    ("selection/smobf.py",): SELECTION_ON,
+    ("selection/sums/losses.py",): SELECTION_ON,
+    ("selection/rivals/methods.py",): COMPARISON_ON | RECORD,
+    ("selection/rivals/pruning_study.py",): set(),
     ("library/ranking.py",): LIBRARY_ON,
     ("search/tables.py",): TABLES_ON,
     ("report/labels.py",): FIGURES | {"tabulate_budgets"} | RECORD,

@@ -1,9 +1,9 @@
-"""Rule compare_methods: `ensembleflow.selection.comparison.compare_methods`."""
+"""Rule compare_methods: `ensembleflow.selection.rivals.comparison.compare_methods`."""
 
 from ensembleflow.config import SelectionConfig
 from ensembleflow.io import rule_log
 from ensembleflow.selection import selection_workers
-from ensembleflow.selection.comparison import compare_methods
+from ensembleflow.selection.rivals.comparison import compare_methods
 
 with (
     rule_log(snakemake.log[0]),

@@ -17,9 +17,9 @@ from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
 from ensembleflow.library import open_predictions
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection.budget import named_budget
-from ensembleflow.selection.cluster import selection_workers
 from ensembleflow.selection.costs import read_costs
 from ensembleflow.selection.stage import select_for_budget
+from ensembleflow.selection.sums.cluster import selection_workers
 
 __all__ = ["add_command"]
 

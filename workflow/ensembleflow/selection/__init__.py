@@ -1,16 +1,16 @@
 """From cached predictions and costs to the best ensemble within each budget."""
 
 from ensembleflow.selection.candidates import Candidates, read_candidates
-from ensembleflow.selection.certificate import Certificate, certify
-from ensembleflow.selection.cluster import selection_workers
-from ensembleflow.selection.comparison import compare_methods
 from ensembleflow.selection.greedy import Run, Step
 from ensembleflow.selection.local_search import local_search
-from ensembleflow.selection.methods import best_single, greedy_with_replacement, top_k, weight_sweep
 from ensembleflow.selection.pareto import pareto_front
-from ensembleflow.selection.pruning_study import pruning_study, write_pruning_study
+from ensembleflow.selection.rivals.certificate import Certificate, certify
+from ensembleflow.selection.rivals.comparison import compare_methods
+from ensembleflow.selection.rivals.methods import best_single, greedy_with_replacement, top_k, weight_sweep
+from ensembleflow.selection.rivals.pruning_study import pruning_study, write_pruning_study
 from ensembleflow.selection.smobf import ForwardResult, SmobfResult, forward_greedy, smobf, smobf_budgets
 from ensembleflow.selection.stage import select_ensemble, select_for_budget
+from ensembleflow.selection.sums.cluster import selection_workers
 from ensembleflow.selection.tables import collect_ensembles
 
 __all__ = [

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ensembleflow.errors import SelectionError
 from ensembleflow.library import FileSource, Predictions
 from ensembleflow.library.predictions import SPLITS
-from ensembleflow.selection.checks import (
+from ensembleflow.selection.sums.checks import (
     Ranges,
     joined_ranges,
     not_finite_reasons,

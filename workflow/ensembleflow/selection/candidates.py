@@ -16,7 +16,7 @@ from ensembleflow.library import FileSource, Predictions
 from ensembleflow.library.predictions import SPLITS, first_wrong_label
 from ensembleflow.models.metrics import METRICS, Metric, sample_chunks
 from ensembleflow.selection.cache_checks import model_places, models_diverged_in_cache
-from ensembleflow.selection.checks import (
+from ensembleflow.selection.sums.checks import (
     Ranges,
     joined_ranges,
     not_finite_reasons,
@@ -24,8 +24,8 @@ from ensembleflow.selection.checks import (
     refuse_bad_sums,
     refuse_outside,
 )
-from ensembleflow.selection.evaluation import Evaluator, ThreadWorkers, Workers
-from ensembleflow.selection.partition import MemorySource, Source, partitions_of
+from ensembleflow.selection.sums.evaluation import Evaluator, ThreadWorkers, Workers
+from ensembleflow.selection.sums.partition import MemorySource, Source, partitions_of
 
 __all__ = ["Candidates", "CostsLike", "ProbabilitiesLike", "read_candidates"]
 

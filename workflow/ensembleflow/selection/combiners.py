@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.selection.candidates import Candidates
-from ensembleflow.selection.methods import greedy_with_replacement
-
-__all__ = ["COMBINERS", "MajorityVote", "WeightedAverage", "multiplicities"]
+__all__ = ["COMBINERS", "MajorityVote", "WeightedAverage"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -72,17 +66,3 @@ class MajorityVote(WeightedAverage):
 
 COMBINERS = {"average": WeightedAverage, "weighted_average": WeightedAverage, "majority_vote": MajorityVote}
 """By name; an average is one whose members all count once."""
-
-
-def multiplicities(candidates: Candidates, members: Sequence[int], n_steps: int = 100) -> dict[int, int]:
-    """How often greedy selection with replacement, among the members alone, adds each: by index, in their order.
-
-    A member that it never adds is left out: its weight is 0.
-
-    Args:
-        candidates: gives the validation losses that the weights are fitted to.
-        members: indices of usable models.
-        n_steps: as for `greedy_with_replacement`.
-    """
-    added = Counter(greedy_with_replacement(candidates, n_steps=n_steps, among=members).members)
-    return {member: added[member] for member in members if added[member]}

@@ -75,7 +75,7 @@ class Run:
     """One way to an ensemble.
 
     Attributes:
-        method: `smobf`, `forward_greedy`, `best_single` or another of `ensembleflow.selection.methods`.
+        method: `smobf`, `forward_greedy`, `best_single` or another of `ensembleflow.selection.rivals.methods`.
         weight: w of equation 2; None where no weight led to the members.
         members: indices in the order chosen.
         loss: validation loss of the members' average.

@@ -17,12 +17,12 @@ from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection.budget import named_budget
 from ensembleflow.selection.candidates import Candidates, read_candidates
-from ensembleflow.selection.cluster import MakeWorkers
 from ensembleflow.selection.costs import read_costs
 from ensembleflow.selection.ensemble_metrics import Ensemble, ensemble_metrics
 from ensembleflow.selection.greedy import Run
 from ensembleflow.selection.local_search import LocalSearchResult, local_search
 from ensembleflow.selection.smobf import SmobfResult, forward_greedy, smobf
+from ensembleflow.selection.sums.cluster import MakeWorkers
 
 __all__ = ["SPLITS", "select_ensemble", "select_for_budget"]
 

@@ -1,6 +1,6 @@
 """Sums of cross-entropies over samples by TensorFlow, on the device that it computes on.
 
-What `ensembleflow.selection.kernels` compiles for the CPU, for true-class probabilities that stay on a GPU. To be
+What `ensembleflow.selection.sums.kernels` compiles for the CPU, for true-class probabilities that stay on a GPU. To be
 imported once `configure_tensorflow` has been called, for it imports TensorFlow.
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembleflow.selection.compiled import compiled
+from ensembleflow.selection.sums.compiled import compiled
 
 __all__ = ["superset_bounds"]
 

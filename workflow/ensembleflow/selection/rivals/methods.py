@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ __all__ = [
     "best_single",
     "greedy_with_replacement",
     "lowest_within",
+    "multiplicities",
     "top_k",
     "weight_sweep",
 ]
@@ -150,6 +152,20 @@ def greedy_with_replacement(
     )
     (whole,) = grow([run], candidates)
     return _with_path(_every_step(candidates, whole, weight=None), whole.trace)
+
+
+def multiplicities(candidates: Candidates, members: Sequence[int], n_steps: int = 100) -> dict[int, int]:
+    """How often greedy selection with replacement, among the members alone, adds each: by index, in their order.
+
+    A member that it never adds is left out: its weight is 0.
+
+    Args:
+        candidates: gives the validation losses that the weights are fitted to.
+        members: indices of usable models.
+        n_steps: as for `greedy_with_replacement`.
+    """
+    added = Counter(greedy_with_replacement(candidates, n_steps=n_steps, among=members).members)
+    return {member: added[member] for member in members if added[member]}
 
 
 class _SweepRun(GreedyRun):

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal
 from ensembleflow.errors import SelectionError
 from ensembleflow.io import atomic_path, snakemake_command
 from ensembleflow.models.runtime import configure_tensorflow, device_name
-from ensembleflow.selection.evaluation import ThreadWorkers, Workers
-from ensembleflow.selection.losses import GPU_LOSSES
-from ensembleflow.selection.partition import Source, partitions_of
+from ensembleflow.selection.sums.evaluation import ThreadWorkers, Workers
+from ensembleflow.selection.sums.losses import GPU_LOSSES
+from ensembleflow.selection.sums.partition import Source, partitions_of
 
 if TYPE_CHECKING:
     from distributed import Client, Security
@@ -95,7 +95,7 @@ def selection_workers(
                 found=cluster,
                 expected="threads",
             )
-        from ensembleflow.selection.dask_workers import DaskWorkers
+        from ensembleflow.selection.sums.dask_workers import DaskWorkers
 
         client = stack.enter_context(_dask_client(cluster, n_workers, n_nodes, Path(scratch_dir)))
         if report_html is not None:

@@ -17,9 +17,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 
-from ensembleflow.selection.compiled import compiled
-from ensembleflow.selection.stored import CHUNK_SAMPLES, LANES
-from ensembleflow.selection.stored import chunk_of_classes as plain_chunk_of_classes
+from ensembleflow.selection.sums.compiled import compiled
+from ensembleflow.selection.sums.stored import CHUNK_SAMPLES, LANES
+from ensembleflow.selection.sums.stored import chunk_of_classes as plain_chunk_of_classes
 
 __all__ = ["chunk_of_classes", "cross_entropy_sums", "squared_distance_sums", "widen"]
 

@@ -17,14 +17,14 @@ from ensembleflow.selection.budget import BudgetLike, budget_limits
 from ensembleflow.selection.candidates import Candidates
 from ensembleflow.selection.greedy import TIED_WITHIN, Run
 from ensembleflow.selection.local_search import check_members, local_search, spending_of
-from ensembleflow.selection.partition import Source
-from ensembleflow.selection.relaxation import (
+from ensembleflow.selection.rivals.relaxation import (
     Bounds,
     BrierRelaxation,
     CrossEntropyRelaxation,
     Relaxation,
     bounds_by_size,
 )
+from ensembleflow.selection.sums.partition import Source
 
 __all__ = ["Certificate", "certify"]
 
@@ -203,7 +203,7 @@ class _Search:
 
     def _expand(self, batch: list[tuple[int, ...]]) -> None:
         """Try prefixes with every model, and keep those of the longer ones that may have better supersets."""
-        from ensembleflow.selection.certificate_kernels import superset_bounds
+        from ensembleflow.selection.rivals.certificate_kernels import superset_bounds
 
         self.n_nodes += len(batch)
         evaluator = self._candidates.evaluator

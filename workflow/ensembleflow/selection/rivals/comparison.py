@@ -17,16 +17,23 @@ from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import ALL_METRICS
 from ensembleflow.selection.budget import budget_limits, named_budget
 from ensembleflow.selection.candidates import Candidates, read_candidates
-from ensembleflow.selection.certificate import Certificate, certify
-from ensembleflow.selection.cluster import MakeWorkers
-from ensembleflow.selection.combiners import COMBINERS, multiplicities
+from ensembleflow.selection.combiners import COMBINERS
 from ensembleflow.selection.costs import read_costs
 from ensembleflow.selection.ensemble_metrics import Ensemble, ensemble_metrics
 from ensembleflow.selection.greedy import Run
-from ensembleflow.selection.methods import best_single, greedy_with_replacement, lowest_within, top_k, weight_sweep
 from ensembleflow.selection.pareto import pareto_front
+from ensembleflow.selection.rivals.certificate import Certificate, certify
+from ensembleflow.selection.rivals.methods import (
+    best_single,
+    greedy_with_replacement,
+    lowest_within,
+    multiplicities,
+    top_k,
+    weight_sweep,
+)
 from ensembleflow.selection.smobf import forward_greedy
 from ensembleflow.selection.stage import SPLITS
+from ensembleflow.selection.sums.cluster import MakeWorkers
 
 __all__ = ["compare_methods"]
 
@@ -54,8 +61,8 @@ def compare_methods(
     """Write `selection/comparison.csv` and `selection/fronts.csv`.
 
     The first has a row a budget, method and combiner. SMOBF's ensemble is the one that the stage chose; the others are
-    those of `ensembleflow.selection.methods` for the same budget, candidates and loss. Each is combined by `average`,
-    by `weighted_average` (the method's own weights where it has any, else those of `multiplicities`) and by
+    those of `ensembleflow.selection.rivals.methods` for the same budget, candidates and loss. Each is combined by
+    `average`, by `weighted_average` (the method's own weights where it has any, else those of `multiplicities`) and by
     `majority_vote`. `members` are in the order chosen, `id*3` where a member counts three times. A method that finds
     nothing within a budget has no row there.
 

@@ -15,9 +15,9 @@ from distributed import Client, Future, KilledWorker, Worker, get_worker
 from distributed import TimeoutError as DaskTimeoutError
 
 from ensembleflow.errors import SelectionError
-from ensembleflow.selection.checks import Ranges
-from ensembleflow.selection.losses import Prefixes
-from ensembleflow.selection.partition import Partition, Source, partitions_of
+from ensembleflow.selection.sums.checks import Ranges
+from ensembleflow.selection.sums.losses import Prefixes
+from ensembleflow.selection.sums.partition import Partition, Source, partitions_of
 
 __all__ = ["DaskWorkers"]
 

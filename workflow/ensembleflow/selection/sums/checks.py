@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.tolerances import OUTSIDE_BY, sum_off_by
-from ensembleflow.selection.stored import stored_for_kernels
+from ensembleflow.selection.sums.stored import stored_for_kernels
 
 __all__ = ["Ranges", "joined_ranges", "not_finite_reasons", "ranges_of", "refuse_bad_sums", "refuse_outside"]
 
@@ -55,7 +55,7 @@ def ranges_of(values: npt.NDArray[Any], labels: IntArray, n_classes: int, first_
         n_classes: classes.
         first_sample: the number of the first of these samples.
     """
-    from ensembleflow.selection import check_kernels
+    from ensembleflow.selection.sums import check_kernels
 
     n_models = len(values)
     shape = (n_models, n_classes)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.models.metrics import SMALLEST_PROBABILITY, sample_chunks
-from ensembleflow.selection.partition import Source
+from ensembleflow.selection.sums.partition import Source
 
 __all__ = ["Bounds", "BrierRelaxation", "CrossEntropyRelaxation", "Relaxation", "bounds_by_size"]
 

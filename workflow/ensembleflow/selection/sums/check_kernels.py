@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ensembleflow.selection.compiled import compiled
-from ensembleflow.selection.kernels import widen
+from ensembleflow.selection.sums.compiled import compiled
+from ensembleflow.selection.sums.kernels import widen
 
 __all__ = ["class_ranges", "true_class_ranges"]
 

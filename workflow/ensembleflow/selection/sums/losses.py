@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ensembleflow.models.metrics import SMALLEST_PROBABILITY
 from ensembleflow.models.tolerances import OUTSIDE_BY
-from ensembleflow.selection.stored import CHUNK_SAMPLES, N_HIGHEST, chunk_of_classes, stored_for_kernels
+from ensembleflow.selection.sums.stored import CHUNK_SAMPLES, N_HIGHEST, chunk_of_classes, stored_for_kernels
 
 __all__ = ["GPU_LOSSES", "Block", "Prefixes", "block_type"]
 
@@ -88,7 +88,7 @@ class _CrossEntropyBlock(Block):
         self._stored = stored_for_kernels(values)
 
     def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
-        from ensembleflow.selection.kernels import cross_entropy_sums
+        from ensembleflow.selection.sums.kernels import cross_entropy_sums
 
         cross_entropy_sums(
             self._stored, prefixes.offsets, prefixes.members, candidates, SMALLEST_PROBABILITY, sums[..., 0]
@@ -101,7 +101,7 @@ class _CrossEntropyBlock(Block):
 
 class _GpuCrossEntropyBlock(Block):
     def __init__(self, values: npt.NDArray[Any], labels: IntArray) -> None:
-        from ensembleflow.models import gpu_sums  # seconds, and TensorFlow is not everywhere
+        from ensembleflow.selection.sums import gpu_sums  # seconds, and TensorFlow is not everywhere
 
         self._gpu_sums, self._stored = gpu_sums, gpu_sums.resident(values)
 
@@ -122,7 +122,7 @@ class _EveryClassBlock(Block):
 
 class _BrierBlock(_EveryClassBlock):
     def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
-        from ensembleflow.selection.kernels import squared_distance_sums
+        from ensembleflow.selection.sums.kernels import squared_distance_sums
 
         squared_distance_sums(self._stored, self._labels, prefixes.offsets, prefixes.members, candidates, sums[..., 0])
 
@@ -138,12 +138,12 @@ class _PredictionBlock(_EveryClassBlock):
         self._values = np.empty(shape, dtype=self._stored.dtype)
         self._classes = np.empty(shape, dtype=_class_kind(values))
         if shape[-1]:
-            from ensembleflow.selection.prediction_kernels import highest_classes
+            from ensembleflow.selection.sums.prediction_kernels import highest_classes
 
             highest_classes(self._stored, self._values, self._classes)
 
     def add_sums(self, prefixes: Prefixes, candidates: IntArray, sums: FloatArray) -> None:
-        from ensembleflow.selection.prediction_kernels import count_predictions
+        from ensembleflow.selection.sums.prediction_kernels import count_predictions
 
         count_predictions(
             self._stored,

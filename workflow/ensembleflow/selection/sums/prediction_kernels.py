@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ensembleflow.selection.compiled import compiled
-from ensembleflow.selection.kernels import chunk_of_classes, widen
-from ensembleflow.selection.stored import N_HIGHEST
+from ensembleflow.selection.sums.compiled import compiled
+from ensembleflow.selection.sums.kernels import chunk_of_classes, widen
+from ensembleflow.selection.sums.stored import N_HIGHEST
 
 __all__ = ["count_predictions", "highest_classes"]
 

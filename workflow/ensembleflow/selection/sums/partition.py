@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.models.metrics import METRICS
-from ensembleflow.selection.checks import Ranges, joined_ranges, ranges_of
-from ensembleflow.selection.losses import Block, Prefixes, block_type
+from ensembleflow.selection.sums.checks import Ranges, joined_ranges, ranges_of
+from ensembleflow.selection.sums.losses import Block, Prefixes, block_type
 
 __all__ = ["MemorySource", "Partition", "Source", "block_bounds", "partitions_of"]
 

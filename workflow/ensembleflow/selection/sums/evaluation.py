@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.models.metrics import Metric, add_in_order
-from ensembleflow.selection.checks import Ranges
-from ensembleflow.selection.losses import Prefixes
-from ensembleflow.selection.partition import Partition
+from ensembleflow.selection.sums.checks import Ranges
+from ensembleflow.selection.sums.losses import Prefixes
+from ensembleflow.selection.sums.partition import Partition
 
 __all__ = ["Evaluator", "ThreadWorkers", "Workers"]
 

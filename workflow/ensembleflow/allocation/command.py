@@ -6,8 +6,8 @@ import argparse
 
 import yaml
 
-from ensembleflow.allocation.devices import assign_cores
-from ensembleflow.allocation.machine import detect_devices
+from ensembleflow.inference.devices import assign_cores
+from ensembleflow.inference.machine import detect_devices
 
 __all__ = ["add_command"]
 

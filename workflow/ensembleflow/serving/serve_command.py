@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ensembleflow.allocation import Limits, Member, read_allocation
+from ensembleflow.allocation import read_allocation
 from ensembleflow.errors import BundleError, ConfigError
+from ensembleflow.inference import Limits, Member
 from ensembleflow.io import read_json
 from ensembleflow.models.engines import ONNX_FILE, prepare_members
 from ensembleflow.serving.bundle import Bundle, open_bundle

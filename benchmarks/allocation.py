@@ -19,15 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from ensembleflow.allocation import (
-    Allocation,
     Ensemble,
-    Member,
     ProfileTable,
     Score,
     SimulatedBench,
     calibrate,
     compare_benches,
-    detect_devices,
     profiles_from_table,
     profiles_table,
     search_table,
@@ -35,6 +32,7 @@ from ensembleflow.allocation import (
 )
 from ensembleflow.allocation.allocation_file import read_benches, read_devices
 from ensembleflow.config import AllocationConfig, load_config
+from ensembleflow.inference import Allocation, Member, detect_devices
 from ensembleflow.io import provenance, read_csv, read_json, write_csv
 from ensembleflow.serving import open_bundle
 

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 from selenium import webdriver
+
+from exported_functions import IMAGE_SHAPE, Exported, export
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -46,6 +49,18 @@ def copy_repository() -> Callable[[Path], None]:
                 shutil.copy2(source, folder / name, follow_symlinks=False)
 
     return copy_to
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Exported functions of three members, made once."""
+    return export(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """Images that the exported functions take."""
+    return np.random.default_rng(1).integers(0, 256, (120, *IMAGE_SHAPE), dtype=np.uint8)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ensembleflow.allocation import Pipeline, assign_cores, read_allocation
+from ensembleflow.allocation import read_allocation
 from ensembleflow.cli import main
 from ensembleflow.config import DeviceConfig
+from ensembleflow.inference import Pipeline, assign_cores
 from ensembleflow.serving import open_bundle
 from stage_artefacts import Results
 

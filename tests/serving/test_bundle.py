@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensembleflow.allocation import MemberError
 from ensembleflow.cli import main
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
+from ensembleflow.inference import MemberError
 from ensembleflow.models.tolerances import BFLOAT16_ANSWER_TOLERANCE
 from ensembleflow.serving import check_answers, open_bundle
 from processor import has_bfloat16

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ensembleflow.allocation import Answer
+from ensembleflow.inference import Answer
 from ensembleflow.serving.protocol import (
     INPUT_DATATYPES,
     OUTPUTS,

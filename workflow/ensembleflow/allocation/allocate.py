@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ensembleflow.allocation.allocation_file import search_table
-from ensembleflow.allocation.profile import profiles_table
+from ensembleflow.allocation.benches.profile import profiles_table
 from ensembleflow.allocation.remembered_profiles import remembered_profiles
 from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, measured_with, shared_result
 from ensembleflow.allocation.tune import Ensemble, Tuning, tune_allocation
-from ensembleflow.allocation.worker import Member
 from ensembleflow.config import AllocationConfig
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError
+from ensembleflow.inference.worker import Member
 from ensembleflow.io import atomic_path, read_json, write_csv, write_json
 from ensembleflow.library import open_predictions
 from ensembleflow.models.tolerances import cache_rounding

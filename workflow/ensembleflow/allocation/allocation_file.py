@@ -10,14 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from ensembleflow.allocation.devices import Device
-from ensembleflow.allocation.placement import Allocation, Placement, allocation_text, parse_allocation
-from ensembleflow.allocation.profile_table import ProfileTable
-from ensembleflow.allocation.refine import Refinement
-from ensembleflow.allocation.score import Score
-from ensembleflow.allocation.simulate import SimulatedBench
+from ensembleflow.allocation.benches.profile_table import ProfileTable
+from ensembleflow.allocation.benches.score import Score
+from ensembleflow.allocation.benches.simulated import SimulatedBench
+from ensembleflow.allocation.hill_climb import Refinement
 from ensembleflow.config import MEASURED, SIMULATED, AllocationConfig
 from ensembleflow.errors import ArtefactError
+from ensembleflow.inference.devices import Device
+from ensembleflow.inference.placement import Allocation, Placement, allocation_text, parse_allocation
 from ensembleflow.io import provenance, read_csv, read_json
 from ensembleflow.models.engines import DEFAULT_ENGINE, ENGINES
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ensembleflow.allocation.devices import Device
+from ensembleflow.allocation.benches.profile_table import ProfileTable
+from ensembleflow.allocation.benches.score import Score
+from ensembleflow.allocation.benches.simulated import SIGMAS_TO_P99, Calibration, SimulatedBench
 from ensembleflow.allocation.neighbours import Neighbourhood
-from ensembleflow.allocation.placement import Allocation, allocation_text
-from ensembleflow.allocation.profile_table import ProfileTable
-from ensembleflow.allocation.score import Score
-from ensembleflow.allocation.simulate import SIGMAS_TO_P99, Calibration, SimulatedBench
 from ensembleflow.allocation.worst_fit import worst_fit
 from ensembleflow.errors import AllocationError
+from ensembleflow.inference.devices import Device
+from ensembleflow.inference.placement import Allocation, allocation_text
 
 __all__ = ["Comparison", "calibrate", "compare_benches", "telling_allocations"]
 

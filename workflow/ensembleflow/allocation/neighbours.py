@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ensembleflow.allocation.devices import Device
-from ensembleflow.allocation.placement import Allocation, Placement
-from ensembleflow.allocation.predict import predict_seconds
-from ensembleflow.allocation.profile_table import ProfileTable
-from ensembleflow.allocation.promising import promising_allocations
+from ensembleflow.allocation.beam_search import promising_allocations
+from ensembleflow.allocation.benches.profile_table import ProfileTable
+from ensembleflow.allocation.predicted import predict_seconds
 from ensembleflow.allocation.worst_fit import start_placement
+from ensembleflow.inference.devices import Device
+from ensembleflow.inference.placement import Allocation, Placement
 
 __all__ = ["Neighbourhood"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ensembleflow.allocation.devices import Device
+from ensembleflow.allocation.benches.profile_table import ProfileTable
+from ensembleflow.allocation.benches.score import Score
+from ensembleflow.allocation.benches.simulated import SimulatedBench
+from ensembleflow.allocation.hill_climb import Refinement, refine
 from ensembleflow.allocation.neighbours import Neighbourhood
-from ensembleflow.allocation.placement import Allocation, allocation_text
-from ensembleflow.allocation.profile_table import ProfileTable
-from ensembleflow.allocation.refine import Refinement, refine
-from ensembleflow.allocation.score import Score
-from ensembleflow.allocation.simulate import SimulatedBench
 from ensembleflow.config import AllocationConfig
 from ensembleflow.errors import AllocationError
+from ensembleflow.inference.devices import Device
+from ensembleflow.inference.placement import Allocation, allocation_text
 
 __all__ = ["refine_allocation"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.allocation.devices import Device
-from ensembleflow.allocation.profile import Profile, Recall
+from ensembleflow.allocation.benches.profile import Profile, Recall
 from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, measured_with, shared_result
-from ensembleflow.allocation.worker import Member
+from ensembleflow.inference.devices import Device
+from ensembleflow.inference.worker import Member
 from ensembleflow.io import read_json, write_json
 
 __all__ = ["remembered_profiles"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import ensembleflow
-from ensembleflow.allocation.machine import usable_cores
 from ensembleflow.config import canonical_json
+from ensembleflow.inference.machine import usable_cores
 from ensembleflow.io import atomic_directory, provenance, write_json
 from ensembleflow.models.gpu import visible_gpus
 from ensembleflow.search.lease import Lease
@@ -77,7 +77,7 @@ def made_by(*folders: str) -> dict[str, Any]:
 def measured_with() -> dict[str, Any]:
     """The code and the machine that speeds of members are measured with, for a key."""
     return {
-        "made_by": made_by("allocation", "models"),
+        "made_by": made_by("allocation", "inference", "models"),
         "usable_cores": len(usable_cores()),
         "gpus": [gpu.name for gpu in visible_gpus()],
     }

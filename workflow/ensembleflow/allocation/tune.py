@@ -14,25 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.allocation.allocation_file import allocation_result
-from ensembleflow.allocation.bench import MeasuredBench
+from ensembleflow.allocation.benches.measured import MeasuredBench
+from ensembleflow.allocation.benches.profile import Profile, Recall, profile_members
+from ensembleflow.allocation.benches.profile_table import ProfileTable
+from ensembleflow.allocation.benches.score import Score
+from ensembleflow.allocation.benches.simulated import SimulatedBench
 from ensembleflow.allocation.calibrate import calibrate, telling_allocations
-from ensembleflow.allocation.devices import Device, assign_cores
-from ensembleflow.allocation.fork_server import ForkServer
-from ensembleflow.allocation.machine import available_memory_mb, detect_devices, usable_cores
-from ensembleflow.allocation.pipeline import Pipeline
-from ensembleflow.allocation.placement import Allocation
-from ensembleflow.allocation.profile import Profile, Recall, profile_members
-from ensembleflow.allocation.profile_table import ProfileTable
-from ensembleflow.allocation.reallocate import carry_over
-from ensembleflow.allocation.refine import Refinement
+from ensembleflow.allocation.hill_climb import Refinement
 from ensembleflow.allocation.refine_allocation import refine_allocation
-from ensembleflow.allocation.request import Limits
-from ensembleflow.allocation.score import Score
-from ensembleflow.allocation.simulate import SimulatedBench
-from ensembleflow.allocation.worker import Member, MemberError
-from ensembleflow.allocation.worst_fit import worst_fit
+from ensembleflow.allocation.worst_fit import carry_over, worst_fit
 from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
+from ensembleflow.inference.devices import Device, assign_cores
+from ensembleflow.inference.fork_server import ForkServer
+from ensembleflow.inference.machine import available_memory_mb, detect_devices, usable_cores
+from ensembleflow.inference.pipeline import Pipeline
+from ensembleflow.inference.placement import Allocation
+from ensembleflow.inference.request import Limits
+from ensembleflow.inference.worker import Member, MemberError
 from ensembleflow.io import warn_of_other_work
 from ensembleflow.models.engines import prepare_members
 from ensembleflow.models.gpu import visible_gpus

@@ -1,17 +1,17 @@
-"""A first allocation that fits in memory."""
+"""A first allocation that fits in memory: from nothing, or from an allocation on other devices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from ensembleflow.allocation.devices import Device
-from ensembleflow.allocation.placement import Allocation, Placement
-from ensembleflow.allocation.profile_table import ProfileTable
+from ensembleflow.allocation.benches.profile_table import ProfileTable
 from ensembleflow.errors import AllocationError
+from ensembleflow.inference.devices import Device
+from ensembleflow.inference.placement import Allocation, Placement
 from ensembleflow.models.engines import ENGINES
 
-__all__ = ["start_placement", "worst_fit"]
+__all__ = ["carry_over", "start_placement", "worst_fit"]
 
 
 def worst_fit(
@@ -44,6 +44,33 @@ def worst_fit(
         with suppress(AllocationError):
             return _place(models, devices, profiles, placed, most_images)
     return _place(models, devices, profiles, placed, sizes[-1])
+
+
+def carry_over(old: Allocation, models: Sequence[str], devices: Sequence[Device], profiles: ProfileTable) -> Allocation:
+    """The old allocation as far as it is possible on these devices; members that lost their place go worst-fit.
+
+    A placement stays where its device is still there, the member still runs on it, and its memory suffices; where that
+    shrank, the largest stay. A member of which a replica stays is not placed again. Where those that stay leave no
+    room for the others, all are placed anew.
+
+    Args:
+        old: an allocation on other devices.
+        models: the ensemble's members, in its order.
+        devices: those that there are.
+        profiles: what runs where, with how much memory.
+
+    Raises:
+        AllocationError: a member fits on no device.
+    """
+    stay = _staying(old, devices, profiles)
+    held = {each.model for each in stay}
+    orphans = [model for model in models if model not in held]
+    try:
+        placed = worst_fit(orphans, devices, profiles, stay)
+    except AllocationError:
+        return worst_fit(models, devices, profiles)
+    everyone = (*stay, *placed)
+    return tuple(each for model in models for each in everyone if each.model == model)
 
 
 def _place(
@@ -124,3 +151,16 @@ def _fits_nowhere(
         expected=f"room for it ({needed}), after {n_placed_of[0]} of {n_placed_of[1]} members were placed",
         hint="raise memory_mb of the devices, add a device, or take a smaller budget",
     )
+
+
+def _staying(old: Allocation, devices: Sequence[Device], profiles: ProfileTable) -> list[Placement]:
+    by_name = {device.name: device for device in devices}
+    running = [each for each in old if each.device in by_name and profiles.find(each, by_name[each.device])]
+    free_mb = {device.name: float(device.memory_mb) for device in devices}
+    stay = set()
+    for each in sorted(running, key=lambda each: -profiles.memory_mb(each, by_name[each.device])):
+        memory_mb = profiles.memory_mb(each, by_name[each.device])
+        if memory_mb <= free_mb[each.device]:
+            free_mb[each.device] -= memory_mb
+            stay.add(each)
+    return [each for each in old if each in stay]

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ensembleflow.allocation import Ensemble, Tuning, detect_devices, search_table, tell_tuning, tune_allocation
-from ensembleflow.allocation.score import OBJECTIVES
+from ensembleflow.allocation import Ensemble, Tuning, search_table, tell_tuning, tune_allocation
+from ensembleflow.allocation.benches.score import OBJECTIVES
 from ensembleflow.commands.number_arguments import whole_number
 from ensembleflow.config import AllocationConfig, load_config, parse_config
+from ensembleflow.inference import detect_devices
 from ensembleflow.io import write_csv, write_json
 from ensembleflow.models.engines import ENGINES
 from ensembleflow.serving.bundle import Bundle, check_answers, open_bundle

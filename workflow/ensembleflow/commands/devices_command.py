@@ -6,9 +6,9 @@ import argparse
 
 import yaml
 
-from ensembleflow.allocation.devices import assign_cores
-from ensembleflow.allocation.machine import detect_devices
 from ensembleflow.commands.number_arguments import whole_number
+from ensembleflow.inference.devices import assign_cores
+from ensembleflow.inference.machine import detect_devices
 
 __all__ = ["add_command"]
 

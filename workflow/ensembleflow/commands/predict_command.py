@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.allocation import Pipeline
 from ensembleflow.commands.number_arguments import whole_number
 from ensembleflow.datasets.some import some
+from ensembleflow.inference import Pipeline
 from ensembleflow.io import atomic_path, write_json
 from ensembleflow.serving.bundle import open_bundle
 from ensembleflow.serving.image_files import find_image_files, shown_name

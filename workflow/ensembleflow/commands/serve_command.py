@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ensembleflow.allocation import Limits, Member, read_allocation
+from ensembleflow.allocation import read_allocation
 from ensembleflow.commands.number_arguments import number, whole_number
 from ensembleflow.config import is_simulated
 from ensembleflow.errors import BundleError, ConfigError
+from ensembleflow.inference import Limits, Member
 from ensembleflow.io import read_json
 from ensembleflow.models.engines import ONNX_FILE, prepare_members
 from ensembleflow.serving.bundle import Bundle, open_bundle

@@ -17,8 +17,8 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import ensembleflow
-from ensembleflow.allocation import Answer
 from ensembleflow.errors import DatasetError, EnsembleflowError, ServingError
+from ensembleflow.inference import Answer
 from ensembleflow.serving import extensions
 from ensembleflow.serving.connection import CLIENT_GONE
 from ensembleflow.serving.gate import note_images

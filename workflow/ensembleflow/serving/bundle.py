@@ -15,7 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ensembleflow.allocation import (
+from ensembleflow.arguments import file_path
+from ensembleflow.config import DeviceConfig, Engine
+from ensembleflow.errors import BundleError
+from ensembleflow.inference import (
     Allocation,
     Device,
     Dispatcher,
@@ -26,9 +29,6 @@ from ensembleflow.allocation import (
     Placement,
     assign_cores,
 )
-from ensembleflow.arguments import file_path
-from ensembleflow.config import DeviceConfig, Engine
-from ensembleflow.errors import BundleError
 from ensembleflow.models.tolerances import LONE_IMAGES, answer_tolerance
 
 __all__ = [

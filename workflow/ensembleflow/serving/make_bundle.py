@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.allocation import ForkServer, Limits
 from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, made_by, shared_result
 from ensembleflow.config import is_simulated
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
+from ensembleflow.inference import ForkServer, Limits
 from ensembleflow.io import atomic_directory, link_or_copy_folder, provenance, read_json, write_json
 from ensembleflow.library import open_predictions
 from ensembleflow.models.engines import DEFAULT_ENGINE, prepare_members
@@ -124,7 +124,7 @@ def make_bundle(
         "members": [folder_checksum(member) for member in members],
         "dataset": {name: list(value) if isinstance(value, tuple) else value for name, value in dataset.items()},
         "check": check.checksums(),
-        "made_by": made_by("allocation", "models", "serving"),
+        "made_by": made_by("allocation", "inference", "models", "serving"),
     }
     with (
         shared_result(store_dir, depends_on, selection["budget"], make) as entry,

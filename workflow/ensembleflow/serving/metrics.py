@@ -11,7 +11,7 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ensembleflow.allocation import Listener, WorkerStatus
+from ensembleflow.inference import Listener, WorkerStatus
 
 __all__ = ["Metrics", "Served", "Timed"]
 

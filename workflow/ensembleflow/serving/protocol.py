@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ensembleflow.allocation import Answer
 from ensembleflow.errors import EnsembleflowError
+from ensembleflow.inference import Answer
 
 __all__ = [
     "DISAGREEMENT",

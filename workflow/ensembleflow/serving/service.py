@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.allocation import Answer, Dispatcher
 from ensembleflow.errors import BundleError, ConfigError, ServingError
+from ensembleflow.inference import Answer, Dispatcher
 from ensembleflow.serving.bundle import MANIFEST, Bundle, require_equal_answers, split_check_images
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature

@@ -48,7 +48,7 @@ def clone(copy_repository: Callable[[Path], None], tmp_path_factory: pytest.Temp
 
 def type_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     shell = f"set -e; [ ! -e .activated ] || source .venv/bin/activate; {command}"
-    environment = {**os.environ, "PYTEST_ARGS": "-q tests/unit/test_ranking.py"}
+    environment = {**os.environ, "PYTEST_ARGS": "-q tests/library/test_ranking.py"}
     for stamp in (REPOSITORY / ".venv").glob("*.stamp"):
         stamp.touch()  # newer than the clone's lock: nothing to install
     return subprocess.run(

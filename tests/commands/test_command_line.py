@@ -72,6 +72,12 @@ def test_a_command_loads_no_other_commands_packages() -> None:
     assert not {*OF_THE_WORKFLOW.split(","), "fastapi", "uvicorn", "tensorflow"} & {*loaded}
 
 
+def test_no_command_loads_what_trains_or_draws_to_read_its_options() -> None:
+    code = "import sys\nfrom ensembleflow.cli import make_parser\nmake_parser()\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert not {"tensorflow", "keras", "matplotlib", "plotly", "sqlalchemy"} & {*done.stdout.split()}
+
+
 @pytest.mark.parametrize("name", cli._COMMANDS)
 def test_a_command_is_added_by_the_module_of_its_name(name: str) -> None:
     (choices,) = [action.choices for action in cli.make_parser(name)._actions if action.choices]

@@ -41,7 +41,7 @@ def source_messages(package: Path) -> list[Message]:
     for path, tree in trees.items():
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name, place = _name(call.func), f"{path.relative_to(package)}:{call.lineno}"
-            if name in errors and name not in worded and not _is_relayed(call):
+            if name in errors and name not in worded:
                 messages += [Message(text, place, name) for text in _texts(_what(call), tree)]
             elif name == "warning":
                 messages += [
@@ -70,11 +70,6 @@ def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
 
 def _name(node: ast.expr) -> str:
     return ast.unparse(node).rpartition(".")[2]
-
-
-def _is_relayed(call: ast.Call) -> bool:
-    """Whether it repeats an error that another process told: `Error(**told)`."""
-    return not call.args and [keyword.arg for keyword in call.keywords] == [None]
 
 
 def _what(call: ast.Call) -> ast.expr | None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from ensembleflow.config import Config, parse_config
+from ensembleflow.search import train_process
 from search_jobs import results, run, start, wait_for_epochs
 from small_search import SMALL_SPACE
 
@@ -28,7 +29,7 @@ def config(concurrent_trials: int, **space: object) -> Config:
 
 
 def processes_of(parent: int) -> list[psutil.Process]:
-    return [each for each in psutil.Process(parent).children() if "ensembleflow.search.side_by_side" in each.cmdline()]
+    return [each for each in psutil.Process(parent).children() if each.cmdline()[-1:] == [train_process.__file__]]
 
 
 def test_trials_trained_side_by_side_are_those_trained_one_by_one(digits: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensembleflow.child_process import child_environment
 from ensembleflow.errors import ArtefactError, EngineError
-from ensembleflow.io import child_environment
 from ensembleflow.models.engines import (
     ENGINES,
     FLOAT32_ENGINES,

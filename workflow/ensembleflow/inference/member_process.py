@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from ensembleflow.io import child_environment
+from ensembleflow.child_process import child_environment, describe_end
 
 __all__ = ["MemberProcess", "reason_of_death", "spawn_process"]
 
@@ -66,12 +66,6 @@ def spawn_process(
 def reason_of_death(process: MemberProcess, output: IO[bytes]) -> str:
     """Why a process ended by itself, from its exit status and its last words; waits for its end, but not for ever."""
     try:
-        status = process.wait(_SECONDS_TO_END)
+        return describe_end(process.wait(_SECONDS_TO_END), output)
     except subprocess.TimeoutExpired:
         return "its process hung at its end"
-    if status < 0:
-        hint = " (out of memory?)" if status == -signal.SIGKILL else ""
-        return f"its process was killed by {signal.Signals(-status).name}{hint}"
-    output.seek(0)
-    lines = output.read().decode("utf-8", "replace").strip().splitlines()
-    return f"its process ended with exit status {status}: {' / '.join(lines[-3:])[-500:] or 'no message'}"

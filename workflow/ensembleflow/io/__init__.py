@@ -8,7 +8,6 @@ from ensembleflow.io.atomic import (
     write_csv,
     write_json,
 )
-from ensembleflow.io.child import child_environment
 from ensembleflow.io.hdf5 import create_hdf5, map_array, open_hdf5
 from ensembleflow.io.idle import BUSY_PERCENT, warn_of_other_work
 from ensembleflow.io.provenance import provenance, record_run
@@ -20,7 +19,6 @@ __all__ = [
     "BUSY_PERCENT",
     "atomic_directory",
     "atomic_path",
-    "child_environment",
     "create_hdf5",
     "link_or_copy",
     "link_or_copy_folder",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.child_process import ChildEndedError, ChildProcess
 from ensembleflow.errors import LibraryError
-from ensembleflow.io import child_environment
 from ensembleflow.library import peak_memory_process
 
 __all__ = ["measure_peak_memory"]
@@ -53,34 +50,34 @@ def measure_peak_memory(
     """
     variables = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
     # NumPy's threads: a process with threads must not be forked.
-    environment = child_environment(**variables, OPENBLAS_NUM_THREADS="1")
+    environment = {**variables, "OPENBLAS_NUM_THREADS": "1"}
     measured: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"exported": [str(Path(each).resolve()) for each in exported]}
-        settings_json = json.dumps({**settings, "threads": threads, "use_gpu": use_gpu})
-        Path(folder, "settings.json").write_text(settings_json, encoding="utf-8")
-        np.save(Path(folder, "images.npy"), images, allow_pickle=False)
-        command = [sys.executable, "-P", peak_memory_process.__file__, folder]
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment
-        ) as process:
-            try:
-                if meanwhile is not None:
-                    meanwhile()
-                for model, line in zip(exported, process.stdout or (), strict=False):
-                    answer = json.loads(line)
-                    if "failed" in answer:
-                        raise _cannot_measure(model, answer["failed"])
-                    if answer["peak_memory_bytes"] is None:
-                        return None
-                    measured.append(answer["peak_memory_bytes"])
-                    if len(measured) % 10 == 0 or len(measured) == len(exported):
-                        told = ("peak memory of kept models: %d/%d measured", len(measured), len(exported))
-                        logger.info(*told, extra={"progress": True})
-                if len(measured) < len(exported):
-                    raise _cannot_measure(exported[len(measured)], f"the process ended with status {process.wait()}")
-            finally:
-                process.kill()
+        images_npy = Path(folder, "images.npy")
+        np.save(images_npy, images, allow_pickle=False)
+        settings = {
+            "exported": [str(Path(each).resolve()) for each in exported],
+            "images": str(images_npy),
+            "threads": threads,
+            "use_gpu": use_gpu,
+        }
+        with ChildProcess(peak_memory_process.__file__, settings, environment=environment) as child:
+            if meanwhile is not None:
+                meanwhile()
+            answers = child.answers()
+            for model in exported:
+                try:
+                    answer = next(answers)
+                except ChildEndedError as error:
+                    raise _cannot_measure(model, str(error)) from None
+                if "failed" in answer:
+                    raise _cannot_measure(model, answer["failed"])
+                if answer["peak_memory_bytes"] is None:
+                    return None
+                measured.append(answer["peak_memory_bytes"])
+                if len(measured) % 10 == 0 or len(measured) == len(exported):
+                    progress = ("peak memory of kept models: %d/%d measured", len(measured), len(exported))
+                    logger.info(*progress, extra={"progress": True})
     return measured
 
 

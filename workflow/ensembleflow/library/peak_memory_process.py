@@ -1,8 +1,8 @@
 """What memory each exported model takes in a process of its own.
 
-Run as a file by `peak_memory.measure_peak_memory`, with a folder as the only argument: `settings.json` in it says what
-to measure, `images.npy` is the batch to predict. A line of JSON a model goes to the standard output:
-`{"peak_memory_bytes": …}`, null where the system tells nothing, or `{"failed": reason}`.
+Run as a file by `peak_memory.measure_peak_memory`, as a child of `child_process`: its settings are the folders of the
+exported functions, the file of the batch to predict, the threads and whether to use the GPU. It has one answer per
+model: `{"peak_memory_bytes": …}`, null where the system does not say, or `{"failed": reason}`.
 
 Each model has a process that is new to TensorFlow: a fork of this one, which has imported TensorFlow but never used
 it, so that no thread of it runs and no GPU is open. That costs a tenth of a second instead of an import; and nothing
@@ -11,27 +11,24 @@ is left over from a model before, whose freed memory the next one would use agai
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.child_process import describe_end, run_child
 from ensembleflow.errors import EnsembleflowError
 
 
-def main() -> int:
-    """Measure what the folder's settings say."""
+def measure(settings: dict[str, Any], answer: Callable[[object], None]) -> None:
+    """Measure what the settings say."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    folder = Path(sys.argv[1])
-    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    images = np.load(folder / "images.npy", allow_pickle=False)
+    images = np.load(settings["images"], allow_pickle=False)
     # As in a member's process: an exported function does without Keras.
     sys.modules["keras"] = None  # type: ignore[assignment]
     import tensorflow  # noqa: F401
@@ -41,28 +38,21 @@ def main() -> int:
         if pid == 0:
             status = 1
             try:
-                _answer(answers, exported, images, settings["threads"], settings["use_gpu"])
+                answer(_measured(exported, images, settings["threads"], settings["use_gpu"]))
                 status = 0
             finally:
                 os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status != 0:
-            hint = " (out of memory?)" if status == -signal.SIGKILL else ""
-            _tell(answers, {"failed": f"its process ended with exit status {status}{hint}"})
-    return 0
+            answer({"failed": describe_end(status)})
 
 
-def _answer(answers: TextIO, exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> None:
+def _measured(exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> dict[str, Any]:
     try:
-        _tell(answers, {"peak_memory_bytes": _peak_memory_bytes(exported, images, threads, use_gpu)})
-    except Exception as error:  # whatever it is, it is told as this model's failure
+        return {"peak_memory_bytes": _peak_memory_bytes(exported, images, threads, use_gpu)}
+    except Exception as error:  # whatever it is, it is answered as this model's failure
         text = f"{error.what}: {error.found}" if isinstance(error, EnsembleflowError) else str(error)
-        _tell(answers, {"failed": " ".join(text.split())[:300] or type(error).__name__})
-
-
-def _tell(answers: TextIO, answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+        return {"failed": " ".join(text.split())[:300] or type(error).__name__}
 
 
 def _peak_memory_bytes(exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> int | None:
@@ -97,4 +87,4 @@ def _private_bytes(field: str) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_child(measure))

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 
-from ensembleflow.errors import EnsembleflowError, SearchError
+from ensembleflow.child_process import ChildEndedError, ChildProcess
+from ensembleflow.errors import SearchError
+from ensembleflow.search import train_process
 from ensembleflow.search.job_spec import JobSpec
-from ensembleflow.search.running_job import start_job
-from ensembleflow.search.stop import StopSignals
-from ensembleflow.search.trial import DoesNotFitBesideOthersError
 
-__all__ = ["main", "train_side_by_side"]
-
-logger = logging.getLogger("ensembleflow.search")
+__all__ = ["train_side_by_side"]
 
 _POLL_SECONDS = 1.0
 _SECONDS_TO_STOP = 60.0
@@ -38,89 +29,35 @@ def train_side_by_side(spec: JobSpec, n_processes: int, log_progress: Callable[[
         log_progress: called every second.
 
     Raises:
-        SearchError: a process ended otherwise than well; its trials can be resumed.
+        EnsembleflowError: a process ended by it; the trials can be resumed.
+        SearchError: a process ended otherwise than well; likewise.
     """
-    share = replace(spec, threads=max(1, spec.threads // n_processes))
-    # Not multiprocessing, which would run the caller's main script once more in each process.
-    processes = [
-        subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(n_processes)
-    ]
-    try:
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(asdict(share)) + "\n")
-            process.stdin.flush()  # and left open: a process whose input ends has lost its parent
-        running = list(processes)
-        while running:
-            time.sleep(_POLL_SECONDS)
-            for process in [each for each in running if each.poll() is not None]:
-                running.remove(process)
-                _refuse_failure(process)
-            log_progress()
-    finally:
-        _stop(processes)
-
-
-def _refuse_failure(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    if process.returncode == 0:
-        return
-    told = process.stdout.read().strip()
-    if told:
-        raise SearchError(**json.loads(told))
-    raise SearchError(
-        "a process that trained beside others ended",
-        found=f"exit code {process.returncode}" + (" (killed)" if process.returncode < 0 else ""),
-        hint="nothing is lost: run the same command again; if it was killed for its memory, raise "
-        "resources.search.mem_mb or lower resources.search.concurrent_trials",
-    )
-
-
-def _stop(processes: list[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-    for process in processes:
+    share = asdict(replace(spec, threads=max(1, spec.threads // n_processes)))
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(ChildProcess(train_process.__file__, share, seconds_to_stop=_SECONDS_TO_STOP))
+            for _ in range(n_processes)
+        ]
         try:
-            process.wait(_SECONDS_TO_STOP)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+            running = list(children)
+            while running:
+                time.sleep(_POLL_SECONDS)
+                for child in [each for each in running if each.has_ended()]:
+                    running.remove(child)
+                    _refuse_failure(child)
+                log_progress()
+        finally:
+            for child in children:  # all of them before the first is waited for
+                child.stop()
 
 
-def _train_free_slots(spec: JobSpec) -> None:
-    """Train, beside other processes of the same job, those of its slots that none of them works on."""
-    with StopSignals() as signals, start_job(spec) as job:
-        for slot in job.plan.slots:
-            try:
-                job.train(slot, signals, alone=False)
-            except DoesNotFitBesideOthersError:
-                logger.warning("trial %d ran out of the memory that it shares: it is trained alone later", slot)
-
-
-def main() -> int:
-    """Train the free slots of the job that is told on the standard input; end when that is closed."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")  # to the job's log
-    logging.getLogger("ensembleflow").setLevel(logging.INFO)
-    spec = JobSpec(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _refuse_failure(child: ChildProcess) -> None:
     try:
-        _train_free_slots(spec)
-    except EnsembleflowError as error:
-        told = {name: getattr(error, name) for name in ("what", "where", "found", "expected", "hint")}
-        sys.stdout.write(json.dumps(told))
-        return 1
-    return 0
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        child.wait()
+    except ChildEndedError as error:
+        raise SearchError(
+            "a process that trained beside others ended",
+            found=error,
+            hint="nothing is lost: run the same command again; if it was killed for its memory, raise "
+            "resources.search.mem_mb or lower resources.search.concurrent_trials",
+        ) from None

@@ -7,15 +7,13 @@ that hold the same files, and the ONNX file besides. A bundle's members are such
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from ensembleflow.child_process import ChildEndedError, ChildProcess
 from ensembleflow.errors import ArtefactError, EngineError
-from ensembleflow.io import atomic_path, child_environment, link_or_copy_folder
+from ensembleflow.io import atomic_path, link_or_copy_folder
 
 __all__ = ["ONNX_FILE", "convert_to_onnx", "prepare_members"]
 
@@ -63,18 +61,22 @@ def convert_to_onnx(outputs: Mapping[Path, Path]) -> None:
     with ExitStack() as stack:
         asides = [stack.enter_context(atomic_path(path)) for path in outputs.values()]
         pairs = [(str(source), str(aside)) for source, aside in zip(outputs, asides, strict=True)]
-        done = subprocess.run(
-            [sys.executable, "-P", str(Path(__file__).with_name("convert_process.py"))],
-            input=json.dumps(pairs),
-            capture_output=True,
-            text=True,
-            env=child_environment(TF_CPP_MIN_LOG_LEVEL="2", CUDA_VISIBLE_DEVICES="-1"),
+        child = ChildProcess(
+            Path(__file__).with_name("convert_process.py"),
+            pairs,
+            environment={"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"},
+            quoted=True,
         )
-        if done.returncode != 0:
-            said = done.stdout.strip() or f"exit status {done.returncode}: {done.stderr.strip()[-500:]}"
+        with child:
+            reason: object = None
+            try:
+                reason = next(child.answers(), None)
+            except ChildEndedError as error:
+                reason = error
+        if reason is not None:
             raise EngineError(
                 "members cannot be converted to ONNX",
                 where=", ".join(map(str, outputs)),
-                found=said,
+                found=reason,
                 hint='pip install "ensembleflow[onnxruntime]", or leave the engine onnxruntime out',
             )

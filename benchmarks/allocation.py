@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ensembleflow.allocation import (
     Ensemble,
@@ -30,10 +31,10 @@ from ensembleflow.allocation import (
     search_table,
     tune_allocation,
 )
-from ensembleflow.allocation.allocation_file import read_benches, read_devices
 from ensembleflow.config import AllocationConfig, load_config
-from ensembleflow.inference import Allocation, Member, detect_devices
+from ensembleflow.inference import Allocation, Device, Member, Placement, detect_devices
 from ensembleflow.io import provenance, read_csv, read_json, write_csv
+from ensembleflow.models.engines import DEFAULT_ENGINE
 from ensembleflow.serving import open_bundle
 
 Benches = list[tuple[Allocation, Score]]
@@ -60,16 +61,39 @@ def main() -> None:
 
 def recorded(arguments: argparse.Namespace) -> tuple[SimulatedBench, Benches]:
     folder, n = arguments.recorded, arguments.n
-    about = read_json(folder / f"devices-{n}.json", ["bench"])["bench"]
+    found = read_json(folder / f"devices-{n}.json", ["bench", "devices"])
+    about = found["bench"]
     table = ProfileTable(profiles_from_table(read_csv(folder / f"profile-{n}.csv")))
     bench = SimulatedBench(
-        read_devices(folder / f"devices-{n}.json"),
+        [Device(**{**each, "core_ids": tuple(each["core_ids"])}) for each in found["devices"]],
         table,
         bench_images=about["n_images"],
         request_images=about["request_images"],
         latency_requests=about["latency_requests"],
     )
     return bench, read_benches(folder / f"search-{n}.csv")
+
+
+def read_benches(search_csv: Path) -> Benches:
+    """The allocations and the medians of their scores, in the order in which they ran."""
+    table = read_csv(search_csv, dtype={"allocation": str, "failure": str}).fillna({"failure": ""})
+    benches = []
+    for row in table.to_dict("records"):
+        names = ("images_per_second", "latency_p50_ms", "latency_p99_ms")
+        medians = (() if row["failure"] or pd.isna(row[name]) else (row[name],) for name in names)
+        benches.append((read_placements(row["allocation"]), Score(row["objective"], *medians, row["failure"])))
+    return benches
+
+
+def read_placements(text: str) -> Allocation:
+    """The allocation of a text such as `trial-00003@cpu0/32 trial-00007@cpu1/128:openvino`."""
+    placements = []
+    for each in text.split():
+        model, _, rest = each.partition("@")
+        device, _, setting = rest.partition("/")
+        batch_size, _, engine = setting.partition(":")
+        placements.append(Placement(model, device, int(batch_size), engine or DEFAULT_ENGINE))
+    return tuple(placements)
 
 
 def searched(arguments: argparse.Namespace) -> tuple[SimulatedBench, Benches]:
@@ -117,15 +141,18 @@ def report(bench: SimulatedBench, benches: Benches, share: float, folder: Path |
     for title, simulated in (("profiles alone", bench), ("calibrated", replace(bench, calibration=calibration))):
         found = compare_benches(simulated, others)
         print(f"\n{title}, on the {len(others)} other benches (simulated against measured)")
-        if found.table.empty:
+        if found.empty:
             continue
-        print(found.table.to_string(index=False, float_format=lambda value: f"{value:,.3g}"))
+        print(found.to_string(index=False, float_format=lambda value: f"{value:,.3g}"))
+        errors = found.relative_error.abs()
+        # Spearman's, of the images/s.
+        correlation = found.measured_images_per_second.rank().corr(found.simulated_images_per_second.rank())
         print(
-            f"relative error: median {found.median_relative_error:.1%}, worst {found.worst_relative_error:.1%}; "
-            f"rank correlation {found.rank_correlation:.2f}"
+            f"relative error: median {errors.median():.1%}, worst {errors.max():.1%}; "
+            f"rank correlation {correlation:.2f}"
         )
         if folder:
-            write_csv(folder / f"comparison-{title.split()[0]}.csv", found.table)
+            write_csv(folder / f"comparison-{title.split()[0]}.csv", found)
     print(json.dumps(provenance(), indent=1))
 
 

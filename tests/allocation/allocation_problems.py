@@ -50,7 +50,7 @@ def random_problem(
     """Members and devices of mixed speeds and sizes, tight and ample memory, members that fail in large batches.
 
     What a batch loses besides its calls, and how much processes and devices slow each other down, is drawn as well:
-    the search is not told.
+    the search does not know of it.
     """
     random = np.random.default_rng(seed)
     models = tuple(name(place) for place in range(n_models))

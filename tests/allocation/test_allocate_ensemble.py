@@ -77,9 +77,9 @@ def test_an_ensemble_is_profiled_and_placed_and_every_bench_is_recorded(exported
     assert last["images_per_second"] == pytest.approx(allocation["images_per_second"])
     assert last["allocation"] == allocation_text(read_allocation(tmp_path / "devices.json", results.members))
 
-    told = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
-    assert told[-1].startswith("budget 4x on 2 devices: ")
-    assert "images/s" in told[-1] and "simulated" not in told[-1]
+    messages = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
+    assert messages[-1].startswith("budget 4x on 2 devices: ")
+    assert "images/s" in messages[-1] and "simulated" not in messages[-1]
 
 
 def test_budgets_of_the_same_ensemble_share_one_allocation_until_something_differs(exported, tmp_path):
@@ -165,8 +165,8 @@ def test_devices_that_are_not_here_are_planned_by_simulation_which_says_so_every
     assert set(search["bench_kind"]) == {"simulated"}
     assert {device["speed"] for device in allocation["devices"]} == {10}
     assert {member["device"] for member in allocation["members"]} <= {"fast0", "fast1", "fast2"}
-    told = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
-    assert "images/s (simulated)" in told[-1]
+    messages = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
+    assert "images/s (simulated)" in messages[-1]
 
 
 def test_more_devices_than_configured_are_refused(exported, tmp_path):

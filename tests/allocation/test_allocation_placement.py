@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from allocation_problems import even_profiles, name, random_problem
 from ensembleflow.allocation import Neighbourhood, Profile, ProfileTable, worst_fit
-from ensembleflow.allocation.predicted import predict_seconds
+from ensembleflow.allocation.predicted import predicted_seconds
 from ensembleflow.config import DeviceConfig
 from ensembleflow.errors import AllocationError
 from ensembleflow.inference import Device, Placement, allocation_text, assign_cores
-from ensembleflow.inference.placement import parse_allocation
 
 sizes_mb = st.lists(st.floats(1, 1000), min_size=1, max_size=8)
 
@@ -194,17 +193,17 @@ def test_all_that_the_search_may_bench_fits_keeps_the_members_order_and_is_order
     problem, start, max_replicas = case
     by_name = {device.name: device for device in problem.devices}
     near = Neighbourhood(problem.devices, problem.table, 400, max_replicas)
-    now = predict_seconds(start, by_name, problem.table, 400)
+    now = predicted_seconds(start, by_name, problem.table, 400)
     for moves in (near.neighbours(start), near.second_chances(start)):
-        keys = [predict_seconds(changed, by_name, problem.table, 400) for _, changed in moves]
+        keys = [predicted_seconds(changed, by_name, problem.table, 400) for _, changed in moves]
         changing = [key for key in keys if key != now]
         assert keys[: len(changing)] == changing == sorted(changing)
         for _, changed in moves:
             assert list(groups(changed)) == list(problem.models)
             used = problem.table.used_mb(changed, by_name)
             assert all(used[device.name] <= device.memory_mb for device in problem.devices)
-    best = near.most_promising(start)
-    assert predict_seconds(best, by_name, problem.table, 400) <= min([now, *keys])
+    best = near.best_predicted(start)
+    assert predicted_seconds(best, by_name, problem.table, 400) <= min([now, *keys])
 
 
 def test_a_replica_comes_and_goes_but_never_the_last():
@@ -243,20 +242,13 @@ def test_without_replicas_the_busiest_device_is_predicted_to_be_the_time(seed, n
             whole, rest = divmod(n_images, each.batch_size)
             sizes = [each.batch_size] * whole + [rest] * (rest > 0)
             busy[each.device] += sum(problem.table.call_seconds(each, device, size) for size in sizes)
-        seconds, _ = predict_seconds(allocation, by_name, problem.table, n_images)
+        seconds, _ = predicted_seconds(allocation, by_name, problem.table, n_images)
         assert seconds == pytest.approx(max(busy.values()))
 
 
-def test_an_allocation_is_told_in_one_line():
+def test_an_allocation_is_one_line_of_text():
     allocation = (Placement("trial-00003", "cpu0", 32), Placement("trial-00007", "cpu1", 128, "openvino"))
     assert allocation_text(allocation) == "trial-00003@cpu0/32 trial-00007@cpu1/128:openvino"
-    assert parse_allocation(allocation_text(allocation)) == allocation
-
-
-@pytest.mark.parametrize("text", ["a", "a@cpu0", "a@cpu0/", "a@cpu0/x", "@cpu0/8", "a@/8"])
-def test_what_is_no_allocation_is_not_read_as_one(text):
-    with pytest.raises(ValueError, match="is no placement"):
-        parse_allocation(text)
 
 
 def test_only_equal_devices_that_share_no_core_may_change_places():

@@ -80,9 +80,11 @@ def test_each_member_kind_of_device_and_engine_is_measured_once(exported, images
             assert small.peak_memory_mb <= large.peak_memory_mb
     # A fresh process each, bound to the cores of the first device of its kind.
     assert list(seen.values()) == [set(ONE_CORE.core_ids), set(CORES)][: len(kinds)] * len(models)
-    told = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
-    assert len(told) == len(models) * len(kinds)
-    assert told[-1].startswith(f"profiles: {len(told)}/{len(told)}: {models[-1]} on {kinds[-1]} with openvino: ")
+    messages = [record.getMessage() for record in caplog.records if getattr(record, "progress", False)]
+    assert len(messages) == len(models) * len(kinds)
+    assert messages[-1].startswith(
+        f"profiles: {len(messages)}/{len(messages)}: {models[-1]} on {kinds[-1]} with openvino: "
+    )
 
 
 _PARENT = """

@@ -152,9 +152,9 @@ def ask(store: Path, member: Member, taker: int, seconds: float) -> subprocess.P
 
 def test_of_jobs_that_want_a_member_at_once_one_measures_it(tmp_path: Path) -> None:
     jobs = [ask(tmp_path / "store", member_of(tmp_path), taker, 0.5) for taker in (1, 2, 3)]
-    told = [job.communicate(timeout=300)[0].split() for job in jobs]
-    assert sum(each[0] == "measuring" for each in told) == 1
-    assert len({each[-1] for each in told}) == 1
+    printed = [job.communicate(timeout=300)[0].split() for job in jobs]
+    assert sum(each[0] == "measuring" for each in printed) == 1
+    assert len({each[-1] for each in printed}) == 1
 
 
 def test_a_job_killed_while_it_measures_leaves_the_next_one_to_measure(tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ class Maker:
 def test_processes_that_ask_at_the_same_time_share_one_making(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ASK, str(tmp_path / "store")]
     jobs = [subprocess.Popen([*command, str(taker)], stdout=subprocess.PIPE, text=True) for taker in range(4)]
-    told = {job.communicate(timeout=120)[0] for job in jobs}
+    printed = {job.communicate(timeout=120)[0] for job in jobs}
     (maker,) = (tmp_path / "store-made").read_text().split()
-    assert told == {f"{maker}\n"}
+    assert printed == {f"{maker}\n"}
 
 
 def test_only_an_equal_key_is_shared(tmp_path: Path) -> None:

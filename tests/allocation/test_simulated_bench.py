@@ -24,11 +24,10 @@ from ensembleflow.allocation import (
     search_table,
     worst_fit,
 )
-from ensembleflow.allocation.allocation_file import allocation_result, read_benches, read_devices
+from ensembleflow.allocation.allocation_file import allocation_result
 from ensembleflow.config import AllocationConfig
 from ensembleflow.errors import ArtefactError
-from ensembleflow.inference import Device, Limits, Placement
-from ensembleflow.io import write_csv
+from ensembleflow.inference import Device, Limits, Placement, allocation_text
 
 ONE = Device("cpu0", (0,), 10_000)
 TWO = (ONE, Device("cpu1", (1,), 10_000))
@@ -147,13 +146,13 @@ def test_a_calibration_finds_again_what_benches_were_made_with(seed):
     uncalibrated = replace(real, calibration=Calibration())
     found = calibrate(uncalibrated, measured[:6])
     assert found.n_benches == 6
-    after = compare_benches(replace(uncalibrated, calibration=found), measured[6:])
-    assert after.median_relative_error < 0.03
-    assert after.worst_relative_error < 0.15
+    errors = compare_benches(replace(uncalibrated, calibration=found), measured[6:]).relative_error.abs()
+    assert errors.median() < 0.03
+    assert errors.max() < 0.15
     assert found.jitter == pytest.approx(0.1)
 
 
-def test_a_comparison_tells_errors_and_rank_correlation_and_leaves_failures_out():
+def test_a_comparison_has_relative_errors_and_leaves_failures_out():
     table = ProfileTable(even_profiles({"a": 512.0}, sizes=(8, 64)))
     bench = SimulatedBench((ONE,), table, bench_images=1024)
     measured = [
@@ -162,9 +161,7 @@ def test_a_comparison_tells_errors_and_rank_correlation_and_leaves_failures_out(
         ((Placement("a", "cpu0", 8),), Score(failure="dead")),
     ]
     found = compare_benches(bench, measured)
-    assert found.table.relative_error.tolist() == pytest.approx([1.0, -0.2])
-    assert found.median_relative_error == pytest.approx(0.6) and found.worst_relative_error == pytest.approx(1.0)
-    assert np.isnan(found.rank_correlation)
+    assert found.relative_error.tolist() == pytest.approx([1.0, -0.2])
     assert calibrate(bench, measured[2:]) == Calibration()
 
 
@@ -178,14 +175,11 @@ def test_what_is_simulated_says_so_in_its_artefacts_and_can_be_read_again(tmp_pa
     result = allocation_result(found, problem.devices, problem.table, problem.bench, config, budget="4x")
     assert result["bench"]["kind"] == "simulated"
     assert result["bench"]["calibration"]["batch_overhead_seconds"] > 0
-    write_csv(tmp_path / "search-2.csv", table)
-    benches = read_benches(tmp_path / "search-2.csv")
-    assert [allocation for allocation, _ in benches] == [each.state for each in found.benches]
-    assert [score.value for _, score in benches] == pytest.approx([each.score.value for each in found.benches])
+    assert table.allocation.tolist() == [allocation_text(each.state) for each in found.benches]
+    assert table.objective_value.tolist() == [each.score.value for each in found.benches]
     path = tmp_path / "devices-2.json"
     path.write_text(json.dumps(result, allow_nan=False))
     assert read_allocation(path, problem.models) == found.best.state
-    assert tuple(read_devices(path)) == problem.devices
     with pytest.raises(ArtefactError, match="of another ensemble"):
         read_allocation(path, problem.models[1:])
     for damage in ({"batch_size": 0}, {"engine": "unknown"}, {"device": None, "model": []}):

@@ -10,11 +10,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from ensembleflow.inference import Dispatcher, Listener
+from ensembleflow.inference import Dispatcher, Observer
 
 
-class Counting(Listener):
-    """What a listener is told."""
+class Counting(Observer):
+    """Keeps what an observer is called with."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, int]] = []

@@ -13,6 +13,7 @@ import pytest
 from ensembleflow.config import DeviceConfig
 from ensembleflow.inference import (
     DeadlineError,
+    Deployment,
     Dispatcher,
     Limits,
     Member,
@@ -28,12 +29,12 @@ LIMITS = Limits(max_queued_images=400, max_batch_images=50, worker_timeout_secon
 
 
 @pytest.fixture(scope="module")
-def listener() -> Counting:
+def observer() -> Counting:
     return Counting()
 
 
 @pytest.fixture(scope="module")
-def started(exported, listener):
+def started(exported, observer):
     """Three members; the second has two replicas."""
     first, second, third = exported.models
     devices = assign_cores([DeviceConfig(name="cpu0", cores=1), DeviceConfig(name="cpu1", cores=1)])
@@ -44,17 +45,8 @@ def started(exported, listener):
         Placement(third, "cpu1", 64),
     )
     members = [Member(model, exported.folder / model) for model in exported.models]
-    with running(
-        lambda: Dispatcher(
-            members,
-            devices,
-            allocation,
-            image_shape=IMAGE_SHAPE,
-            n_classes=10,
-            limits=LIMITS,
-            listener=listener,
-        )
-    ) as it:
+    deployment = Deployment(members, devices, IMAGE_SHAPE, n_classes=10, limits=LIMITS)
+    with running(lambda: Dispatcher(deployment, allocation, observer=observer)) as it:
         yield it
 
 
@@ -79,8 +71,8 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def test_each_answer_belongs_to_its_own_request_whatever_else_is_asked(ensemble, exported, listener):
-    listener.batches.clear()
+def test_each_answer_belongs_to_its_own_request_whatever_else_is_asked(ensemble, exported, observer):
+    observer.batches.clear()
     failures: list[BaseException] = []
     n_asked = []
 
@@ -103,8 +95,8 @@ def test_each_answer_belongs_to_its_own_request_whatever_else_is_asked(ensemble,
         thread.join()
     assert failures == []
     assert len(n_asked) == 240
-    assert sum(n_images for n_images, _ in listener.batches) == sum(n_asked)
-    assert max(n_requests for _, n_requests in listener.batches) > 1, "no batch was of several requests"
+    assert sum(n_images for n_images, _ in observer.batches) == sum(n_asked)
+    assert max(n_requests for _, n_requests in observer.batches) > 1, "no batch was of several requests"
 
 
 def test_members_probabilities_come_in_the_ensembles_order(ensemble, exported, images):
@@ -157,7 +149,7 @@ def test_a_replica_that_is_killed_at_work_is_replaced_by_the_other_without_a_fai
 
 
 def test_a_member_that_is_killed_fails_requests_until_it_is_back_and_no_answer_is_wrong(
-    ensemble, exported, images, listener
+    ensemble, exported, images, observer
 ):
     stopped = stop(ensemble, 0)
     at_work, waiting = ensemble.submit(images[:50]), ensemble.submit(images[:20])
@@ -182,7 +174,7 @@ def test_a_member_that_is_killed_fails_requests_until_it_is_back_and_no_answer_i
         ensemble.submit(images).result(timeout=60).probabilities, exported.average(images), atol=1e-6
     )
     assert ensemble.call(ensemble.dispatcher.status)[0].restarts == 1
-    assert listener.failures[-1][0] == exported.models[0]
+    assert observer.failures[-1][0] == exported.models[0]
 
 
 def test_a_member_that_hangs_is_killed_and_started_anew(ensemble, exported, images):

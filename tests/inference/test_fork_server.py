@@ -19,6 +19,7 @@ import pytest
 
 from ensembleflow.allocation import profile_members
 from ensembleflow.inference import (
+    Deployment,
     Device,
     ForkServer,
     Member,
@@ -43,14 +44,9 @@ def server() -> Iterator[ForkServer]:
 
 def pipeline_of(exported, server: ForkServer, models: tuple[str, ...] = (), n_classes: int = 10) -> Pipeline:
     models = models or exported.models
-    return Pipeline(
-        [Member(model, exported.folder / model) for model in models],
-        DEVICES,
-        tuple(Placement(model, DEVICES[place % 2].name, 16) for place, model in enumerate(models)),
-        image_shape=(8, 8, 1),
-        n_classes=n_classes,
-        fork_server=server,
-    )
+    members = [Member(model, exported.folder / model) for model in models]
+    allocation = tuple(Placement(model, DEVICES[place % 2].name, 16) for place, model in enumerate(models))
+    return Pipeline(Deployment(members, DEVICES, (8, 8, 1), n_classes, fork_server=server), allocation)
 
 
 def process_of(server: ForkServer) -> psutil.Process:
@@ -155,12 +151,11 @@ def test_a_server_that_cannot_start_is_no_failure(monkeypatch):
 _PARENT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from ensembleflow.inference import Device, Member, Pipeline, Placement
-from ensembleflow.inference import ForkServer
+from ensembleflow.inference import Deployment, Device, ForkServer, Member, Pipeline, Placement
 model, folder, core = sys.argv[1:]
+members, devices = [Member(model, folder)], [Device("cpu0", (int(core),), 1000)]
 with ForkServer() as server, Pipeline(
-    [Member(model, folder)], [Device("cpu0", (int(core),), 1000)], (Placement(model, "cpu0", 8),),
-    image_shape=(8, 8, 1), n_classes=10, fork_server=server,
+    Deployment(members, devices, (8, 8, 1), 10, fork_server=server), (Placement(model, "cpu0", 8),)
 ) as pipeline:
     assert "tensorflow" not in sys.modules
     print(server._process.pid, *(worker.pid for worker in pipeline.status()), flush=True)

@@ -17,6 +17,7 @@ from ensembleflow.allocation import MeasuredBench
 from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
 from ensembleflow.inference import (
+    Deployment,
     Device,
     Limits,
     Member,
@@ -52,14 +53,8 @@ def start(exported):
 @pytest.fixture(scope="module")
 def running(exported, start):
     members = [Member(model, exported.folder / model) for model in exported.models]
-    with Pipeline(
-        members,
-        make_devices(),
-        start,
-        image_shape=IMAGE_SHAPE,
-        n_classes=10,
-        limits=Limits(max_batch_images=CAPACITY_IMAGES),
-    ) as pipeline:
+    limits = Limits(max_batch_images=CAPACITY_IMAGES)
+    with Pipeline(Deployment(members, make_devices(), IMAGE_SHAPE, 10, limits), start) as pipeline:
         yield pipeline
 
 
@@ -199,7 +194,7 @@ def test_a_member_that_cannot_be_loaded_is_named_and_nothing_is_left(exported, t
     (tmp_path / "trial-00009").mkdir()
     members = [Member("trial-00009", tmp_path / "trial-00009")]
     allocation = (Placement("trial-00009", "cpu0", 8),)
-    pipeline = Pipeline(members, make_devices(), allocation, image_shape=IMAGE_SHAPE, n_classes=10)
+    pipeline = Pipeline(Deployment(members, make_devices(), IMAGE_SHAPE, n_classes=10), allocation)
     with pytest.raises(MemberError, match="failed") as caught, pipeline:
         pass
     assert "trial-00009: an exported model cannot be read" in str(caught.value)
@@ -209,7 +204,7 @@ def test_a_member_that_cannot_be_loaded_is_named_and_nothing_is_left(exported, t
 def test_a_member_of_another_number_of_classes_is_refused(exported):
     members = [Member(exported.models[0], exported.folder / exported.models[0])]
     allocation = (Placement(exported.models[0], "cpu0", 8),)
-    pipeline = Pipeline(members, make_devices(), allocation, image_shape=IMAGE_SHAPE, n_classes=7)
+    pipeline = Pipeline(Deployment(members, make_devices(), IMAGE_SHAPE, n_classes=7), allocation)
     with pytest.raises(MemberError, match="failed") as caught, pipeline:
         pass
     assert "the ensemble has 7 classes" in str(caught.value)
@@ -219,10 +214,10 @@ def test_a_member_of_another_number_of_classes_is_refused(exported):
 _PARENT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from ensembleflow.inference import Device, Member, Pipeline, Placement
+from ensembleflow.inference import Deployment, Device, Member, Pipeline, Placement
 model, folder = sys.argv[1:]
-pipeline = Pipeline([Member(model, folder)], [Device("cpu0", (%d,), 1000)], (Placement(model, "cpu0", 8),),
-                    image_shape=(8, 8, 1), n_classes=10)
+deployment = Deployment([Member(model, folder)], [Device("cpu0", (%d,), 1000)], (8, 8, 1), n_classes=10)
+pipeline = Pipeline(deployment, (Placement(model, "cpu0", 8),))
 with pipeline:
     assert "tensorflow" not in sys.modules
     print("ready", *(worker.pid for worker in pipeline.status()), flush=True)

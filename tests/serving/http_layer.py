@@ -14,8 +14,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from ensembleflow.serving.admission import Admission, RequestLimits
 from ensembleflow.serving.connection import Connection, ConnectionLimits
-from ensembleflow.serving.gate import Gate, RequestLimits
 from ensembleflow.serving.http_server import listen
 from ensembleflow.serving.metrics import Metrics
 from server_process import PATIENCE_SECONDS, read_all
@@ -80,9 +80,9 @@ class HttpLayer:
 def http_layer(read_timeout_seconds: float) -> Iterator[HttpLayer]:
     listener = listen("127.0.0.1", 0)
     layer = HttpLayer(listener.getsockname()[:2], read_timeout_seconds)
-    gate = Gate(layer.answer, RequestLimits(MAX_BODY_BYTES, read_timeout_seconds), Metrics(tuple, int, bool))
+    admission = Admission(layer.answer, RequestLimits(MAX_BODY_BYTES, read_timeout_seconds), Metrics(tuple, int, bool))
     config = uvicorn.Config(
-        gate, ws="none", lifespan="off", log_config=None, access_log=False, timeout_keep_alive=read_timeout_seconds
+        admission, ws="none", lifespan="off", log_config=None, access_log=False, timeout_keep_alive=read_timeout_seconds
     )
     state, limits = ServerState(), ConnectionLimits(100, read_timeout_seconds)
     started, stop = threading.Event(), asyncio.Event()

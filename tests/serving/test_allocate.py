@@ -12,7 +12,7 @@ import pytest
 from ensembleflow.allocation import read_allocation
 from ensembleflow.cli import main
 from ensembleflow.config import DeviceConfig
-from ensembleflow.inference import Pipeline, assign_cores
+from ensembleflow.inference import Deployment, Pipeline, assign_cores
 from ensembleflow.serving import open_bundle
 from stage_artefacts import Results
 
@@ -58,10 +58,8 @@ def test_a_bundle_whose_device_is_gone_is_placed_on_those_that_are_there_and_ans
 
     opened = open_bundle(bundle)
     configs = [DeviceConfig(name=each["name"], cores=1, memory_mb=each["memory_mb"]) for each in found["devices"]]
-    running = Pipeline(
-        opened.members, assign_cores(configs), allocation, image_shape=opened.manifest.image_shape, n_classes=10
-    )
-    with running as pipeline:
+    deployment = Deployment(opened.members, assign_cores(configs), opened.manifest.image_shape, n_classes=10)
+    with Pipeline(deployment, allocation) as pipeline:
         np.testing.assert_allclose(pipeline.predict(images), exported.average(images, MEMBERS), atol=1e-5)
 
 

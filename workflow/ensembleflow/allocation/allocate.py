@@ -17,12 +17,12 @@ from ensembleflow.allocation.tune import Ensemble, Tuning, tune_allocation
 from ensembleflow.config import AllocationConfig
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError
-from ensembleflow.inference.worker import Member
+from ensembleflow.inference.placement import Member
 from ensembleflow.io import atomic_path, read_json, write_csv, write_json
 from ensembleflow.library import open_predictions
 from ensembleflow.models.tolerances import cache_rounding
 
-__all__ = ["allocate_ensemble", "tell_tuning"]
+__all__ = ["allocate_ensemble", "log_tuning"]
 
 _LOG = logging.getLogger("ensembleflow.allocation")
 
@@ -84,7 +84,7 @@ def allocate_ensemble(
         write_csv(folder / _PROFILES, profiles_table(tuning.profiles))
         write_csv(folder / _SEARCH, search_table(tuning.found, tuning.bench))
         write_json(folder / _ALLOCATION, tuning.result(study=selection["study"], budget=selection["budget"]))
-        tell_tuning(title, tuning)
+        log_tuning(title, tuning)
 
     with shared_result(store_dir, _key(selection["study"], ensemble, used), selection["budget"], make) as folder:
         made = read_json(folder / _ALLOCATION, ["study", "budget"])
@@ -93,8 +93,8 @@ def allocate_ensemble(
                 shutil.copyfile(folder / name, aside)
         write_json(output_json, {**made, "budget": selection["budget"]})
     if made["budget"] != selection["budget"]:
-        told = "%s: the same ensemble as of budget %s, and so the same allocation"
-        _LOG.info(told, title, made["budget"], extra={"progress": True})
+        message = "%s: the same ensemble as of budget %s, and so the same allocation"
+        _LOG.info(message, title, made["budget"], extra={"progress": True})
 
 
 def _key(study: str, ensemble: Ensemble, config: AllocationConfig) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _key(study: str, ensemble: Ensemble, config: AllocationConfig) -> dict[str, 
     }
 
 
-def tell_tuning(title: str, tuning: Tuning) -> None:
+def log_tuning(title: str, tuning: Tuning) -> None:
     """Log what a search has found, as progress."""
     best, start = tuning.found.best.score, tuning.found.benches[0].score
     simulated = " (simulated)" if tuning.config.simulated else ""

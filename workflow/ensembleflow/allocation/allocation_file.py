@@ -17,16 +17,14 @@ from ensembleflow.allocation.hill_climb import Refinement
 from ensembleflow.config import MEASURED, SIMULATED, AllocationConfig
 from ensembleflow.errors import ArtefactError
 from ensembleflow.inference.devices import Device
-from ensembleflow.inference.placement import Allocation, Placement, allocation_text, parse_allocation
-from ensembleflow.io import provenance, read_csv, read_json
+from ensembleflow.inference.placement import Allocation, Placement, allocation_text
+from ensembleflow.io import provenance, read_json
 from ensembleflow.models.engines import DEFAULT_ENGINE, ENGINES
 
 __all__ = [
     "allocation_result",
     "bench_kind",
     "read_allocation",
-    "read_benches",
-    "read_devices",
     "search_table",
 ]
 
@@ -39,7 +37,7 @@ def bench_kind(bench: _Bench) -> str:
 
 
 def search_table(found: Refinement[Allocation], bench: _Bench) -> pd.DataFrame:
-    """A row a bench, in the order in which they ran."""
+    """One row per bench, in the order in which they ran."""
     return pd.DataFrame(
         [
             {
@@ -141,40 +139,6 @@ def read_allocation(path: str | Path, models: Sequence[str] | None = None) -> Al
             hint="make it from this bundle: ensembleflow allocate BUNDLE --output FILE",
         )
     return allocation
-
-
-def read_benches(search_csv: str | Path) -> list[tuple[Allocation, Score]]:
-    """The allocations of a `search-{n}.csv` and the medians of their scores, in the order in which they ran.
-
-    Raises:
-        ArtefactError: the file is missing or damaged.
-    """
-    columns = ["allocation", "images_per_second", "latency_p50_ms", "latency_p99_ms", "objective", "failure"]
-    table = read_csv(search_csv, columns, dtype={"allocation": str, "failure": str}).fillna({"failure": ""})
-    benches = []
-    for row in table[columns].to_dict("records"):
-        try:
-            allocation = parse_allocation(row["allocation"])
-        except ValueError as error:
-            raise ArtefactError("a search is damaged", where=search_csv, found=error) from None
-        failure = row["failure"]
-        speed, p50, p99 = ((row[name],) if pd.notna(row[name]) and not failure else () for name in columns[1:4])
-        benches.append((allocation, Score(row["objective"], speed, p50, p99, failure)))
-    return benches
-
-
-def read_devices(path: str | Path) -> list[Device]:
-    """The devices of a `devices-{n}.json`, as they were where it was made.
-
-    Raises:
-        ArtefactError: the file is missing or damaged.
-    """
-    try:
-        return [
-            Device(**{**each, "core_ids": tuple(each["core_ids"])}) for each in read_json(path, ["devices"])["devices"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise ArtefactError("an allocation is damaged", where=f"{path}: devices", found=repr(error)) from None
 
 
 def _placement(entry: Mapping[str, Any]) -> Placement:

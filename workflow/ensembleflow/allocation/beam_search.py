@@ -12,7 +12,7 @@ from ensembleflow.allocation.predicted import work_seconds
 from ensembleflow.inference.devices import Device
 from ensembleflow.inference.placement import Allocation, Placement
 
-__all__ = ["promising_allocations"]
+__all__ = ["beam_search"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Partial:
         return float(f"{max(self.busy_seconds):.9g}"), float(f"{sum(self.busy_seconds):.9g}")
 
 
-def promising_allocations(
+def beam_search(
     models: Sequence[str], devices: Sequence[Device], profiles: ProfileTable, n_images: int, width: int = 64
 ) -> list[Allocation]:
     """Allocations whose busiest device is done soonest, the best first; no two put all members on the same devices.

@@ -1,11 +1,11 @@
-"""Fitting the simulated bench to real ones, and telling how far off it is."""
+"""Fitting the simulated bench to real ones, and measuring how far off it is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from ensembleflow.errors import AllocationError
 from ensembleflow.inference.devices import Device
 from ensembleflow.inference.placement import Allocation, allocation_text
 
-__all__ = ["Comparison", "calibrate", "compare_benches", "telling_allocations"]
+__all__ = ["calibrate", "calibration_allocations", "compare_benches"]
 
 Measured = Sequence[tuple[Allocation, Score]]
 
@@ -31,37 +31,10 @@ _FITTED = {
 }
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Simulated beside real benches.
-
-    Attributes:
-        table: a row a bench: allocation; measured and simulated images/s and median latency, and their relative
-            error, (simulated - measured) / measured.
-    """
-
-    table: pd.DataFrame
-
-    @property
-    def median_relative_error(self) -> float:
-        """Median of the images/s' absolute relative errors."""
-        return float(self.table.relative_error.abs().median())
-
-    @property
-    def worst_relative_error(self) -> float:
-        """The largest of them."""
-        return float(self.table.relative_error.abs().max())
-
-    @property
-    def rank_correlation(self) -> float:
-        """Spearman's, of the images/s; NaN where all measured or all simulated ones are equal."""
-        return float(self.table.measured_images_per_second.rank().corr(self.table.simulated_images_per_second.rank()))
-
-
-def telling_allocations(
+def calibration_allocations(
     models: Sequence[str], devices: Sequence[Device], profiles: ProfileTable, n_images: int
 ) -> list[Allocation]:
-    """Allocations whose real benches tell a calibration's parameters apart.
+    """Allocations by whose real benches a calibration's parameters can be fitted.
 
     The members spread by worst-fit, the same in the smallest batches, all on one device, and what the profiles find
     best; none where they do not fit.
@@ -77,7 +50,7 @@ def telling_allocations(
         ]
         found[spread] = None
         found[tuple(replace(each, batch_size=size) for each, size in zip(spread, smallest, strict=True))] = None
-        found[Neighbourhood(devices, profiles, n_images).most_promising(spread)] = None
+        found[Neighbourhood(devices, profiles, n_images).best_predicted(spread)] = None
         found[worst_fit(models, devices[:1], profiles)] = None
     return list(found)
 
@@ -111,12 +84,17 @@ def calibrate(bench: SimulatedBench, measured: Measured) -> Calibration:
         if not moved:
             steps = {name: step / 2 for name, step in steps.items()}
     best = replace(best, jitter=_latency_spread([score for _, score in succeeded]) / SIGMAS_TO_P99)
-    error = compare_benches(replace(bench, calibration=best), succeeded).median_relative_error
-    return replace(best, n_benches=len(succeeded), median_relative_error=error)
+    errors = compare_benches(replace(bench, calibration=best), succeeded).relative_error
+    return replace(best, n_benches=len(succeeded), median_relative_error=float(errors.abs().median()))
 
 
-def compare_benches(bench: SimulatedBench, measured: Measured) -> Comparison:
-    """Simulate what was measured; failed benches are left out."""
+def compare_benches(bench: SimulatedBench, measured: Measured) -> pd.DataFrame:
+    """Simulate what was measured; failed benches are left out.
+
+    Returns:
+        one row per bench: allocation; measured and simulated images/s and median latency in ms; and the relative error
+        of the images/s, (simulated - measured) / measured.
+    """
     rows = []
     for allocation, real in measured:
         if real.images_per_second:
@@ -133,7 +111,7 @@ def compare_benches(bench: SimulatedBench, measured: Measured) -> Comparison:
                 }
             )
     columns = ["allocation", "measured_images_per_second", "simulated_images_per_second", "relative_error"]
-    return Comparison(pd.DataFrame(rows, columns=[*columns, "measured_latency_p50_ms", "simulated_latency_p50_ms"]))
+    return pd.DataFrame(rows, columns=[*columns, "measured_latency_p50_ms", "simulated_latency_p50_ms"])
 
 
 def _latency_spread(scores: Sequence[Score]) -> float:
@@ -147,7 +125,7 @@ def _latency_spread(scores: Sequence[Score]) -> float:
 
 
 def _loss(bench: SimulatedBench, measured: Measured) -> float:
-    table = compare_benches(bench, measured).table
+    table = compare_benches(bench, measured)
     ratios = [
         table[f"simulated_{name}"].astype(float) / table[f"measured_{name}"].astype(float)
         for name in ("images_per_second", "latency_p50_ms")

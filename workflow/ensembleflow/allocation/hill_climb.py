@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from ensembleflow.allocation.benches.score import Score
 
-__all__ = ["CONFIRMATION", "MAX_BENCHES", "NO_GAIN", "Bench", "Refinement", "refine"]
+__all__ = ["CONFIRMATION", "MAX_BENCHES", "NO_GAIN", "Refinement", "ScoredState", "refine"]
 
 NO_GAIN = "no neighbour is better by more than the measured spread"
 MAX_BENCHES = "max_benches reached"
@@ -18,14 +18,14 @@ State = TypeVar("State", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Bench(Generic[State]):
-    """One measured allocation.
+class ScoredState(Generic[State]):
+    """A state and its score, from one bench.
 
     Attributes:
         step: the round of neighbours that it was in; 0 for the start.
         move: what was changed; after "again: ", of an allocation benched once more.
-        state: the allocation.
-        score: its speed.
+        state: what was benched.
+        score: how good it is.
     """
 
     step: int
@@ -44,12 +44,12 @@ class Refinement(Generic[State]):
         stop_reason: why the search ended.
     """
 
-    benches: list[Bench[State]]
-    accepted: list[Bench[State]]
+    benches: list[ScoredState[State]]
+    accepted: list[ScoredState[State]]
     stop_reason: str
 
     @property
-    def best(self) -> Bench[State]:
+    def best(self) -> ScoredState[State]:
         """The result: never slower than the start."""
         return self.accepted[-1]
 
@@ -78,7 +78,7 @@ def refine(
 
     Args:
         start: a state that is known to be allowed.
-        neighbours: pairs of what changes and the changed state, the most promising first.
+        neighbours: pairs of what changes and the changed state, those that should be best first.
         bench: measures a state.
         max_benches: the most benches, the start's and the confirmations' included.
         proposals: states to be tried before the first neighbours, as one round.
@@ -121,7 +121,7 @@ class _Climb(Generic[State]):
         self._hopeless = hopeless
         self._seen: set[Hashable] = set()
         self._gains: dict[str, float] = {}
-        self.benches: list[Bench[State]] = []
+        self.benches: list[ScoredState[State]] = []
         self.current = self._measure(0, "start", start)
         self.accepted = [self.current]
         self.cut_short = False
@@ -130,7 +130,7 @@ class _Climb(Generic[State]):
         """Bench all moves, and take the best that improves; whether there was one."""
         step = self.benches[-1].step + 1
         candidates = sorted(enumerate(moves), key=lambda each: -self._gains.get(each[1][0], 0.0))
-        claims: list[tuple[float, int, Bench[State]]] = []
+        claims: list[tuple[float, int, ScoredState[State]]] = []
         for place, (move, state) in candidates:
             if self._signature(state) in self._seen or self._hopeless(state, self.current.score):
                 continue
@@ -162,11 +162,11 @@ class _Climb(Generic[State]):
     def _n_left(self) -> int:
         return self._max_benches - len(self.benches)
 
-    def _measure_again(self, step: int, bench: Bench[State]) -> Bench[State]:
+    def _measure_again(self, step: int, bench: ScoredState[State]) -> ScoredState[State]:
         return self._measure(step, CONFIRMATION + bench.move.removeprefix(CONFIRMATION), bench.state)
 
-    def _measure(self, step: int, move: str, state: State) -> Bench[State]:
-        found = Bench(step, move, state, self._bench(state))
+    def _measure(self, step: int, move: str, state: State) -> ScoredState[State]:
+        found = ScoredState(step, move, state, self._bench(state))
         self.benches.append(found)
         self._seen.add(self._signature(state))
         return found

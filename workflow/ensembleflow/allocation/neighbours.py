@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ensembleflow.allocation.beam_search import promising_allocations
+from ensembleflow.allocation.beam_search import beam_search
 from ensembleflow.allocation.benches.profile_table import ProfileTable
-from ensembleflow.allocation.predicted import predict_seconds
+from ensembleflow.allocation.predicted import predicted_seconds
 from ensembleflow.allocation.worst_fit import start_placement
 from ensembleflow.inference.devices import Device
 from ensembleflow.inference.placement import Allocation, Placement
@@ -81,7 +81,7 @@ class Neighbourhood:
         moves = [("predicted by the profiles", each) for each in self._far(allocation)]
         return self._ordered(allocation, itertools.chain(self._exchanges(allocation), moves))
 
-    def most_promising(self, allocation: Allocation) -> Allocation:
+    def best_predicted(self, allocation: Allocation) -> Allocation:
         """The best that single updates and exchanges reach by the profiles alone, without a bench."""
         start = min([allocation, *self._far(allocation)[:1]], key=self._key)
         best = self._key(start)
@@ -99,7 +99,7 @@ class Neighbourhood:
         return self._key(allocation)[0]
 
     def _key(self, allocation: Allocation) -> _Key:
-        return predict_seconds(allocation, self._devices, self._profiles, self._n_images)
+        return predicted_seconds(allocation, self._devices, self._profiles, self._n_images)
 
     def _ordered(self, allocation: Allocation, moves: Iterable[Move]) -> list[Move]:
         running = {(each.model, each.device, each.engine) for each in allocation}
@@ -116,7 +116,7 @@ class Neighbourhood:
 
     def _far(self, allocation: Allocation) -> list[Allocation]:
         models = list(dict.fromkeys(each.model for each in allocation))
-        return promising_allocations(models, tuple(self._devices.values()), self._profiles, self._n_images)
+        return beam_search(models, tuple(self._devices.values()), self._profiles, self._n_images)
 
     def _updates(self, allocation: Allocation) -> Iterator[Move]:
         used_mb = self._profiles.used_mb(allocation, self._devices)

@@ -9,10 +9,10 @@ from ensembleflow.allocation.benches.profile_table import ProfileTable
 from ensembleflow.inference.devices import Device
 from ensembleflow.inference.placement import Allocation, Placement
 
-__all__ = ["predict_seconds", "work_seconds"]
+__all__ = ["predicted_seconds", "work_seconds"]
 
 
-def predict_seconds(
+def predicted_seconds(
     allocation: Allocation, devices: Mapping[str, Device], profiles: ProfileTable, n_images: int
 ) -> tuple[float, float]:
     """Seconds until all members have predicted `n_images`, and the sum of the members' own.

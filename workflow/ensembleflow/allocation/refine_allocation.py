@@ -59,7 +59,7 @@ def refine_allocation(
         near.neighbours,
         bench,
         config.max_benches,
-        proposals=[("predicted by the profiles", near.most_promising(start))],
+        proposals=[("predicted by the profiles", near.best_predicted(start))],
         second_chances=near.second_chances,
         confirm=not isinstance(bench, SimulatedBench),
         signature=near.signature,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ensembleflow.allocation.benches.profile import Profile, Recall
 from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, measured_with, shared_result
 from ensembleflow.inference.devices import Device
-from ensembleflow.inference.worker import Member
+from ensembleflow.inference.placement import Member
 from ensembleflow.io import read_json, write_json
 
 __all__ = ["remembered_profiles"]

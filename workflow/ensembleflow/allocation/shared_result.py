@@ -27,8 +27,8 @@ def shared_result(
     """The folder of a result in the store, made unless it is there; to be copied from in a `with` block.
 
     Jobs that want the same at the same time wait for each other: a lease is held to the end of the block. A result is
-    never taken by the same taker twice: who asks again was told to make it again, and does, for itself and for all
-    that ask again later. What was interrupted is not in the store.
+    never taken by the same taker twice: a job that asks again is being run again, so it makes the result anew, for
+    itself and for all that ask again later. What was interrupted is not in the store.
 
     Args:
         store_dir: shared by all takers; it may be deleted whenever no job runs.

@@ -19,19 +19,20 @@ from ensembleflow.allocation.benches.profile import Profile, Recall, profile_mem
 from ensembleflow.allocation.benches.profile_table import ProfileTable
 from ensembleflow.allocation.benches.score import Score
 from ensembleflow.allocation.benches.simulated import SimulatedBench
-from ensembleflow.allocation.calibrate import calibrate, telling_allocations
+from ensembleflow.allocation.calibrate import calibrate, calibration_allocations
 from ensembleflow.allocation.hill_climb import Refinement
 from ensembleflow.allocation.refine_allocation import refine_allocation
 from ensembleflow.allocation.worst_fit import carry_over, worst_fit
 from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
+from ensembleflow.inference.deployment import Deployment
 from ensembleflow.inference.devices import Device, assign_cores
 from ensembleflow.inference.fork_server import ForkServer
 from ensembleflow.inference.machine import available_memory_mb, detect_devices, usable_cores
 from ensembleflow.inference.pipeline import Pipeline
-from ensembleflow.inference.placement import Allocation
+from ensembleflow.inference.placement import Allocation, Member
 from ensembleflow.inference.request import Limits
-from ensembleflow.inference.worker import Member, MemberError
+from ensembleflow.inference.worker import MemberError
 from ensembleflow.io import warn_of_other_work
 from ensembleflow.models.engines import prepare_members
 from ensembleflow.models.gpu import visible_gpus
@@ -51,7 +52,7 @@ class Ensemble:
     Attributes:
         members: with their exported functions, in the ensemble's order.
         images: uint8 (images, height, width, channels), to be predicted in benches.
-        n_classes: that each member tells apart.
+        n_classes: number of classes.
         expected: by model id, what it answers to the first of `images`, (at most images, classes); engines must.
         expected_rounding: by how much that may be off by itself.
     """
@@ -77,14 +78,8 @@ class Ensemble:
         self, devices: Sequence[Device], allocation: Allocation, fork_server: ForkServer | None = None
     ) -> Pipeline:
         """The ensemble under an allocation, to be used in a `with` block."""
-        return Pipeline(
-            self.members,
-            devices,
-            allocation,
-            image_shape=self.image_shape,
-            n_classes=self.n_classes,
-            fork_server=fork_server,
-        )
+        deployment = Deployment(self.members, devices, self.image_shape, self.n_classes, fork_server=fork_server)
+        return Pipeline(deployment, allocation)
 
 
 @dataclass(frozen=True)
@@ -272,7 +267,7 @@ def _benched_here(
     ensemble, config, title = task.ensemble, task.config, task.title
     devices = _alike_here(here[0], len(ensemble.members))
     bench = _simulated(ensemble, devices, table, config)
-    allocations = telling_allocations(ensemble.models, devices, table, config.bench_images)
+    allocations = calibration_allocations(ensemble.models, devices, table, config.bench_images)
     if not allocations:
         _LOG.warning("%s: the simulation is not calibrated: the ensemble does not fit on this machine", title)
         return bench, []

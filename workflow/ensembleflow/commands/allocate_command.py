@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensembleflow.allocation import Ensemble, Tuning, search_table, tell_tuning, tune_allocation
+from ensembleflow.allocation import Ensemble, Tuning, log_tuning, search_table, tune_allocation
 from ensembleflow.allocation.benches.score import OBJECTIVES
 from ensembleflow.commands.number_arguments import whole_number
 from ensembleflow.config import AllocationConfig, load_config, parse_config
@@ -43,7 +43,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "sets; with `bench: simulated` they need not be here (default: this machine's GPUs and cores)",
     )
     parser.add_argument("--objective", choices=OBJECTIVES, help="what to improve (throughput)")
-    parser.add_argument("--request-images", type=_COUNT, metavar="N", help="images a request, for latencies (1)")
+    parser.add_argument("--request-images", type=_COUNT, metavar="N", help="images per request, for latencies (1)")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, help="what may compute a member")
     parser.add_argument("--batch-sizes", type=_COUNT, nargs="+", metavar="N", help="batch sizes to choose from")
     parser.add_argument("--max-replicas", type=_COUNT, metavar="N", help="devices that a member may run on at once")
@@ -58,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config = _config(arguments, bundle)
     with _progress_on_the_terminal():
         tuning = allocate_bundle(bundle, config)
-        tell_tuning(str(arguments.bundle), tuning)
+        log_tuning(str(arguments.bundle), tuning)
     if arguments.search:
         write_csv(arguments.search, search_table(tuning.found, tuning.bench))
     result = tuning.result(study=bundle.manifest.study, budget=bundle.manifest.budget)

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ensembleflow.inference.batch import Batch, Work, WorkQueue
+from ensembleflow.inference.deployment import Deployment
 from ensembleflow.inference.devices import Device
-from ensembleflow.inference.fork_server import ForkServer
-from ensembleflow.inference.observer import Listener
-from ensembleflow.inference.placement import Placement
-from ensembleflow.inference.request import Limits
+from ensembleflow.inference.observer import Observer
+from ensembleflow.inference.placement import Member, Placement
 from ensembleflow.inference.shared_array import SharedArray
-from ensembleflow.inference.worker import Member, MemberError, Worker, WorkerState, WorkerStatus
+from ensembleflow.inference.worker import MemberError, Worker, WorkerState, WorkerStatus
 
 __all__ = ["Crew"]
 
@@ -80,15 +79,12 @@ class Crew:
     """The processes, in an asyncio event loop.
 
     Args:
-        members: the ensemble.
+        deployment: the ensemble, and how long a process may be silent.
         images: shared uint8 (slots, images, height, width, channels).
-        n_classes: number of classes.
-        limits: how long a process may be silent.
         restarts: whether processes that end are started anew.
         on_progress: called with a batch after a member has answered a part of it, or failed.
         on_failure: called with the members that have no process, and why, whenever one loses its last.
-        listener: told what happens.
-        fork_server: what processes may be forked from.
+        observer: called with what happens.
 
     Attributes:
         changing: whether processes are being started or changed by `configure`.
@@ -96,27 +92,23 @@ class Crew:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        deployment: Deployment,
         images: SharedArray,
-        n_classes: int,
         *,
-        limits: Limits,
         restarts: bool,
         on_progress: Callable[[Batch], None],
         on_failure: Callable[[Mapping[str, str]], None],
-        listener: Listener,
-        fork_server: ForkServer | None = None,
+        observer: Observer,
     ) -> None:
         self.changing = False
-        self._members = {member.model: member for member in members}
+        self._deployment = deployment
+        self._limits = deployment.limits
+        self._members = {member.model: member for member in deployment.members}
         self._images = images
-        self._n_classes = n_classes
-        self._limits = limits
         self._restarts = restarts
         self._on_progress = on_progress
         self._on_failure = on_failure
-        self._listener = listener
-        self._fork_server = fork_server
+        self._observer = observer
         self._queues = {model: WorkQueue() for model in self._members}
         self._posts: list[_Post] = []
         self._posts_of: dict[str, list[_Post]] = {model: [] for model in self._members}
@@ -216,10 +208,10 @@ class Crew:
                 post.placement,
                 post.device,
                 self._images,
-                self._n_classes,
+                self._deployment.n_classes,
                 # One that comes back is waited for.
                 0.0 if post.n_restarts else self._limits.warm_up_seconds,
-                self._fork_server,
+                self._deployment.fork_server,
             )
         except OSError as error:
             self._lose(post, f"its process cannot be started: {error.strerror}")
@@ -251,7 +243,7 @@ class Crew:
             post.n_failures_in_row = 0
             work = post.unanswered.popleft()
             self._watch(post, self._limits.worker_timeout_seconds if post.unanswered else None)
-            self._listener.member_answered(post.member.model, work.stop - work.start, value)
+            self._observer.member_answered(post.member.model, work.stop - work.start, value)
             work.batch.add(post.member.model, work.start, worker.probabilities[work.batch.slot, work.start : work.stop])
             # Its next order first, for it waits; then what its answer leads to.
             self._give(post)
@@ -289,7 +281,7 @@ class Crew:
         post.settle(reason)
         if not self.changing:
             _LOG.warning("%s on %s: %s", model, post.placement.device, reason)
-            self._listener.member_failed(model, reason)
+            self._observer.member_failed(model, reason)
             if self._restarts:
                 self._restart_later(post)
         queue = self._queues[model]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import groupby
 
@@ -13,21 +13,19 @@ import numpy.typing as npt
 from ensembleflow.errors import AllocationError
 from ensembleflow.inference.batch import Batch
 from ensembleflow.inference.crew import Crew
-from ensembleflow.inference.devices import Device
-from ensembleflow.inference.fork_server import ForkServer
-from ensembleflow.inference.observer import Listener
+from ensembleflow.inference.deployment import Deployment
+from ensembleflow.inference.observer import Observer
 from ensembleflow.inference.placement import Allocation, allocation_text
 from ensembleflow.inference.request import (
     Answer,
     DeadlineError,
-    Limits,
     MemberUnavailableError,
     QueueFullError,
     Request,
     RequestQueue,
 )
 from ensembleflow.inference.shared_array import SharedArray
-from ensembleflow.inference.worker import Member, WorkerStatus
+from ensembleflow.inference.worker import WorkerStatus
 
 __all__ = ["Dispatcher"]
 
@@ -47,15 +45,10 @@ class Dispatcher:
     a replica of the member lives: then it does the work.
 
     Args:
-        members: the ensemble, in the allocation's order.
-        devices: those that allocations may name.
+        deployment: the ensemble, and how it is run.
         allocation: where to start.
-        image_shape: (height, width, channels).
-        n_classes: number of classes.
-        limits: of what it takes on.
         restarts: whether processes that end are started anew; otherwise `reconfigure` does it.
-        listener: told what happens.
-        fork_server: what members' processes may be forked from, which must outlive this.
+        observer: called with what happens.
 
     Raises:
         AllocationError: the allocation names other members or unknown devices.
@@ -65,29 +58,20 @@ class Dispatcher:
 
     def __init__(
         self,
-        members: Sequence[Member],
-        devices: Sequence[Device],
+        deployment: Deployment,
         allocation: Allocation,
         *,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        limits: Limits | None = None,
         restarts: bool = True,
-        listener: Listener | None = None,
-        fork_server: ForkServer | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        self.members = list(members)
-        self.image_shape = image_shape
-        self.n_classes = n_classes
-        self.limits = limits or Limits()
-        self.listener = listener or Listener()
-        self._models = [member.model for member in members]
-        self._devices = {device.name: device for device in devices}
+        self.deployment = deployment
+        self.observer = observer or Observer()
+        self._models = deployment.models
+        self._devices = {device.name: device for device in deployment.devices}
         self._allocation = self._checked(allocation)
         self._restarts = restarts
-        self._fork_server = fork_server
         self._queue = RequestQueue()
-        self._n_slots = self.limits.batches_at_work
+        self._n_slots = deployment.limits.batches_at_work
         self._free_slots = list(range(self._n_slots))
         self._n_expected = 0
         self._batch_seconds = 0.0
@@ -121,18 +105,16 @@ class Dispatcher:
         Raises:
             MemberError: members could not start. The dispatcher is closed then.
         """
-        shape = (self._n_slots, self.limits.batch_images(self.image_shape), *self.image_shape)
+        image_shape = self.deployment.image_shape
+        shape = (self._n_slots, self.deployment.limits.batch_images(image_shape), *image_shape)
         self._images = SharedArray(shape, np.uint8)
         self._crew = Crew(
-            self.members,
+            self.deployment,
             self._images,
-            self.n_classes,
-            limits=self.limits,
             restarts=self._restarts,
             on_progress=self._on_progress,
             on_failure=self._on_failure,
-            listener=self.listener,
-            fork_server=self._fork_server,
+            observer=self.observer,
         )
         try:
             await self.reconfigure(self._allocation)
@@ -179,10 +161,11 @@ class Dispatcher:
             QueueFullError: too many images wait.
             ValueError: `images` has another shape or type.
         """
-        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
-            raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (n, {self.image_shape})")
+        image_shape, n_classes = self.deployment.image_shape, self.deployment.n_classes
+        if images.dtype != np.uint8 or images.shape[1:] != image_shape:
+            raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (n, {image_shape})")
         if not len(images):
-            none = np.empty((len(self._models), 0, self.n_classes), np.float32)
+            none = np.empty((len(self._models), 0, n_classes), np.float32)
             return Answer(none[0], tuple(self._models), none if with_members else None)
         crew = self._crew
         if crew is None:
@@ -190,11 +173,11 @@ class Dispatcher:
         unavailable = crew.unavailable()
         if unavailable and (not allow_partial or len(unavailable) == len(self._models)):
             raise MemberUnavailableError(unavailable)
-        if self._queue.n_images and self._queue.n_images + len(images) > self.limits.max_queued_images:
+        if self._queue.n_images and self._queue.n_images + len(images) > self.deployment.limits.max_queued_images:
             raise QueueFullError(
                 "too many images wait",
                 found=f"{self._queue.n_images} waiting, {len(images)} more",
-                expected=f"at most {self.limits.max_queued_images}",
+                expected=f"at most {self.deployment.limits.max_queued_images}",
                 hint="try again later, or use fewer clients",
             )
         loop = asyncio.get_running_loop()
@@ -202,7 +185,7 @@ class Dispatcher:
         request = Request(
             images,
             self._models,
-            self.n_classes,
+            n_classes,
             allow_partial=allow_partial,
             with_members=with_members,
             arrived_at=self._last_arrival,
@@ -253,7 +236,7 @@ class Dispatcher:
     def _wait_until(self) -> float:
         """When to wait no longer for requests: none has come for a while, or what could be won is lost by waiting."""
         return min(
-            max(self._last_arrival, self._idle_since) + self.limits.batch_wait_seconds,
+            max(self._last_arrival, self._idle_since) + self.deployment.limits.batch_wait_seconds,
             self._idle_since + _WAIT_SHARE * self._batch_seconds,
         )
 
@@ -266,7 +249,7 @@ class Dispatcher:
             images = segment.request.images[segment.request_start : segment.request_start + segment.length]
             slots[slot, segment.batch_start : segment.batch_start + segment.length] = images
         now = asyncio.get_running_loop().time()
-        batch = Batch(slot, segments, self._models, self.n_classes, now)
+        batch = Batch(slot, segments, self._models, self.deployment.n_classes, now)
         self._crew.predict(batch)
 
     def _on_progress(self, batch: Batch) -> None:
@@ -279,12 +262,12 @@ class Dispatcher:
         self._batch_seconds = now - batch.started_at
         n_requests = len({id(segment.request) for segment in batch.segments})
         self._n_expected = self._queue.n_requests + n_requests
-        self.listener.batch_finished(batch.n_images, n_requests, self._batch_seconds)
+        self.observer.batch_finished(batch.n_images, n_requests, self._batch_seconds)
         batch.deliver()
         self._fill_slots()
 
     def _on_failure(self, unavailable: Mapping[str, str]) -> None:
-        """Members have no process left: what waits for them is told now rather than later."""
+        """Members have no process left: what waits for them fails now rather than later."""
         for request in self._queue.waiting():
             if not request.allow_partial or len(unavailable) == len(self._models):
                 request.fail(MemberUnavailableError(unavailable))

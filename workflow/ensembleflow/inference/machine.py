@@ -68,7 +68,7 @@ def physical_cores(usable: Iterable[int], cpus: Path = _CPUS) -> list[tuple[int,
 
     Args:
         usable: numbers of the cores (hardware threads) that may be used.
-        cpus: where Linux tells of them; where it does not, each is a physical core.
+        cpus: where Linux describes them; where it does not, each is a physical core.
     """
     usable = set(usable)
     cores: dict[int, tuple[int, ...]] = {}
@@ -98,7 +98,7 @@ def cgroup_free_bytes(own: Path = _OWN_CGROUP, cgroups: Path = _CGROUPS) -> int 
     """What the memory limits of this process's cgroups, versions 1 and 2, leave; None where there is no limit.
 
     Args:
-        own: the file that tells the process's cgroups.
+        own: the file that names the process's cgroups.
         cgroups: where they are mounted.
     """
     try:

@@ -1,4 +1,4 @@
-"""Starting the process of one member, and telling why it ended."""
+"""Starting the process of one member, and finding out why it ended."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What an ensemble at work tells whoever counts."""
+"""What happens in a running ensemble, for whoever counts it."""
 
 from __future__ import annotations
 
-__all__ = ["Listener"]
+__all__ = ["Observer"]
 
 
-class Listener:
-    """Told what happens in a dispatcher, in its event loop; does nothing by itself."""
+class Observer:
+    """Is called with what happens in a dispatcher, in its event loop; does nothing by itself."""
 
     def batch_finished(self, n_images: int, n_requests: int, seconds: float) -> None:
         """Every member has answered a batch, or failed."""

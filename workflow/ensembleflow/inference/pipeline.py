@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,12 +14,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.inference.devices import Device
+from ensembleflow.inference.deployment import Deployment
 from ensembleflow.inference.dispatcher import Dispatcher
-from ensembleflow.inference.fork_server import ForkServer
 from ensembleflow.inference.placement import Allocation
-from ensembleflow.inference.request import Limits, MemberUnavailableError
-from ensembleflow.inference.worker import Member, MemberError, WorkerStatus
+from ensembleflow.inference.request import MemberUnavailableError
+from ensembleflow.inference.worker import MemberError, WorkerStatus
 
 __all__ = ["Pipeline"]
 
@@ -32,40 +31,18 @@ class Pipeline:
     """A `Dispatcher` in a thread of its own. Use it in a `with` block: leaving it ends the members' processes.
 
     Args:
-        members: the ensemble, in the allocation's order.
-        devices: those that allocations may name.
+        deployment: the ensemble, and how it is run; of its limits those of batches count: any number of images may
+            wait.
         allocation: where to start.
-        image_shape: (height, width, channels).
-        n_classes: number of classes.
-        limits: of batches; any number of images may wait.
-        fork_server: what members' processes may be forked from, which must outlive this.
 
     Raises:
         AllocationError: the allocation names other members or unknown devices.
     """
 
-    def __init__(
-        self,
-        members: Sequence[Member],
-        devices: Sequence[Device],
-        allocation: Allocation,
-        *,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-        limits: Limits | None = None,
-        fork_server: ForkServer | None = None,
-    ) -> None:
-        self._dispatcher = Dispatcher(
-            members,
-            devices,
-            allocation,
-            image_shape=image_shape,
-            n_classes=n_classes,
-            # What is asked for at once makes full batches; nobody else's requests are to be waited for.
-            limits=replace(limits or Limits(), max_queued_images=2**62, batch_wait_seconds=0.0, warm_up_seconds=0.0),
-            restarts=False,
-            fork_server=fork_server,
-        )
+    def __init__(self, deployment: Deployment, allocation: Allocation) -> None:
+        # What is asked for at once makes full batches; nobody else's requests are to be waited for.
+        limits = replace(deployment.limits, max_queued_images=2**62, batch_wait_seconds=0.0, warm_up_seconds=0.0)
+        self._dispatcher = Dispatcher(replace(deployment, limits=limits), allocation, restarts=False)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pipeline", daemon=True)
 
@@ -77,7 +54,9 @@ class Pipeline:
         except BaseException:
             self.close()
             raise
-        _LOG.info("%d members ready after %.1f s", len(self._dispatcher.members), time.monotonic() - started_at)
+        _LOG.info(
+            "%d members ready after %.1f s", len(self._dispatcher.deployment.members), time.monotonic() - started_at
+        )
         return self
 
     def __exit__(

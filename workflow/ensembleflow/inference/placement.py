@@ -1,13 +1,27 @@
-"""Allocations as values."""
+"""Members and their allocations, as values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ensembleflow.models.engines import DEFAULT_ENGINE
 
-__all__ = ["Allocation", "Placement", "allocation_text", "parse_allocation"]
+__all__ = ["Allocation", "Member", "Placement", "allocation_text"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member to run.
+
+    Attributes:
+        model: its model id.
+        exported: the folder of its exported function.
+    """
+
+    model: str
+    exported: Path
 
 
 @dataclass(frozen=True)
@@ -17,7 +31,7 @@ class Placement:
     Attributes:
         model: the member's model id.
         device: its device's name.
-        batch_size: images a call.
+        batch_size: images per call.
         engine: what computes it, a name of `ensembleflow.models.engines.ENGINES`.
     """
 
@@ -37,21 +51,3 @@ def allocation_text(allocation: Iterable[Placement]) -> str:
         f"{each.model}@{each.device}/{each.batch_size}" + ("" if each.engine == DEFAULT_ENGINE else f":{each.engine}")
         for each in allocation
     )
-
-
-def parse_allocation(text: str) -> Allocation:
-    """The allocation that `allocation_text` told.
-
-    Raises:
-        ValueError: the text is none.
-    """
-    return tuple(_parse_placement(each) for each in text.split())
-
-
-def _parse_placement(text: str) -> Placement:
-    model, at, rest = text.partition("@")
-    device, slash, setting = rest.partition("/")
-    batch_size, _, engine = setting.partition(":")
-    if not (model and at and device and slash and batch_size.isdecimal()):
-        raise ValueError(f"{text} is no placement such as trial-00003@cpu0/32")
-    return Placement(model, device, int(batch_size), engine or DEFAULT_ENGINE)

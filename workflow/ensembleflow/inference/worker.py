@@ -17,25 +17,12 @@ from ensembleflow.errors import AllocationError
 from ensembleflow.inference.devices import Device
 from ensembleflow.inference.fork_server import ForkServer, start_member_process
 from ensembleflow.inference.member_process import reason_of_death
-from ensembleflow.inference.placement import Placement
+from ensembleflow.inference.placement import Member, Placement
 from ensembleflow.inference.shared_array import SharedArray
 
-__all__ = ["Member", "MemberError", "Worker", "WorkerStatus"]
+__all__ = ["MemberError", "Worker", "WorkerStatus"]
 
 _SCRIPT = Path(__file__).with_name("worker_process.py")
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member to run.
-
-    Attributes:
-        model: its model id.
-        exported: the folder of its exported function.
-    """
-
-    model: str
-    exported: Path
 
 
 class MemberError(AllocationError):
@@ -65,7 +52,7 @@ class WorkerStatus:
     Attributes:
         model: the member's model id.
         device: its device's name.
-        batch_size: images a call.
+        batch_size: images per call.
         engine: what computes it.
         state: `starting` until it has loaded its model, then `ready`; `restarting` from its end to the next start.
         pid: the process's number; 0 while there is none.
@@ -163,7 +150,7 @@ class Worker:
 
     def order(self, *message: Any) -> None:
         """Send an order; each has one answer."""
-        with suppress(OSError):  # it has died: its answer, the end of file, tells why
+        with suppress(OSError):  # it has died: `receive` then says so
             self._control.send(message)
 
     def configure(self, placement: Placement, device: Device) -> None:

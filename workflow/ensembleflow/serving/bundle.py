@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from ensembleflow.config import DeviceConfig, Engine
 from ensembleflow.errors import BundleError
 from ensembleflow.inference import (
     Allocation,
+    Deployment,
     Device,
     Dispatcher,
     ForkServer,
@@ -177,13 +178,7 @@ class Bundle:
 
     def pipeline(self) -> Pipeline:
         """The ensemble under the bundle's allocation, to be used in a `with` block."""
-        return Pipeline(
-            self.members,
-            self.devices(),
-            self.allocation,
-            image_shape=self.manifest.image_shape,
-            n_classes=len(self.class_names),
-        )
+        return Pipeline(self._deployment(self.members), self.allocation)
 
     def dispatcher(
         self,
@@ -202,15 +197,11 @@ class Bundle:
         Raises:
             AllocationError: the allocation names other members or unknown devices, or this machine lacks a GPU.
         """
-        return Dispatcher(
-            self.members if members is None else members,
-            self.devices(),
-            self.allocation,
-            image_shape=self.manifest.image_shape,
-            n_classes=len(self.class_names),
-            limits=limits,
-            fork_server=fork_server,
-        )
+        deployment = self._deployment(self.members if members is None else members)
+        return Dispatcher(replace(deployment, limits=limits or Limits(), fork_server=fork_server), self.allocation)
+
+    def _deployment(self, members: Sequence[Member]) -> Deployment:
+        return Deployment(members, self.devices(), self.manifest.image_shape, len(self.class_names))
 
     def check_images(self) -> npt.NDArray[np.uint8]:
         """Some validation images, uint8 (images, height, width, channels).

@@ -20,9 +20,9 @@ from typing import cast
 import uvicorn
 
 from ensembleflow.errors import EnsembleflowError, ServingError
+from ensembleflow.serving.admission import Admission, RequestLimits, needed_body_bytes
 from ensembleflow.serving.app import create_app
 from ensembleflow.serving.connection import Connection, ConnectionLimits
-from ensembleflow.serving.gate import Gate, RequestLimits, needed_body_bytes
 from ensembleflow.serving.service import Service
 
 __all__ = [
@@ -193,7 +193,7 @@ class HttpServer:
         )
         self._server = _Server(
             uvicorn.Config(
-                Gate(create_app(service), limits.request, service.metrics),
+                Admission(create_app(service), limits.request, service.metrics),
                 http=cast(type[asyncio.Protocol], partial(Connection, limits=connection_limits)),
                 ws="none",
                 loop="asyncio",

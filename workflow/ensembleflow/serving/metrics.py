@@ -11,7 +11,7 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ensembleflow.inference import Listener, WorkerStatus
+from ensembleflow.inference import Observer, WorkerStatus
 
 __all__ = ["Metrics", "Served", "Timed"]
 
@@ -52,8 +52,8 @@ class Served:
     last_answer: float = 0.0
 
 
-class Metrics(Listener):
-    """Counters and histograms in a registry of their own; the ensemble calls it as its listener.
+class Metrics(Observer):
+    """Counters and histograms in a registry of their own; the dispatcher calls it as its observer.
 
     Args:
         status: the members' processes.

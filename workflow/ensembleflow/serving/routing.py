@@ -48,6 +48,6 @@ def service_of(request: Request, name: str, version: str | None = None) -> Servi
 
 
 async def body_of(request: Request) -> bytes:
-    """The body of a POST, which the gate has read."""
+    """The body of a POST, which `Admission` has read."""
     body: bytes = (await request.receive())["body"]
     return body

@@ -66,16 +66,16 @@ class Service:
             )
         if max_images is None:
             max_images = max(1, min(_MAX_IMAGES, _MAX_IMAGES_BYTES // math.prod(manifest.image_shape)))
-        if max_images > dispatcher.limits.max_queued_images:
+        if max_images > dispatcher.deployment.limits.max_queued_images:
             raise ConfigError(
                 "the longest request would never find room",
                 where="--max-queued-images",
-                found=dispatcher.limits.max_queued_images,
+                found=dispatcher.deployment.limits.max_queued_images,
                 expected=f"at least --max-request-images, which is {max_images}",
             )
         self.signature = Signature(manifest.study, manifest.budget, manifest.image_shape, max_images)
         self.metrics = Metrics(dispatcher.status, lambda: dispatcher.queued_images, lambda: self.ready)
-        dispatcher.listener = self.metrics
+        dispatcher.observer = self.metrics
         self.decoding = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
         self._request_timeout_seconds = request_timeout_seconds
         self._checks_answers = checks_answers
@@ -99,7 +99,7 @@ class Service:
         self._checked = True
 
     async def _check_answers(self) -> None:
-        parts = split_check_images(self.bundle.check_images(), self.dispatcher.limits.max_queued_images)
+        parts = split_check_images(self.bundle.check_images(), self.dispatcher.deployment.limits.max_queued_images)
         answers = [await self.dispatcher.submit(part) for part in parts]
         require_equal_answers(
             np.concatenate([answer.probabilities for answer in answers]),

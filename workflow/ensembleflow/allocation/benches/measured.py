@@ -50,14 +50,14 @@ class MeasuredBench:
         self._title = title
         self._best = 0.0
         self._n_benches = 0
-        self._told_at = time.monotonic()
+        self._logged_at = time.monotonic()
 
     def __call__(self, allocation: Allocation) -> Score:
         """Run the ensemble in this allocation."""
         score = self._measure(allocation)
         self._best = max(self._best, score.value)
         self._n_benches += 1
-        self._tell(allocation, score)
+        self._log(allocation, score)
         return score
 
     def _measure(self, allocation: Allocation) -> Score:
@@ -91,7 +91,7 @@ class MeasuredBench:
         self._pipeline.predict(self._request)
         return (time.perf_counter() - started_at) * 1000
 
-    def _tell(self, allocation: Allocation, score: Score) -> None:
+    def _log(self, allocation: Allocation, score: Score) -> None:
         _LOG.info(
             "%s: bench %d: %s images/s %s %s",
             self._title,
@@ -100,8 +100,8 @@ class MeasuredBench:
             allocation_text(allocation),
             score.failure,
         )
-        if time.monotonic() - self._told_at >= _SECONDS_BETWEEN_PROGRESS:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._logged_at >= _SECONDS_BETWEEN_PROGRESS:
+            self._logged_at = time.monotonic()
             _LOG.info(
                 "%s: %d/%d benches",
                 self._title,

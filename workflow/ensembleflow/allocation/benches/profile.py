@@ -19,8 +19,8 @@ import pandas as pd
 from ensembleflow.inference.devices import Device
 from ensembleflow.inference.fork_server import ForkServer, start_member_process
 from ensembleflow.inference.member_process import MemberProcess, reason_of_death
+from ensembleflow.inference.placement import Member
 from ensembleflow.inference.shared_array import SharedArray
-from ensembleflow.inference.worker import Member
 from ensembleflow.models.tolerances import answer_tolerance
 
 __all__ = ["Profile", "Recall", "profile_members", "profiles_from_table", "profiles_table"]
@@ -41,7 +41,7 @@ class Profile:
         model: the member's model id.
         device_kind: `Device.kind`.
         engine: a name of `ensembleflow.models.engines.ENGINES`.
-        batch_size: images a call.
+        batch_size: images per call.
         images_per_second: median over the calls; 0 after a failure.
         peak_memory_mb: the most memory that the process had of the device; 0 after a failure.
         failure: empty, or why it could not run.
@@ -89,7 +89,7 @@ def profile_members(
         members: the members; for ONNX Runtime in folders of `prepare_members`.
         devices: where members may go; of a kind only the first is used.
         engines: names of `ensembleflow.models.engines.ENGINES`.
-        batch_sizes: images a call.
+        batch_sizes: images per call.
         images: at least one, uint8 (images, height, width, channels); repeated up to the largest batch.
         expected: by model id, what it must answer to the first of `images`, (at most images, classes): an engine that
             answers otherwise fails. None checks nothing.
@@ -144,7 +144,7 @@ def profile_members(
 
             found = measure() if recall is None else recall(member, device, shared.array, settings, measure)
             profiles += found
-            _tell(found, number, len(runs))
+            _log_run(found, number, len(runs))
     finally:
         shared.close()
     return profiles
@@ -203,7 +203,7 @@ def _process(
             process.wait()
 
 
-def _tell(profiles: Sequence[Profile], number: int, n_runs: int) -> None:
+def _log_run(profiles: Sequence[Profile], number: int, n_runs: int) -> None:
     first, best = profiles[0], max(profiles, key=lambda each: each.images_per_second)
     failed = next((f"; fails at batch {each.batch_size}: {each.failure}" for each in profiles if each.failure), "")
     _LOG.info(

@@ -72,17 +72,17 @@ def _call_seconds(
 
 
 def _device_memory(gpu: bool) -> Callable[[], float]:
-    """A function that tells the most memory that this process has had of its device, in MB."""
+    """A function that returns the most memory that this process has had of its device, in MB."""
     if not gpu:
         return peak_memory_mb
-    # NVML tells what all processes have together, and no engine gives a GPU's memory back before it ends: what was
+    # NVML reports what all processes have together, and no engine gives a GPU's memory back before it ends: what was
     # added since the start is this process's, and its peak.
     before = gpu_memory_bytes()
 
     def added_mb() -> float:
         now = gpu_memory_bytes()
         if before is None or now is None:
-            raise RuntimeError("NVML does not tell the GPU's memory")
+            raise RuntimeError("NVML does not report the GPU's memory")
         return (now - before) / 2**20
 
     return added_mb

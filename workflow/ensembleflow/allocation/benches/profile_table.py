@@ -19,22 +19,13 @@ class ProfileTable:
 
     Args:
         profiles: of any members on any kinds of device.
-        batch_sizes: those that placements may have; by default all that were profiled.
-        engines: likewise.
     """
 
-    def __init__(
-        self,
-        profiles: Iterable[Profile],
-        batch_sizes: Iterable[int] | None = None,
-        engines: Iterable[str] | None = None,
-    ) -> None:
+    def __init__(self, profiles: Iterable[Profile]) -> None:
         self._by_key: dict[tuple[str, str, str, int], Profile] = {}
         self._by_place: dict[tuple[str, str], list[Profile]] = {}
         self._failures: dict[tuple[str, str], list[str]] = {}
         self._call_points: dict[tuple[str, str, str], tuple[list[float], list[float]]] = {}
-        allowed_sizes = None if batch_sizes is None else set(batch_sizes)
-        allowed_engines = None if engines is None else set(engines)
         for each in sorted(profiles, key=lambda profile: (profile.model, profile.batch_size)):
             place = each.model, each.device_kind
             if each.failure or each.images_per_second <= 0:
@@ -44,11 +35,8 @@ class ProfileTable:
             sizes, seconds = self._call_points.setdefault((*place, each.engine), ([], []))
             sizes.append(each.batch_size)
             seconds.append(each.batch_size / each.images_per_second)
-            if (allowed_sizes is None or each.batch_size in allowed_sizes) and (
-                allowed_engines is None or each.engine in allowed_engines
-            ):
-                self._by_key[*place, each.engine, each.batch_size] = each
-                self._by_place.setdefault(place, []).append(each)
+            self._by_key[*place, each.engine, each.batch_size] = each
+            self._by_place.setdefault(place, []).append(each)
 
     def __iter__(self) -> Iterator[Profile]:
         return iter(self._by_key.values())

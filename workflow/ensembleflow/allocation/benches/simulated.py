@@ -97,12 +97,12 @@ class SimulatedBench:
 
     def _seconds(self, allocation: Allocation, n_images: int) -> float:
         env = simpy.Environment()
-        env.run(env.process(_Run(env, self, allocation).client(n_images)))
+        env.run(env.process(_SimulatedRequest(env, self, allocation).client(n_images)))
         return float(env.now)
 
 
-class _Run:
-    """One client, and the dispatcher that serves it."""
+class _SimulatedRequest:
+    """A request of the only client, and the dispatcher that serves it."""
 
     def __init__(self, env: simpy.Environment, bench: SimulatedBench, allocation: Allocation) -> None:
         self._env = env

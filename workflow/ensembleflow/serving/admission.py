@@ -20,7 +20,7 @@ from ensembleflow.serving.connection import BODY_IS_READ, CLIENT_WAITS
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
 
-__all__ = ["Gate", "RequestLimits", "needed_body_bytes", "note_images"]
+__all__ = ["Admission", "RequestLimits", "needed_body_bytes", "note_images"]
 
 _LOG = logging.getLogger("ensembleflow.serving")
 
@@ -63,7 +63,7 @@ def needed_body_bytes(signature: Signature) -> int:
 
 
 def note_images(scope: Scope, n_images: int) -> None:
-    """Tell the gate how many images a request was answered for."""
+    """Record how many images a request was answered for."""
     scope[_IMAGES] = n_images
 
 
@@ -81,7 +81,7 @@ class _Reservation:
     n_bytes: int = 0
 
 
-class Gate:
+class Admission:
     """An ASGI application around another one; routes behind it find the whole body read.
 
     Args:

@@ -190,14 +190,14 @@ def as_called(arguments: argparse.Namespace) -> None:
             started_at = time.perf_counter()
             candidates = read_candidates(probabilities, labels, costs, loss)
             read_at = time.perf_counter()
-            smobf_budgets(candidates, budgets=[BUDGET], loss=loss)
+            smobf_budgets(candidates, [BUDGET])
             seconds["select"].append(time.perf_counter() - read_at)
             seconds["read"].append(read_at - started_at)
             seconds["call"].append(
                 seconds_of(lambda loss=loss: smobf(probabilities, labels, costs, budget=BUDGET, loss=loss))
             )
         milliseconds = [1000 * median(seconds[part]) for part in ("select", "read", "call")]
-        sizes = ", ".join(str(len(run.members)) for run in found.runs)
+        sizes = ", ".join(str(len(each.members)) for each in found.by_weight)
         rows.append([loss, sizes, candidates.evaluator.n_evaluated, *milliseconds])
     table(
         f"smobf(probabilities, labels, costs, budget={BUDGET!r}): {n_models} models, {N_SAMPLES} samples, "

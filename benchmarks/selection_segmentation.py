@@ -94,7 +94,7 @@ def select(
                     lambda source, loss: TimedWorkers(make_workers(source, loss), passes),
                 )
             loaded_at = time.perf_counter()
-            (chosen,) = smobf_budgets(candidates, budgets=[budget])
+            (chosen,) = smobf_budgets(candidates, [budget])
             done_at = time.perf_counter()
     return Segmentation(
         chosen.members,

@@ -15,6 +15,7 @@ from ensembleflow.selection import (
     best_single,
     certify,
     forward_greedy,
+    forward_greedy_path,
     greedy_with_replacement,
     local_search,
     pareto_front,
@@ -177,7 +178,7 @@ def test_a_selection_of_what_it_cannot_take_is_refused(changed):
 
 @pytest.mark.parametrize("budgets", [3, None, "4x", {"4x": 1}])
 def test_budgets_are_a_list(budgets):
-    refused(smobf_budgets, PROBABILITIES, LABELS, COSTS, budgets=budgets)
+    refused(smobf_budgets, read_candidates(PROBABILITIES, LABELS, COSTS, "error"), budgets)
 
 
 @pytest.mark.parametrize("max_members", ["2", 2.5, 0, [1], True])
@@ -186,7 +187,9 @@ def test_a_number_of_members_is_a_whole_number(max_members):
 
 
 @pytest.mark.parametrize("candidates", [PROBABILITIES, None, "x"], ids=["array", "none", "text"])
-@pytest.mark.parametrize("function", [best_single, top_k, greedy_with_replacement, weight_sweep])
+@pytest.mark.parametrize(
+    "function", [smobf_budgets, forward_greedy_path, best_single, top_k, greedy_with_replacement, weight_sweep]
+)
 def test_candidates_are_those_that_were_read(function, candidates):
     error = refused(function, candidates)
     assert error.where == "candidates"
@@ -206,8 +209,8 @@ def test_other_arguments_of_the_methods_are_checked():
         refused(certify, candidates, 3.0, members, 10)
     for nodes in ("x", -1, 2.5, None):
         refused(certify, candidates, 3.0, [0], nodes)
-    for run in (None, [0], PROBABILITIES):
-        assert refused(local_search, candidates, run, 3.0).where == "run"
+    for start in (None, [0], PROBABILITIES):
+        assert refused(local_search, candidates, start, 3.0).where == "start"
     refused(certify, PROBABILITIES, 3.0, [0], 10)
     refused(local_search, None, [0], 3.0)
 

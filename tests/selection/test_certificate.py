@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.metrics import METRICS
-from ensembleflow.selection import read_candidates, smobf
+from ensembleflow.selection import read_candidates, smobf_budgets
 from ensembleflow.selection.budget import budget_limits
 from ensembleflow.selection.rivals import certificate
 from ensembleflow.selection.rivals.certificate import certify
@@ -126,7 +126,7 @@ def test_bounds_are_close_enough_to_rule_out_nearly_every_ensemble(loss):
     scores = rng.normal(0, 1, (400, 5)) + 1.5 * np.eye(5)[labels] + rng.normal(0, 0.7, (16, 400, 5))
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
     candidates = read_candidates(probabilities, labels, rng.uniform(0.5, 2.0, 16), loss)
-    chosen = smobf(candidates, budget="4x", loss=loss)
+    (chosen,) = smobf_budgets(candidates, ["4x"])
     found = certify(candidates, "4x", chosen.members, ENOUGH)
     n_feasible = sum(1 for _ in feasible_sets(candidates, "4x"))
     assert found.certified and found.n_nodes < n_feasible / 15

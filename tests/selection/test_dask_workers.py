@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import dask
 import h5py
 import numpy as np
 import pytest
@@ -22,6 +23,13 @@ from selection_problems import DeadlySource
 N_MODELS, N_SAMPLES, N_CLASSES = 12, 5000, 4
 COSTS = np.random.default_rng(3).uniform(0.2, 2.0, N_MODELS)
 BUDGETS = ("2x", "6x")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient_clusters():
+    """A worker that a busy machine takes long to start again is not given up."""
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +57,8 @@ def cache(tmp_path_factory):
 def members(cache, loss, make_workers):
     with open_predictions(cache) as predictions:
         candidates = read_candidates(predictions, None, COSTS, loss, make_workers)
-    results = smobf_budgets(candidates, budgets=BUDGETS, loss=loss)
-    return [run.members for result in results for run in (result, *result.runs)]
+    results = smobf_budgets(candidates, BUDGETS)
+    return [each.members for result in results for each in (result, *result.by_weight)]
 
 
 def on_threads(n_threads=1, memory_bytes=None, block_samples=None):
@@ -113,7 +121,7 @@ def test_arrays_are_sent_to_the_workers_in_parts(dask_client):
 
     def chosen(make_workers):
         candidates = read_candidates(probabilities, labels, np.ones(5), "brier", make_workers)
-        return smobf_budgets(candidates, budgets=["3x"], loss="brier")[0].members
+        return smobf_budgets(candidates, ["3x"])[0].members
 
     assert chosen(lambda *args: DaskWorkers(dask_client, *args, block_samples=100)) == chosen(on_threads())
 
@@ -219,7 +227,7 @@ def test_a_cluster_that_loses_all_workers_ends_in_one_message(cache, monkeypatch
         while client.scheduler_info()["workers"]:
             time.sleep(0.05)
         with pytest.raises(SelectionError, match="the Dask cluster has no worker"):
-            smobf_budgets(candidates, budgets=["2x"])
+            smobf_budgets(candidates, ["2x"])
 
 
 def test_processes_of_its_own_cluster_leave_a_report_and_nothing_else(cache, tmp_path, caplog):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ensembleflow.errors import SelectionError
 from ensembleflow.models import configure_tensorflow
 from ensembleflow.models.metrics import SMALLEST_PROBABILITY
-from ensembleflow.selection import forward_greedy, read_candidates, selection_workers, smobf
+from ensembleflow.selection import forward_greedy_path, read_candidates, selection_workers, smobf_budgets
 from ensembleflow.selection.sums.evaluation import ThreadWorkers
 from ensembleflow.selection.sums.kernels import cross_entropy_sums as sums_by_kernel
 from ensembleflow.selection.sums.losses import Prefixes
@@ -80,10 +80,11 @@ def test_the_members_are_the_same(problem, dtype):
         read_candidates(probabilities.astype(dtype), labels, costs, "cross_entropy", make_workers)
         for make_workers in (with_tensorflow, with_kernels)
     )
-    found, expected = smobf(one, budget=budget), smobf(other, budget=budget)
+    (found,), (expected,) = smobf_budgets(one, [budget]), smobf_budgets(other, [budget])
     assert found.members == expected.members
-    assert [run.members for run in found.runs] == [run.members for run in expected.runs]
-    assert [run.members for run in forward_greedy(one).path] == [run.members for run in forward_greedy(other).path]
+    assert [each.members for each in found.by_weight] == [each.members for each in expected.by_weight]
+    path, expected_path = forward_greedy_path(one).path, forward_greedy_path(other).path
+    assert [each.members for each in path] == [each.members for each in expected_path]
 
 
 def test_samples_on_a_gpu_are_held_whatever_the_memory_of_the_machine():

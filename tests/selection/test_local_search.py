@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.metrics import METRICS
-from ensembleflow.selection import read_candidates, smobf
-from ensembleflow.selection.greedy import TIED_WITHIN, Run
+from ensembleflow.selection import read_candidates, smobf_budgets
+from ensembleflow.selection.greedy import TIED_WITHIN, SelectedEnsemble
 from ensembleflow.selection.local_search import local_search
 from selection_problems import LABELS, naive_loss, problems, reordered, sharp
 
@@ -19,8 +19,8 @@ LOSSES = list(METRICS)
 NOISE = 1e-9
 
 
-def run_of(members):
-    return Run("smobf", None, list(members), math.nan, math.nan, math.nan, ())
+def ensemble_of(members):
+    return SelectedEnsemble("smobf", None, list(members), math.nan, math.nan, math.nan, ())
 
 
 def neighbours(members, models):
@@ -47,7 +47,7 @@ def test_each_move_is_the_best_of_the_oracle_and_the_search_ends_where_none_impr
     if not fitting:
         return
     start = [data.draw(st.sampled_from(fitting))]
-    result = local_search(candidates, run_of(start), budget)
+    result = local_search(candidates, ensemble_of(start), budget)
     members, value = set(start), naive_loss(probabilities, labels, start, loss)
     for move in result.moves:
         moves = list(neighbours(members, models))
@@ -79,7 +79,7 @@ def test_each_move_is_the_best_of_the_oracle_and_the_search_ends_where_none_impr
 def test_it_is_never_worse_than_its_start_and_never_over_the_budget(problem, loss):
     probabilities, labels, costs, budget = problem
     candidates = read_candidates(probabilities, labels, costs, loss)
-    start = smobf(candidates, budget=budget, loss=loss)
+    (start,) = smobf_budgets(candidates, [budget])
     result = local_search(candidates, start, budget)
     assert result.loss <= start.loss + TIED_WITHIN
     assert result.cost == math.fsum(costs[result.members]) <= (math.inf if budget is None else budget)
@@ -94,11 +94,11 @@ def test_it_is_never_worse_than_its_start_and_never_over_the_budget(problem, los
 def test_the_order_of_the_models_does_not_matter_only_their_ids(problem, loss, data):
     probabilities, labels, costs, budget = problem
     candidates = read_candidates(probabilities, labels, costs, loss)
-    start = smobf(candidates, budget=budget, loss=loss)
+    (start,) = smobf_budgets(candidates, [budget])
     order = data.draw(st.permutations(range(len(costs))))
     shuffled = reordered(probabilities, labels, costs[order], loss, order)
     expected = local_search(candidates, start, budget)
-    result = local_search(shuffled, run_of(order.index(member) for member in start.members), budget)
+    result = local_search(shuffled, ensemble_of(order.index(member) for member in start.members), budget)
     assert [order[member] for member in result.members] == expected.members
     assert (result.loss, result.cost) == (expected.loss, expected.cost)
 
@@ -110,7 +110,7 @@ def test_a_swap_finds_what_greedy_cannot():
     alone = np.full(12, 0.62) + rng.uniform(-0.01, 0.01, 12)
     probabilities = np.stack([sharp(labels, 2, p) for p in (alone, first, second)])
     candidates = read_candidates(probabilities, labels, [1.0, 1.0, 1.0], "brier")
-    start = smobf(candidates, budget=2.0, weights=(0.0,), loss="brier")
+    (start,) = smobf_budgets(candidates, [2.0], weights=(0.0,))
     assert start.members in ([0, 1], [0, 2])
     result = local_search(candidates, start, 2.0)
     assert sorted(result.members) == [1, 2] and result.loss < start.loss
@@ -121,7 +121,7 @@ def test_a_cheaper_twin_takes_a_members_place_and_an_equal_one_does_not():
     model, other = sharp(LABELS, 2, [0.9, 0.6, 0.8, 0.7]), sharp(LABELS, 2, [0.2, 0.1, 0.3, 0.2])
     probabilities = np.stack([model, model, other, model])
     candidates = read_candidates(probabilities, LABELS, [3.0, 1.0, 0.5, 1.0], "cross_entropy")
-    result = local_search(candidates, run_of([0]), None)
+    result = local_search(candidates, ensemble_of([0]), None)
     assert result.members == [1]
     assert [(move.kind, move.removed, move.added) for move in result.moves] == [("swap", 0, 1), ("stop", None, None)]
 
@@ -131,7 +131,7 @@ def test_of_equal_moves_the_first_id_is_taken():
     for place in permutations(range(4)):
         probabilities = np.stack([bad, good, good, good])[list(place)]
         candidates = read_candidates(probabilities, LABELS, np.ones(4), "cross_entropy")
-        result = local_search(candidates, run_of([place.index(0)]), 1.0)
+        result = local_search(candidates, ensemble_of([place.index(0)]), 1.0)
         assert result.members == [min(place.index(each) for each in (1, 2, 3))]
 
 
@@ -147,4 +147,4 @@ def test_a_start_that_is_no_ensemble_within_the_budget_is_refused(members, messa
     probabilities[2] = np.nan
     candidates = read_candidates(probabilities, LABELS, np.ones(4), "cross_entropy")
     with pytest.raises(SelectionError, match=message):
-        local_search(candidates, run_of(members), 1.5)
+        local_search(candidates, ensemble_of(members), 1.5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.metrics import METRICS
-from ensembleflow.selection import forward_greedy, read_candidates, smobf
+from ensembleflow.selection import forward_greedy_path, read_candidates, smobf_budgets
 from ensembleflow.selection.budget import Spending
 from ensembleflow.selection.rivals.methods import (
     best_single,
@@ -185,7 +185,7 @@ def test_top_k_averages_the_best_models_as_far_as_the_budget_goes(problem, loss)
 @given(problem=problems(), loss=st.sampled_from(LOSSES))
 def test_the_best_single_model_is_smobf_s(problem, loss):
     candidates, _, _ = candidates_of(problem, loss)
-    found, expected = best_single(candidates, problem[3]), smobf(candidates, budget=problem[3], loss=loss).best_single
+    found, expected = best_single(candidates, problem[3]), smobf_budgets(candidates, [problem[3]])[0].best_single
     assert (found.members, found.loss, found.cost, found.weight) == (
         expected.members,
         expected.loss,
@@ -204,7 +204,7 @@ def test_no_method_exceeds_the_budget_or_beats_enumeration(problem, loss):
         naive_loss(probabilities, labels, subset, loss) for subset in subsets if cost_of(costs, subset) <= limit
     )
     lowest = naive_loss(probabilities, labels, best_single(candidates, budget).members, loss)
-    for run in (top_k(candidates, budget), forward_greedy(candidates, budget=budget, loss=loss)):
+    for run in (top_k(candidates, budget), forward_greedy_path(candidates, budget)):
         assert run.cost == cost_of(costs, run.members) <= limit
         assert optimum - NOISE <= run.loss <= lowest + NOISE
     assert greedy_with_replacement(candidates, budget, 10).loss <= lowest + NOISE

@@ -1,9 +1,8 @@
-"""Rule compare_methods: `ensembleflow.selection.rivals.comparison.compare_methods`."""
+"""Rule compare_methods: `ensembleflow.selection.compare_methods`."""
 
 from ensembleflow.config import SelectionConfig
 from ensembleflow.io import rule_log
-from ensembleflow.selection import selection_workers
-from ensembleflow.selection.rivals.comparison import compare_methods
+from ensembleflow.selection import compare_methods, selection_workers
 
 with (
     rule_log(snakemake.log[0]),

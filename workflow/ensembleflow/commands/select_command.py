@@ -13,11 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ensembleflow.commands.number_arguments import whole_number
-from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
-from ensembleflow.library import open_predictions
+from ensembleflow.config import PRIMARY_COST, SelectionConfig
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection.budget import named_budget
-from ensembleflow.selection.costs import read_costs
+from ensembleflow.selection.candidates import open_candidates
 from ensembleflow.selection.stage import select_for_budget
 from ensembleflow.selection.sums.cluster import selection_workers
 
@@ -63,17 +62,15 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _run(arguments: argparse.Namespace) -> int:
     budget = named_budget(arguments.budget)
-    config = SelectionConfig.model_construct(
-        cost_weights=arguments.weights, loss=arguments.loss, local_search=arguments.local_search
-    )
     with (
-        open_predictions(arguments.predictions) as predictions,
         selection_workers("threads", arguments.threads) as make_workers,
+        open_candidates(arguments.predictions, arguments.costs, [budget], arguments.loss, make_workers) as opened,
     ):
-        needed = [column for column, _ in budget_parts(budget)]
-        costs = read_costs(arguments.costs, predictions.models, arguments.predictions, needed)
-        chosen = select_for_budget(predictions, costs, budget, config, make_workers, arguments.threads)
-        costs_seconds = dict(zip(predictions.models, costs[PRIMARY_COST].tolist(), strict=True))
+        predictions, candidates = opened
+        chosen = select_for_budget(
+            predictions, candidates, budget, arguments.weights, arguments.local_search, arguments.threads
+        )
+    costs_seconds = dict(zip(candidates.names, candidates.costs.tolist(), strict=True))
     if arguments.json:
         print(json.dumps(chosen, indent=1, allow_nan=False))
     else:

@@ -1,23 +1,24 @@
 """From cached predictions and costs to the best ensemble within each budget."""
 
-from ensembleflow.selection.candidates import Candidates, read_candidates
-from ensembleflow.selection.greedy import Run, Step
+from ensembleflow.selection.arrays import forward_greedy, smobf
+from ensembleflow.selection.candidates import Candidates, open_candidates, read_candidates
+from ensembleflow.selection.greedy import BestOnPath, SelectedEnsemble, Step
 from ensembleflow.selection.local_search import local_search
 from ensembleflow.selection.pareto import pareto_front
 from ensembleflow.selection.rivals.certificate import Certificate, certify
 from ensembleflow.selection.rivals.comparison import compare_methods
 from ensembleflow.selection.rivals.methods import best_single, greedy_with_replacement, top_k, weight_sweep
 from ensembleflow.selection.rivals.pruning_study import pruning_study, write_pruning_study
-from ensembleflow.selection.smobf import ForwardResult, SmobfResult, forward_greedy, smobf, smobf_budgets
+from ensembleflow.selection.smobf import SmobfResult, forward_greedy_path, smobf_budgets
 from ensembleflow.selection.stage import select_ensemble, select_for_budget
 from ensembleflow.selection.sums.cluster import selection_workers
 from ensembleflow.selection.tables import collect_ensembles
 
 __all__ = [
+    "BestOnPath",
     "Candidates",
     "Certificate",
-    "ForwardResult",
-    "Run",
+    "SelectedEnsemble",
     "SmobfResult",
     "Step",
     "best_single",
@@ -25,8 +26,10 @@ __all__ = [
     "collect_ensembles",
     "compare_methods",
     "forward_greedy",
+    "forward_greedy_path",
     "greedy_with_replacement",
     "local_search",
+    "open_candidates",
     "pareto_front",
     "pruning_study",
     "read_candidates",

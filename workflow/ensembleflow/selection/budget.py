@@ -68,7 +68,7 @@ def _limit(amount: float | str, costs: FloatArray) -> float:
         if column != PRIMARY_COST or others:
             raise _not_a_budget(amount)
         return float(text.removesuffix("x")) * (float(np.median(costs)) if text.endswith("x") else 1.0)
-    # Not a number, and so told as no budget.
+    # What is no number becomes NaN, which is refused as no budget.
     return float(amount) if isinstance(amount, int | float | np.number) and not isinstance(amount, bool) else math.nan
 
 

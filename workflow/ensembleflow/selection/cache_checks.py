@@ -29,10 +29,10 @@ _BYTES_AT_ONCE = 2**26
 def models_diverged_in_cache(predictions: Predictions) -> dict[int, str]:
     """Index to reason of the models with probabilities that are not finite, in any stored class of either split.
 
-    Where the cache tells them, nothing is read: `create_predictions` has checked what it wrote. Else all that is stored
-    is read once, some samples of all models at a time. For a segmentation whose every class is cached that takes as
-    long as its file takes to read, in every selection. Of a cache of the true class alone, validation is left to the
-    selection's workers, who look at what they read.
+    Where the cache records them, nothing is read: `create_predictions` has checked what it wrote. Else all that is
+    stored is read once, some samples of all models at a time. For a segmentation whose every class is cached that
+    takes as long as its file takes to read, in every selection. Of a cache of the true class alone, validation is left
+    to the selection's workers, who look at what they read.
 
     Args:
         predictions: whose labels were checked.
@@ -42,7 +42,7 @@ def models_diverged_in_cache(predictions: Predictions) -> dict[int, str]:
     """
     reasons: dict[int, str] = {}
     looked_at: dict[str, tuple[Ranges, IntArray]] = {}
-    # A model that has diverged in both splits is told by its first validation sample.
+    # The reason of a model that has diverged in both splits names its first validation sample.
     for split in reversed(SPLITS):
         first_not_finite = predictions.first_not_finite(split)
         if first_not_finite is None and (predictions.has_every_class or split != "valid"):

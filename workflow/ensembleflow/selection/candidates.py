@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ensembleflow import arguments
-from ensembleflow.config import PRIMARY_COST
+from ensembleflow.config import PRIMARY_COST, budget_parts
 from ensembleflow.errors import SelectionError
-from ensembleflow.library import FileSource, Predictions
+from ensembleflow.library import FileSource, Predictions, open_predictions
 from ensembleflow.library.predictions import SPLITS, first_wrong_label
 from ensembleflow.models.metrics import METRICS, Metric, sample_chunks
+from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits, named_budget
 from ensembleflow.selection.cache_checks import model_places, models_diverged_in_cache
+from ensembleflow.selection.costs import read_costs
 from ensembleflow.selection.sums.checks import (
     Ranges,
     joined_ranges,
@@ -24,13 +28,22 @@ from ensembleflow.selection.sums.checks import (
     refuse_bad_sums,
     refuse_outside,
 )
-from ensembleflow.selection.sums.evaluation import Evaluator, ThreadWorkers, Workers
-from ensembleflow.selection.sums.partition import MemorySource, Source, partitions_of
+from ensembleflow.selection.sums.evaluation import Evaluator, MakeWorkers, one_thread
+from ensembleflow.selection.sums.partition import MemorySource, Source
 
-__all__ = ["Candidates", "CostsLike", "ProbabilitiesLike", "read_candidates"]
+__all__ = [
+    "Candidates",
+    "CostsLike",
+    "ProbabilitiesLike",
+    "checked_limits",
+    "open_candidates",
+    "read_candidates",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+ProbabilitiesLike = npt.ArrayLike | Predictions
 
 CostsLike = npt.ArrayLike | Mapping[str, npt.ArrayLike] | None
 
@@ -68,19 +81,12 @@ class Candidates:
         return self.cost_columns[PRIMARY_COST]
 
 
-ProbabilitiesLike = npt.ArrayLike | Predictions | Candidates
-
-
-def _one_thread(source: Source, loss: str) -> Workers:
-    return ThreadWorkers(partitions_of(source, loss, 1))
-
-
 def read_candidates(
     probabilities: ProbabilitiesLike,
     labels: npt.ArrayLike | None,
     costs: CostsLike,
     loss: str,
-    make_workers: Callable[[Source, str], Workers] = _one_thread,
+    make_workers: MakeWorkers = one_thread,
 ) -> Candidates:
     """Check the inputs of a selection and drop the models that have diverged.
 
@@ -89,13 +95,11 @@ def read_candidates(
     split of a cache: its test metrics, and what a server would answer, would be no numbers.
 
     Args:
-        probabilities: (models, samples, classes), or an opened cache, whose validation split is used. Candidates that
-            were read before are given back as they are.
-        labels: (samples,); may be None for a cache, which has them, and is None for candidates.
+        probabilities: (models, samples, classes), or an opened cache, whose validation split is used.
+        labels: (samples,); may be None for a cache, which has them.
         costs: seconds (models,), or columns of costs by name, `cost_seconds` among them; None counts every model as 0.
-            None for candidates.
         loss: a name of `METRICS`.
-        make_workers: who sums over the samples, from the source and the loss.
+        make_workers: who sums over the samples, see `selection_workers`.
 
     Raises:
         SelectionError: an array's shape or values are wrong, or no model is usable.
@@ -103,21 +107,6 @@ def read_candidates(
     """
     if not isinstance(loss, str) or loss not in METRICS:
         raise SelectionError("unknown loss", found=loss, expected=", ".join(METRICS))
-    if isinstance(probabilities, Candidates):
-        if probabilities.metric.name != loss:
-            raise SelectionError(
-                "these candidates were read for another loss",
-                found=probabilities.metric.name,
-                expected=loss,
-                hint=f"name it here as well, or read them anew: read_candidates(..., loss={loss!r})",
-            )
-        if labels is not None or costs is not None:
-            raise SelectionError(
-                "candidates have labels and costs of their own",
-                found="others, given beside them",
-                hint="give them to read_candidates",
-            )
-        return probabilities
     metric = METRICS[loss]
     cache = None
     if isinstance(probabilities, Predictions):
@@ -150,6 +139,62 @@ def read_candidates(
         raise _no_model(dropped, names)
     evaluator = Evaluator(workers, metric, usable, tie_ranks, source.n_samples)
     return Candidates(metric, source, columns, names, tie_ranks, usable, dict(sorted(dropped.items())), evaluator)
+
+
+@contextmanager
+def open_candidates(
+    predictions_path: str | Path,
+    costs_path: str | Path,
+    budgets: Iterable[str],
+    loss: str,
+    make_workers: MakeWorkers = one_thread,
+) -> Iterator[tuple[Predictions, Candidates]]:
+    """Open a library's cache, and read its models as candidates.
+
+    Args:
+        predictions_path: `predictions.h5`.
+        costs_path: `costs.csv`.
+        budgets: those that ensembles are chosen for: the columns that they name must be costs of every model.
+        loss: a name of `METRICS`.
+        make_workers: as for `read_candidates`.
+
+    Yields:
+        The cache, which is closed afterwards, and the candidates, which can still be used then.
+
+    Raises:
+        ArtefactError: a file is missing or broken, or the two are not about the same models.
+        SelectionError: a budget is not valid, or no model is usable.
+    """
+    needed = {column for budget in budgets for column, _ in budget_parts(named_budget(budget))}
+    with open_predictions(predictions_path) as predictions:
+        costs = read_costs(costs_path, predictions.models, predictions_path, needed)
+        yield predictions, read_candidates(predictions, None, costs, loss, make_workers)
+
+
+def checked_limits(candidates: Candidates, budget: BudgetLike) -> dict[str, float]:
+    """The most that each cost column's sum may be: of a budget that at least one model fits.
+
+    Raises:
+        SelectionError: the budget is not valid, or no usable model fits it; the cheapest is named.
+    """
+    arguments.instance("candidates", candidates, Candidates, "read_candidates")
+    limits = budget_limits(budget, candidates.cost_columns)
+    if Spending(candidates.cost_columns, limits).fits(candidates.usable).any():
+        return limits
+    left_out = "".join(f"; {candidates.names[index]} is left out: {why}" for index, why in candidates.dropped.items())
+    cheapest, median = [], []
+    for column, limit in limits.items():
+        costs = candidates.cost_columns[column]
+        best = min(candidates.usable, key=lambda index: (costs[index], candidates.tie_ranks[index]))
+        unit = "s" if column == PRIMARY_COST else column
+        cheapest.append(f"the cheapest, {candidates.names[best]}, costs {costs[best]:.6g} {unit} of {limit:.6g}")
+        median.append(f"1x is {np.median(costs):.6g} {unit}")
+    raise SelectionError(
+        f"no usable model fits the budget {budget}",
+        found="; ".join(cheapest) + left_out,
+        expected="a budget that at least one model fits",
+        hint=f"raise the budget, or search smaller models; {', '.join(median)} here",
+    )
 
 
 def _no_model(dropped: Mapping[int, str], names: Sequence[str]) -> SelectionError:
@@ -253,7 +298,7 @@ def _constant_models(
     ranges: Ranges, diverged: Container[int], cache: Predictions | None, labels: npt.NDArray[Any]
 ) -> dict[int, str]:
     """Index to reason of models that give every sample the same, unless nothing else is left or all have one label."""
-    # The true class alone does not tell them from a model that is always right.
+    # By the true class alone they look like a model that is always right.
     if cache is not None and not cache.has_every_class:
         return {}
     left = [index for index in range(len(ranges.first_not_finite)) if index not in diverged]

@@ -18,7 +18,7 @@ __all__ = ["read_costs"]
 
 FloatArray = npt.NDArray[np.float64]
 
-# What says how far the costs can be trusted is none itself.
+# What says how far the costs can be trusted is no cost itself.
 _NO_COST = ("other_work_percent",)
 
 

@@ -1,4 +1,4 @@
-"""Greedy runs: ensembles that grow by the best next model, many of them side by side over the same data."""
+"""Greedy searches: ensembles that grow by the best next model, many of them side by side over the same data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ import numpy.typing as npt
 from ensembleflow.selection.budget import Spending
 from ensembleflow.selection.candidates import Candidates
 
-__all__ = ["N_RUNNERS_UP", "TIED_WITHIN", "GreedyRun", "Run", "Step", "best_place", "grow"]
+__all__ = [
+    "N_RUNNERS_UP",
+    "TIED_WITHIN",
+    "BestOnPath",
+    "GreedySearch",
+    "SelectedEnsemble",
+    "Step",
+    "after_each_step",
+    "best_on_path",
+    "best_place",
+    "grow",
+]
 
 FloatArray = npt.NDArray[np.float64]
 PlaceArray = npt.NDArray[np.intp]
@@ -21,12 +32,12 @@ TIED_WITHIN = 1e-12
 """Losses and scores closer than this are equal: less is rounding, such as that of averaging equal models."""
 
 N_RUNNERS_UP = 3
-"""Of the models that were not taken, how many are told with what they would have given."""
+"""Of the models that were not taken, how many are kept with what they would have given."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of a run, or the row that says why it stopped.
+    """One step of a search, or the row that says why it stopped.
 
     Attributes:
         step: 1-based.
@@ -36,7 +47,7 @@ class Step:
         score: equation 2.
         tried: the models that were tried, ascending.
         scores: the score with each of them.
-        tie_ranks: of the models that were tried: of equal scores the lower is told first.
+        tie_ranks: of the models that were tried: of equal scores the lower comes first.
         over_budget: models left out of this step because the ensemble would exceed the budget.
         stop_reason: empty but for the last row.
     """
@@ -71,8 +82,8 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """One way to an ensemble.
+class SelectedEnsemble:
+    """The ensemble that a method selected, and how.
 
     Attributes:
         method: `smobf`, `forward_greedy`, `best_single` or another of `ensembleflow.selection.rivals.methods`.
@@ -93,6 +104,19 @@ class Run:
     trace: tuple[Step, ...] = field(repr=False)
 
 
+@dataclass(frozen=True, eq=False)
+class BestOnPath(SelectedEnsemble):
+    """The ensemble of lowest loss that a method came by, and all of them.
+
+    Attributes:
+        path: the ensemble after each step, in order, the selected one among them.
+        dropped: index to reason of the models that have diverged.
+    """
+
+    path: tuple[SelectedEnsemble, ...]
+    dropped: dict[int, str]
+
+
 def best_place(scores: FloatArray, losses: FloatArray, costs: FloatArray, tie_ranks: npt.NDArray[np.intp]) -> int:
     """Where the lowest score is; of equal ones the lower loss, the lower cost, the first id.
 
@@ -105,13 +129,13 @@ def best_place(scores: FloatArray, losses: FloatArray, costs: FloatArray, tie_ra
     return int(places[tie_ranks[places].argmin()])
 
 
-class GreedyRun:
-    """A run that is under way.
+class GreedySearch:
+    """A search that is under way.
 
     Args:
         candidates: what it chooses from.
         limits: the budget, by cost column.
-        method: the run's name.
+        method: its name.
         weight: w of equation 2.
         max_members: where it ends at the latest.
         only_gains: end when no candidate lowers the score; otherwise the best one is added all the same.
@@ -138,7 +162,7 @@ class GreedyRun:
         self._loss = self._score = math.inf
         self._trace: list[Step] = []
         self.members: list[int] = []
-        self.result: Run | None = None
+        self.result: SelectedEnsemble | None = None
 
     @property
     def needs_losses(self) -> bool:
@@ -165,7 +189,7 @@ class GreedyRun:
         if stop:
             self._record(None, scores, stop)
             seconds = self._spending.seconds
-            self.result = Run(
+            self.result = SelectedEnsemble(
                 self._method, self._weight, self.members, self._loss, seconds, self._score, tuple(self._trace)
             )
             return
@@ -217,13 +241,41 @@ class GreedyRun:
         return self._left[fits], self._left[~fits]
 
 
-def grow(runs: Sequence[GreedyRun], candidates: Candidates) -> list[Run]:
-    """Take all runs to their ends, a step of each at a time, so that they share every pass over the data."""
+def grow(searches: Sequence[GreedySearch], candidates: Candidates) -> list[SelectedEnsemble]:
+    """Take all searches to their ends, a step of each at a time, so that they share every pass over the data."""
     evaluator = candidates.evaluator
-    active = list(runs)
+    active = list(searches)
     while active:
-        evaluator.evaluate(run.members for run in active if run.needs_losses)
-        for run in active:
-            run.advance(evaluator.losses_with(run.members) if run.needs_losses else None)
-        active = [run for run in active if run.result is None]
-    return [run.result for run in runs if run.result is not None]
+        evaluator.evaluate(search.members for search in active if search.needs_losses)
+        for search in active:
+            search.advance(evaluator.losses_with(search.members) if search.needs_losses else None)
+        active = [search for search in active if search.result is None]
+    return [search.result for search in searches if search.result is not None]
+
+
+def after_each_step(whole: SelectedEnsemble, weight: float | None) -> list[SelectedEnsemble]:
+    """The ensembles on the way to one, itself the last of them.
+
+    Args:
+        whole: with its trace.
+        weight: theirs.
+    """
+    return [
+        SelectedEnsemble(
+            whole.method, weight, whole.members[:size], step.loss, step.cost, step.score, whole.trace[:size]
+        )
+        for size, step in enumerate(whole.trace[:-1], start=1)
+    ]
+
+
+def best_on_path(candidates: Candidates, path: Sequence[SelectedEnsemble], trace: tuple[Step, ...]) -> BestOnPath:
+    """The ensemble of lowest loss; of equal losses the first.
+
+    Args:
+        candidates: what the ensembles were chosen from.
+        path: the ensemble after each step.
+        trace: every step, then the row that says why the method stopped.
+    """
+    lowest = min(each.loss for each in path)
+    best = next(each for each in path if each.loss <= lowest + TIED_WITHIN)
+    return BestOnPath(**{**vars(best), "trace": trace}, path=tuple(path), dropped=candidates.dropped)

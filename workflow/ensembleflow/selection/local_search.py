@@ -14,7 +14,7 @@ from ensembleflow.arguments import instance, items, whole_number
 from ensembleflow.errors import SelectionError
 from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
 from ensembleflow.selection.candidates import Candidates
-from ensembleflow.selection.greedy import N_RUNNERS_UP, TIED_WITHIN, Run
+from ensembleflow.selection.greedy import N_RUNNERS_UP, TIED_WITHIN, SelectedEnsemble
 
 __all__ = ["LocalSearchResult", "Move", "check_members", "local_search", "spending_of"]
 
@@ -52,7 +52,7 @@ class Move:
 
 
 @dataclass(frozen=True, eq=False)
-class LocalSearchResult(Run):
+class LocalSearchResult(SelectedEnsemble):
     """The ensemble that no move improves; `weight` is None, `score` the loss, and `trace` is empty for `moves`.
 
     Attributes:
@@ -92,30 +92,30 @@ class _Neighbour:
     cost: float
 
 
-def local_search(candidates: Candidates, run: Run, budget: BudgetLike) -> LocalSearchResult:
+def local_search(candidates: Candidates, start: SelectedEnsemble, budget: BudgetLike) -> LocalSearchResult:
     """Improve an ensemble by the best move of all, again and again, until none improves it.
 
     A move swaps a member for another model, drops a member, or adds a model, within the budget. It improves the
     ensemble if it lowers the loss by more than `TIED_WITHIN`, or costs less at an equal loss, where what is compared
-    is the lowest loss so far: so the search ends, and never at a higher loss than `run`'s. The move of lowest loss is
+    is the lowest loss so far: so the search ends, and never at a higher loss than `start`'s. The move of lowest loss is
     taken; of equal ones the one of lowest cost, then that of the first ids.
 
     Args:
         candidates: what it chooses from.
-        run: where it starts, such as SMOBF's result; distinct members.
-        budget: as for `smobf`; `run` is within it.
+        start: such as SMOBF's result; distinct members.
+        budget: as for `smobf`; `start` is within it.
 
     Returns:
-        A run of method `local_search`: the members that stayed in their order, then those that came in theirs.
+        An ensemble of method `local_search`: the members that stayed in their order, then those that came in theirs.
 
     Raises:
-        SelectionError: the run's members are no ensemble of usable models within the budget.
+        SelectionError: the start's members are no ensemble of usable models within the budget.
     """
     instance("candidates", candidates, Candidates, "read_candidates")
-    instance("run", run, Run, "a method of selection")
+    instance("start", start, SelectedEnsemble, "a method of selection")
     limits = budget_limits(budget, candidates.cost_columns)
-    check_members(candidates, limits, run.members)
-    members = list(run.members)
+    check_members(candidates, limits, start.members)
+    members = list(start.members)
     loss = lowest = candidates.evaluator.loss(members)
     cost = math.fsum(candidates.costs[members])
     moves: list[Move] = []

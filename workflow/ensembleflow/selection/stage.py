@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
+from ensembleflow.config import PRIMARY_COST, SelectionConfig
 from ensembleflow.io import provenance, write_json
-from ensembleflow.library import Predictions, open_predictions
+from ensembleflow.library import Predictions
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection.budget import named_budget
-from ensembleflow.selection.candidates import Candidates, read_candidates
-from ensembleflow.selection.costs import read_costs
+from ensembleflow.selection.candidates import Candidates, open_candidates
 from ensembleflow.selection.ensemble_metrics import Ensemble, ensemble_metrics
-from ensembleflow.selection.greedy import Run
+from ensembleflow.selection.greedy import SelectedEnsemble, after_each_step
 from ensembleflow.selection.local_search import LocalSearchResult, local_search
-from ensembleflow.selection.smobf import SmobfResult, forward_greedy, smobf
-from ensembleflow.selection.sums.cluster import MakeWorkers
+from ensembleflow.selection.smobf import WEIGHTS, SmobfResult, forward_greedy_path, smobf_budgets
+from ensembleflow.selection.sums.evaluation import MakeWorkers, one_thread
 
 __all__ = ["SPLITS", "select_ensemble", "select_for_budget"]
 
@@ -37,7 +34,7 @@ def select_ensemble(
     config: SelectionConfig,
     budget: str,
     output_path: str | Path,
-    make_workers: MakeWorkers | None = None,
+    make_workers: MakeWorkers = one_thread,
     n_threads: int = 1,
 ) -> None:
     """Write `selection/budget-{budget}.json`: the ensemble chosen for one budget, its rivals and every step.
@@ -48,7 +45,7 @@ def select_ensemble(
         config: weights, loss and whether to search locally; its list of budgets is not used.
         budget: `4x`, `320`, or of other columns of `costs.csv` (`4x,parameter_bytes=2x`).
         output_path: the JSON to write.
-        make_workers: who sums over the samples, see `selection_workers`; one thread if not given.
+        make_workers: who sums over the samples, see `selection_workers`.
         n_threads: threads of this process for the ensembles' metrics.
 
     Raises:
@@ -56,24 +53,21 @@ def select_ensemble(
         SelectionError: no model fits the budget or none is usable.
     """
     name = named_budget(budget)
-    with open_predictions(predictions_path) as predictions:
-        needed = [column for column, _ in budget_parts(name)]
-        costs = read_costs(costs_path, predictions.models, predictions_path, needed)
-        chosen = select_for_budget(predictions, costs, name, config, make_workers, n_threads)
+    with open_candidates(predictions_path, costs_path, [name], config.loss, make_workers) as (predictions, candidates):
+        chosen = select_for_budget(predictions, candidates, name, config.cost_weights, config.local_search, n_threads)
     if chosen["dropped"]:
-        told = "; ".join(f"{model['model']}: {model['reason']}" for model in chosen["dropped"])
-        logger.warning(
-            "budget %s: %d of %d models left out: %s", name, len(chosen["dropped"]), len(costs[PRIMARY_COST]), told
-        )
+        reasons = "; ".join(f"{model['model']}: {model['reason']}" for model in chosen["dropped"])
+        n_models = len(candidates.names)
+        logger.warning("budget %s: %d of %d models left out: %s", name, len(chosen["dropped"]), n_models, reasons)
     write_json(output_path, {**chosen, "provenance": provenance()})
 
 
 def select_for_budget(
     predictions: Predictions,
-    costs: Mapping[str, npt.ArrayLike],
+    candidates: Candidates,
     budget: str,
-    config: SelectionConfig,
-    make_workers: MakeWorkers | None = None,
+    weights: Sequence[float] = WEIGHTS,
+    search_locally: bool = False,
     n_threads: int = 1,
 ) -> dict[str, Any]:
     """Everything in `budget-{budget}.json` but its provenance.
@@ -82,41 +76,40 @@ def select_for_budget(
     all within the budget, and every ensemble on SMOBF's way, with the metrics of both splits.
 
     Args:
-        predictions: an opened `predictions.h5`.
-        costs: by column, (models,) in the file's order; `cost_seconds` is among them.
+        predictions: the opened `predictions.h5` that the candidates were read from.
+        candidates: its models, see `open_candidates`.
         budget: as for `select_ensemble`.
-        config: likewise.
-        make_workers: likewise.
-        n_threads: likewise.
+        weights: as for `smobf`.
+        search_locally: go on from SMOBF's ensemble by local search.
+        n_threads: as for `select_ensemble`.
 
     Raises:
-        SelectionError: no model fits the budget, none is usable, or an argument is wrong.
+        SelectionError: no model fits the budget, or an argument is wrong.
     """
-    name, loss = named_budget(budget), config.loss
-    candidates = read_candidates(predictions, None, costs, loss, *([make_workers] if make_workers else []))
-    picked = smobf(candidates, budget=name, weights=config.cost_weights, loss=loss)
-    forward = forward_greedy(candidates, budget=name, loss=loss)
-    anywhere = replace(forward_greedy(candidates, max_members=1, loss=loss).path[0], method="best_single")
-    chosen: Run = local_search(candidates, picked, name) if config.local_search else picked
+    name = named_budget(budget)
+    (picked,) = smobf_budgets(candidates, [name], weights)
+    forward = forward_greedy_path(candidates, name)
+    anywhere = replace(forward_greedy_path(candidates, max_members=1).path[0], method="best_single")
+    chosen: SelectedEnsemble = local_search(candidates, picked, name) if search_locally else picked
 
     # Without a weight the pick is the best single model: SMOBF's row of its own, beside those of the weights.
-    smobf_runs = [*picked.runs, *([picked] if picked.weight is None else [])]
-    place = [run.weight for run in smobf_runs].index(picked.weight)
+    by_smobf = [*picked.by_weight, *([picked] if picked.weight is None else [])]
+    place = [each.weight for each in by_smobf].index(picked.weight)
     prefixes = list(_prefixes(picked))
-    every_run = [picked.best_single, anywhere, *smobf_runs, chosen, *forward.path, *prefixes]
-    rows = _Rows(predictions, name, picked.limits.get(PRIMARY_COST), every_run, n_threads)
-    ensembles = [rows.row(picked.best_single), *(rows.row(run) for run in smobf_runs)]
-    ensembles += [rows.row(chosen)] if config.local_search else []
-    ensembles[-1 if config.local_search else 1 + place]["chosen"] = True
-    ensembles += [rows.row(run) for run in forward.path]
-    traced = [*smobf_runs, *([chosen] if config.local_search else []), forward]
+    everything = [picked.best_single, anywhere, *by_smobf, chosen, *forward.path, *prefixes]
+    rows = _Rows(predictions, name, picked.limits.get(PRIMARY_COST), everything, n_threads)
+    ensembles = [rows.row(picked.best_single), *(rows.row(each) for each in by_smobf)]
+    ensembles += [rows.row(chosen)] if search_locally else []
+    ensembles[-1 if search_locally else 1 + place]["chosen"] = True
+    ensembles += [rows.row(each) for each in forward.path]
+    traced = [*by_smobf, *([chosen] if search_locally else []), forward]
     models = predictions.models
     return {
         "study": predictions.study,
         "budget": name,
         "budget_seconds": picked.limits.get(PRIMARY_COST),
         "limits": picked.limits,
-        "loss": loss,
+        "loss": candidates.metric.name,
         "method": chosen.method,
         "weight": chosen.weight,
         "members": [models[member] for member in chosen.members],
@@ -130,48 +123,48 @@ def select_for_budget(
         "dropped": [{"model": models[index], "reason": reason} for index, reason in picked.dropped.items()],
         "best_single": {**rows.row(anywhere), "budget": None, "budget_seconds": None},
         "ensembles": ensembles,
-        "prefixes": [rows.row(run) for run in prefixes],
-        "trace": [row for run in traced for row in _trace_rows(run, name, candidates)],
+        "prefixes": [rows.row(each) for each in prefixes],
+        "trace": [row for each in traced for row in _trace_rows(each, name, candidates)],
     }
 
 
-def _prefixes(picked: SmobfResult) -> Iterator[Run]:
+def _prefixes(picked: SmobfResult) -> Iterator[SelectedEnsemble]:
     """The ensembles on the way to those of each weight, the same set only once."""
-    seen = {frozenset(run.members) for run in picked.runs}
-    for run in picked.runs:
-        for size, step in enumerate(run.trace[: len(run.members) - 1], start=1):
-            members = run.members[:size]
-            if frozenset(members) not in seen:
-                seen.add(frozenset(members))
-                yield Run(run.method, run.weight, members, step.loss, step.cost, step.score, ())
+    seen = {frozenset(each.members) for each in picked.by_weight}
+    for whole in picked.by_weight:
+        for prefix in after_each_step(whole, whole.weight)[:-1]:
+            if frozenset(prefix.members) not in seen:
+                seen.add(frozenset(prefix.members))
+                yield prefix
 
 
 class _Rows:
-    """Rows of `ensembles.csv`, of runs that are all known beforehand."""
+    """Rows of `ensembles.csv`, of ensembles that are all known beforehand."""
 
     def __init__(
         self,
         predictions: Predictions,
         budget: str,
         budget_seconds: float | None,
-        runs: Iterable[Run],
+        selected: Iterable[SelectedEnsemble],
         n_threads: int,
     ) -> None:
         self._models, self._budget, self._budget_seconds = predictions.models, budget, budget_seconds
-        ensembles = {Ensemble.average(run.members) for run in runs}
+        ensembles = {Ensemble.average(each.members) for each in selected}
         self._metrics = {split: ensemble_metrics(predictions, split, ensembles, METRICS, n_threads) for split in SPLITS}
 
-    def row(self, run: Run) -> dict[str, Any]:
+    def row(self, selected: SelectedEnsemble) -> dict[str, Any]:
         """A row that is not marked as chosen."""
+        metrics = {split: self.metrics(split, selected.members) for split in SPLITS}
         return {
-            "method": run.method,
+            "method": selected.method,
             "budget": self._budget,
             "budget_seconds": self._budget_seconds,
-            "weight": run.weight,
-            "n_members": len(run.members),
-            "members": " ".join(self._models[member] for member in run.members),
-            "cost_seconds": run.cost,
-            **{f"{split}_{key}": value for split in SPLITS for key, value in self.metrics(split, run.members).items()},
+            "weight": selected.weight,
+            "n_members": len(selected.members),
+            "members": " ".join(self._models[member] for member in selected.members),
+            "cost_seconds": selected.cost,
+            **{f"{split}_{name}": value for split in SPLITS for name, value in metrics[split].items()},
             "chosen": False,
         }
 
@@ -182,15 +175,15 @@ class _Rows:
         return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def _trace_rows(run: Run, budget: str, candidates: Candidates) -> list[dict[str, Any]]:
-    """Every step of a run, and why each model is not a member."""
+def _trace_rows(selected: SelectedEnsemble, budget: str, candidates: Candidates) -> list[dict[str, Any]]:
+    """Every step to an ensemble, and why each model is not a member."""
     names = candidates.names
-    if isinstance(run, LocalSearchResult):
+    if isinstance(selected, LocalSearchResult):
         return [
             {
                 "budget": budget,
-                "method": run.method,
-                "weight": run.weight,
+                "method": selected.method,
+                "weight": selected.weight,
                 "step": place,
                 "model": None if move.added is None else names[move.added],
                 "removed": None if move.removed is None else names[move.removed],
@@ -204,13 +197,13 @@ def _trace_rows(run: Run, budget: str, candidates: Candidates) -> list[dict[str,
                 "dropped": _ids(names, candidates.dropped) if move.stop_reason else "",
                 "stop_reason": move.stop_reason,
             }
-            for place, move in enumerate(run.moves, start=1)
+            for place, move in enumerate(selected.moves, start=1)
         ]
     return [
         {
             "budget": budget,
-            "method": run.method,
-            "weight": run.weight,
+            "method": selected.method,
+            "weight": selected.weight,
             "step": step.step,
             "model": None if step.model is None else names[step.model],
             "loss": step.loss,
@@ -223,7 +216,7 @@ def _trace_rows(run: Run, budget: str, candidates: Candidates) -> list[dict[str,
             "dropped": _ids(names, candidates.dropped) if step.stop_reason else "",
             "stop_reason": step.stop_reason,
         }
-        for step in run.trace
+        for step in selected.trace
     ]
 
 

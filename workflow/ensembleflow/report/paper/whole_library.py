@@ -14,9 +14,9 @@ from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.planning.paper_plan import WHOLE_LIBRARY
 from ensembleflow.report.paper.sources import Study
+from ensembleflow.selection.arrays import smobf
 from ensembleflow.selection.budget import Spending
 from ensembleflow.selection.costs import read_costs
-from ensembleflow.selection.smobf import smobf
 
 __all__ = ["WholeLibrary", "open_whole_library"]
 

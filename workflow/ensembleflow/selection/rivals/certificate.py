@@ -15,7 +15,7 @@ from ensembleflow.errors import SelectionError
 from ensembleflow.models.metrics import sample_chunks
 from ensembleflow.selection.budget import BudgetLike, budget_limits
 from ensembleflow.selection.candidates import Candidates
-from ensembleflow.selection.greedy import TIED_WITHIN, Run
+from ensembleflow.selection.greedy import TIED_WITHIN, SelectedEnsemble
 from ensembleflow.selection.local_search import check_members, local_search, spending_of
 from ensembleflow.selection.rivals.relaxation import (
     Bounds,
@@ -153,7 +153,7 @@ class _Search:
 
     def improve(self, members: list[int]) -> None:
         """Keep what local search makes of an ensemble if it is the best one known."""
-        start = Run("start", None, members, math.nan, math.nan, math.nan, ())
+        start = SelectedEnsemble("start", None, members, math.nan, math.nan, math.nan, ())
         found = local_search(self._candidates, start, self._limits)
         self.offer(found.members, self._candidates.evaluator.loss(found.members))
 

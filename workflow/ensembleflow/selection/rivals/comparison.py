@@ -10,17 +10,16 @@ from typing import Any
 
 import pandas as pd
 
-from ensembleflow.config import PRIMARY_COST, SelectionConfig, budget_parts
+from ensembleflow.config import PRIMARY_COST, SelectionConfig
 from ensembleflow.errors import ArtefactError, SelectionError
 from ensembleflow.io import read_json, snakemake_command, write_csv
-from ensembleflow.library import Predictions, open_predictions
+from ensembleflow.library import Predictions
 from ensembleflow.models.metrics import ALL_METRICS
-from ensembleflow.selection.budget import budget_limits, named_budget
-from ensembleflow.selection.candidates import Candidates, read_candidates
+from ensembleflow.selection.budget import budget_limits
+from ensembleflow.selection.candidates import Candidates, open_candidates
 from ensembleflow.selection.combiners import COMBINERS
-from ensembleflow.selection.costs import read_costs
 from ensembleflow.selection.ensemble_metrics import Ensemble, ensemble_metrics
-from ensembleflow.selection.greedy import Run
+from ensembleflow.selection.greedy import SelectedEnsemble
 from ensembleflow.selection.pareto import pareto_front
 from ensembleflow.selection.rivals.certificate import Certificate, certify
 from ensembleflow.selection.rivals.methods import (
@@ -31,9 +30,9 @@ from ensembleflow.selection.rivals.methods import (
     top_k,
     weight_sweep,
 )
-from ensembleflow.selection.smobf import forward_greedy
+from ensembleflow.selection.smobf import forward_greedy_path
 from ensembleflow.selection.stage import SPLITS
-from ensembleflow.selection.sums.cluster import MakeWorkers
+from ensembleflow.selection.sums.evaluation import MakeWorkers, one_thread
 
 __all__ = ["compare_methods"]
 
@@ -55,18 +54,18 @@ def compare_methods(
     config: SelectionConfig,
     output_csv: str | Path,
     fronts_csv: str | Path,
-    make_workers: MakeWorkers | None = None,
+    make_workers: MakeWorkers = one_thread,
     n_threads: int = 1,
 ) -> None:
     """Write `selection/comparison.csv` and `selection/fronts.csv`.
 
-    The first has a row a budget, method and combiner. SMOBF's ensemble is the one that the stage chose; the others are
-    those of `ensembleflow.selection.rivals.methods` for the same budget, candidates and loss. Each is combined by
+    The first has one row per budget, method and combiner. SMOBF's ensemble is the one that the stage chose; the others
+    are those of `ensembleflow.selection.rivals.methods` for the same budget, candidates and loss. Each is combined by
     `average`, by `weighted_average` (the method's own weights where it has any, else those of `multiplicities`) and by
     `majority_vote`. `members` are in the order chosen, `id*3` where a member counts three times. A method that finds
     nothing within a budget has no row there.
 
-    SMOBF's average also has what `certify` tells of it: `optimum_loss`, the lowest validation loss of any ensemble
+    SMOBF's average also has what `certify` finds: `optimum_loss`, the lowest validation loss of any ensemble
     within the budget, if it is known (`certified`), and `loss_gap`, by how much SMOBF's is above it at most. The method
     `exact` is the best ensemble that this search knows.
 
@@ -82,7 +81,7 @@ def compare_methods(
         config: the loss, and the nodes of the certificate (0 leaves it out); its list of budgets is not used.
         output_csv: `comparison.csv`.
         fronts_csv: `fronts.csv`.
-        make_workers: who sums over the samples, see `selection_workers`; one thread if not given.
+        make_workers: who sums over the samples, see `selection_workers`.
         n_threads: threads of this process for the ensembles' metrics.
 
     Raises:
@@ -92,10 +91,8 @@ def compare_methods(
     if not budget_json_paths:
         raise SelectionError("no budget is given", expected="at least one budget-*.json")
     documents = [read_json(path, _JSON_KEYS) for path in budget_json_paths]
-    needed = {column for document in documents for column, _ in budget_parts(named_budget(document["budget"]))}
-    with open_predictions(predictions_path) as predictions:
-        costs = read_costs(costs_path, predictions.models, predictions_path, needed)
-        candidates = read_candidates(predictions, None, costs, config.loss, *([make_workers] if make_workers else []))
+    budgets = [document["budget"] for document in documents]
+    with open_candidates(predictions_path, costs_path, budgets, config.loss, make_workers) as (predictions, candidates):
         for document, path in zip(documents, budget_json_paths, strict=True):
             _check_same_library(document, candidates, predictions, path, n_threads)
         found = [_MethodsOfBudget(candidates, predictions, each, config.branch_and_bound_nodes) for each in documents]
@@ -103,10 +100,10 @@ def compare_methods(
         sweep = weight_sweep(candidates)
         picks = [these.picks(sweep) for these in found]
         fronts = _fronts(found, sweep)
-        table = _Table(candidates, predictions, [run for runs in picks for run in runs], fronts, n_threads)
-    comparison = [row for these, runs in zip(found, picks, strict=True) for row in these.rows(table, runs)]
+        table = _Table(candidates, predictions, [each for these in picks for each in these], fronts, n_threads)
+    comparison = [row for these, own in zip(found, picks, strict=True) for row in these.rows(table, own)]
     write_csv(output_csv, pd.DataFrame(comparison, columns=_COMPARISON_COLUMNS))
-    write_csv(fronts_csv, pd.DataFrame([table.own_row(run) for run in fronts], columns=_ENSEMBLE_COLUMNS))
+    write_csv(fronts_csv, pd.DataFrame([table.own_row(selected) for selected in fronts], columns=_ENSEMBLE_COLUMNS))
 
 
 class _Table:
@@ -115,8 +112,8 @@ class _Table:
     Args:
         candidates: what they were chosen from.
         predictions: the cache they come from.
-        picks: the runs that get a row a combiner.
-        fronts: those that get the row of their method's own combiner, whose loss the run has.
+        picks: the ensembles that get one row per combiner.
+        fronts: those that get the row of their method's own combiner, whose loss they have.
         n_threads: for the metrics.
     """
 
@@ -124,35 +121,35 @@ class _Table:
         self,
         candidates: Candidates,
         predictions: Predictions,
-        picks: Sequence[Run],
-        fronts: Sequence[Run],
+        picks: Sequence[SelectedEnsemble],
+        fronts: Sequence[SelectedEnsemble],
         n_threads: int,
     ) -> None:
         self._candidates, self._models = candidates, predictions.models
         self._combiners = [name for name in COMBINERS if predictions.has_every_class or name != "majority_vote"]
         self._fitted: dict[tuple[int, ...], Weights] = {}
-        combined = [(run, name) for run in picks for name in self._combiners]
-        combined += [(run, _own_combiner(run)) for run in fronts]
-        ensembles = {_ensemble(name, self._weights(run, name)) for run, name in combined}
+        combined = [(selected, name) for selected in picks for name in self._combiners]
+        combined += [(selected, _own_combiner(selected)) for selected in fronts]
+        ensembles = {_ensemble(name, self._weights(selected, name)) for selected, name in combined}
         self._metrics = {
             split: ensemble_metrics(predictions, split, ensembles, ALL_METRICS, n_threads) for split in SPLITS
         }
 
-    def rows(self, run: Run) -> list[dict[str, Any]]:
-        """One row a combiner."""
-        return [self._row(run, name) for name in self._combiners]
+    def rows(self, selected: SelectedEnsemble) -> list[dict[str, Any]]:
+        """One row per combiner."""
+        return [self._row(selected, name) for name in self._combiners]
 
-    def own_row(self, run: Run) -> dict[str, Any]:
-        """The row of the method's own combiner, whose loss the run has."""
-        return self._row(run, _own_combiner(run))
+    def own_row(self, selected: SelectedEnsemble) -> dict[str, Any]:
+        """The row of the method's own combiner."""
+        return self._row(selected, _own_combiner(selected))
 
-    def _row(self, run: Run, combiner: str) -> dict[str, Any]:
-        weights = self._weights(run, combiner)
+    def _row(self, selected: SelectedEnsemble, combiner: str) -> dict[str, Any]:
+        weights = self._weights(selected, combiner)
         ensemble = _ensemble(combiner, weights)
         return {
-            "method": run.method,
+            "method": selected.method,
             "combiner": combiner,
-            "weight": run.weight,
+            "weight": selected.weight,
             "n_members": len(weights),
             "members": " ".join(
                 self._models[member] + (f"*{weight}" if weight > 1 else "") for member, weight in weights.items()
@@ -161,19 +158,19 @@ class _Table:
             **{f"{split}_{name}": value for split in SPLITS for name, value in self._metrics[split][ensemble].items()},
         }
 
-    def _weights(self, run: Run, combiner: str) -> Weights:
-        members = tuple(dict.fromkeys(run.members))
+    def _weights(self, selected: SelectedEnsemble, combiner: str) -> Weights:
+        members = tuple(dict.fromkeys(selected.members))
         if combiner != "weighted_average":
             return dict.fromkeys(members, 1)
-        if run.method in _WEIGHTING_METHODS:
-            return _multiplicities_of(run)
+        if selected.method in _WEIGHTING_METHODS:
+            return _multiplicities_of(selected)
         if members not in self._fitted:
             self._fitted[members] = multiplicities(self._candidates, members)
         return self._fitted[members]
 
 
-def _own_combiner(run: Run) -> str:
-    return "weighted_average" if run.method in _WEIGHTING_METHODS else "average"
+def _own_combiner(selected: SelectedEnsemble) -> str:
+    return "weighted_average" if selected.method in _WEIGHTING_METHODS else "average"
 
 
 def _ensemble(combiner: str, weights: Weights) -> Ensemble:
@@ -196,17 +193,17 @@ class _MethodsOfBudget:
         self.budget = str(document["budget"])
         self.budget_seconds = budget_limits(self.budget, candidates.cost_columns).get(PRIMARY_COST)
         self._candidates = candidates
-        steps = _smobf_runs(document, candidates, predictions)
+        steps = _smobf_steps(document, candidates, predictions)
         single, ranked = best_single(candidates, self.budget), top_k(candidates, self.budget)
-        forward = forward_greedy(candidates, budget=self.budget, loss=candidates.metric.name)
+        forward = forward_greedy_path(candidates, self.budget)
         replaced = greedy_with_replacement(candidates, self.budget)
-        self._picks: list[Run] = [single, ranked, forward, replaced]
+        self._picks: list[SelectedEnsemble] = [single, ranked, forward, replaced]
         self._smobf = steps[-1]
         self._certificate = (
             certify(candidates, self.budget, self._smobf.members, certificate_nodes) if certificate_nodes else None
         )
         self._exact = [] if self._certificate is None else [_best_known(candidates, self._certificate)]
-        self.paths: dict[str, Sequence[Run]] = {
+        self.paths: dict[str, Sequence[SelectedEnsemble]] = {
             "best_single": [single],
             "top_k": ranked.path,
             "forward_greedy": forward.path,
@@ -215,15 +212,15 @@ class _MethodsOfBudget:
             "exact": self._exact,
         }
 
-    def picks(self, sweep: Sequence[Run]) -> list[Run]:
+    def picks(self, sweep: Sequence[SelectedEnsemble]) -> list[SelectedEnsemble]:
         """The ensemble of each method."""
         swept = lowest_within(self._candidates, sweep, self.budget)
         return [*self._picks, *([] if swept is None else [swept]), self._smobf, *self._exact]
 
-    def rows(self, table: _Table, picks: Sequence[Run]) -> list[dict[str, Any]]:
-        """One row a method and combiner."""
+    def rows(self, table: _Table, picks: Sequence[SelectedEnsemble]) -> list[dict[str, Any]]:
+        """One row per method and combiner."""
         named = {"budget": self.budget, "budget_seconds": self.budget_seconds}
-        rows = [{**named, **row} for run in picks for row in table.rows(run)]
+        rows = [{**named, **row} for selected in picks for row in table.rows(selected)]
         if self._certificate is not None:
             found = self._certificate
             (chosen,) = (row for row in rows if (row["method"], row["combiner"]) == ("smobf", "average"))
@@ -231,23 +228,25 @@ class _MethodsOfBudget:
         return rows
 
 
-def _best_known(candidates: Candidates, certificate: Certificate) -> Run:
+def _best_known(candidates: Candidates, certificate: Certificate) -> SelectedEnsemble:
     members = sorted(certificate.members, key=lambda member: int(candidates.tie_ranks[member]))
     cost = math.fsum(candidates.costs[members])
-    return Run("exact", None, members, certificate.loss, cost, certificate.loss, ())
+    return SelectedEnsemble("exact", None, members, certificate.loss, cost, certificate.loss, ())
 
 
-def _smobf_runs(document: Mapping[str, Any], candidates: Candidates, predictions: Predictions) -> list[Run]:
+def _smobf_steps(
+    document: Mapping[str, Any], candidates: Candidates, predictions: Predictions
+) -> list[SelectedEnsemble]:
     """SMOBF's ensembles after every step of every weight, the chosen one last."""
     index = {model: place for place, model in enumerate(predictions.models)}
-    runs = []
+    steps = []
     for row in [*document["prefixes"], *document["ensembles"]]:
         if row["method"] == "smobf":
             members, loss = [index[model] for model in row["members"].split()], row[f"valid_{candidates.metric.name}"]
-            runs.append(Run("smobf", row["weight"], members, loss, row["cost_seconds"], loss, ()))
+            steps.append(SelectedEnsemble("smobf", row["weight"], members, loss, row["cost_seconds"], loss, ()))
     chosen = [index[model] for model in document["members"]]
     loss, cost = candidates.evaluator.loss(chosen), math.fsum(candidates.costs[chosen])
-    return [*runs, Run("smobf", document["weight"], chosen, loss, cost, loss, ())]
+    return [*steps, SelectedEnsemble("smobf", document["weight"], chosen, loss, cost, loss, ())]
 
 
 def _check_same_library(
@@ -283,22 +282,22 @@ def _check_same_library(
     )
 
 
-def _fronts(found: Sequence[_MethodsOfBudget], sweep: Sequence[Run]) -> list[Run]:
+def _fronts(found: Sequence[_MethodsOfBudget], sweep: Sequence[SelectedEnsemble]) -> list[SelectedEnsemble]:
     """The front of each method; of ensembles that are equal in members and weights the first stands."""
-    paths = {method: [run for these in found for run in these.paths[method]] for method in found[0].paths}
+    paths = {method: [selected for these in found for selected in these.paths[method]] for method in found[0].paths}
     fronts = []
-    for runs in [*paths.values(), sweep]:
-        distinct: dict[tuple[tuple[int, int], ...], Run] = {}
-        for run in runs:
-            distinct.setdefault(tuple(sorted(_multiplicities_of(run).items())), run)
+    for path in [*paths.values(), sweep]:
+        distinct: dict[tuple[tuple[int, int], ...], SelectedEnsemble] = {}
+        for selected in path:
+            distinct.setdefault(tuple(sorted(_multiplicities_of(selected).items())), selected)
         ensembles = list(distinct.values())
-        front = pareto_front([run.cost for run in ensembles], [run.loss for run in ensembles])
+        front = pareto_front([selected.cost for selected in ensembles], [selected.loss for selected in ensembles])
         fronts += [ensembles[place] for place in front]
     return fronts
 
 
-def _multiplicities_of(run: Run) -> Weights:
-    """How often a run's members count, in the lowest terms."""
-    counts = Counter(run.members)
+def _multiplicities_of(selected: SelectedEnsemble) -> Weights:
+    """How often an ensemble's members count, in the lowest terms."""
+    counts = Counter(selected.members)
     divisor = math.gcd(*counts.values())
     return {member: count // divisor for member, count in counts.items()}

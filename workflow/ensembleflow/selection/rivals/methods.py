@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,23 @@ import numpy.typing as npt
 from ensembleflow.arguments import instance, items, whole_number
 from ensembleflow.errors import SelectionError
 from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
-from ensembleflow.selection.candidates import Candidates
-from ensembleflow.selection.greedy import TIED_WITHIN, GreedyRun, Run, Step, best_place, grow
+from ensembleflow.selection.candidates import Candidates, checked_limits
+from ensembleflow.selection.greedy import (
+    TIED_WITHIN,
+    BestOnPath,
+    GreedySearch,
+    SelectedEnsemble,
+    Step,
+    after_each_step,
+    best_on_path,
+    best_place,
+    grow,
+)
 from ensembleflow.selection.local_search import spending_of
-from ensembleflow.selection.smobf import check_budget, checked_weights
+from ensembleflow.selection.smobf import checked_weights
 
 __all__ = [
     "SWEEP_WEIGHTS",
-    "PathRun",
     "best_single",
     "greedy_with_replacement",
     "lowest_within",
@@ -33,18 +42,7 @@ FloatArray = npt.NDArray[np.float64]
 SWEEP_WEIGHTS = tuple(tenth / 10 for tenth in range(11))
 
 
-@dataclass(frozen=True, eq=False)
-class PathRun(Run):
-    """The ensemble of lowest loss that a method came by, and all of them.
-
-    Attributes:
-        path: every ensemble on the way, in order, itself among them.
-    """
-
-    path: tuple[Run, ...]
-
-
-def best_single(candidates: Candidates, budget: BudgetLike = None) -> Run:
+def best_single(candidates: Candidates, budget: BudgetLike = None) -> SelectedEnsemble:
     """The single model of lowest loss within a budget.
 
     Args:
@@ -52,14 +50,14 @@ def best_single(candidates: Candidates, budget: BudgetLike = None) -> Run:
         budget: as for `smobf`.
 
     Raises:
-        SelectionError: no model fits the budget, or it is none.
+        SelectionError: no model fits the budget, or it is not valid.
     """
-    limits = _limits(candidates, budget)
-    (run,) = grow([GreedyRun(candidates, limits, "best_single", 0.0, max_members=1)], candidates)
-    return replace(run, weight=None)
+    limits = checked_limits(candidates, budget)
+    (single,) = grow([GreedySearch(candidates, limits, "best_single", 0.0, max_members=1)], candidates)
+    return replace(single, weight=None)
 
 
-def top_k(candidates: Candidates, budget: BudgetLike = None) -> PathRun:
+def top_k(candidates: Candidates, budget: BudgetLike = None) -> BestOnPath:
     """The k models of lowest loss, averaged; of all k that the budget holds, the one of lowest loss.
 
     Models that exceed the budget alone are passed over. The rest are ranked by their own loss (ties by cost, then
@@ -73,9 +71,9 @@ def top_k(candidates: Candidates, budget: BudgetLike = None) -> PathRun:
         The pick (of equal losses the smaller k); its path has an ensemble for each k.
 
     Raises:
-        SelectionError: no model fits the budget, or it is none.
+        SelectionError: no model fits the budget, or it is not valid.
     """
-    limits = _limits(candidates, budget)
+    limits = checked_limits(candidates, budget)
     spending = Spending(candidates.cost_columns, limits)
     singles = candidates.evaluator.losses_with([])
     ranked = _ranked(candidates, candidates.usable[spending.fits(candidates.usable)], singles)
@@ -93,10 +91,10 @@ def top_k(candidates: Candidates, budget: BudgetLike = None) -> PathRun:
     for size, (model, cost) in enumerate(zip(members, costs, strict=True), start=1):
         loss = float(candidates.evaluator.losses_with(members[: size - 1])[model])
         steps.append(_step(candidates, size, model, loss, cost))
-        path.append(Run("top_k", None, members[:size], loss, cost, loss, tuple(steps)))
+        path.append(SelectedEnsemble("top_k", None, members[:size], loss, cost, loss, tuple(steps)))
     stop = "the next model in the ranking exceeds the budget" if len(members) < len(ranked) else "no model is left"
     trace = (*steps, replace(steps[-1], step=len(steps) + 1, model=None, stop_reason=stop))
-    return _with_path(path, trace)
+    return best_on_path(candidates, path, trace)
 
 
 def _ranked(candidates: Candidates, models: npt.NDArray[np.intp], losses: FloatArray) -> list[int]:
@@ -117,7 +115,7 @@ def _step(candidates: Candidates, number: int, model: int, loss: float, cost: fl
 
 def greedy_with_replacement(
     candidates: Candidates, budget: BudgetLike = None, n_steps: int = 100, among: Sequence[int] | None = None
-) -> PathRun:
+) -> BestOnPath:
     """Greedy selection with replacement: Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004.
 
     From the empty ensemble each of `n_steps` steps adds the model, members included, that gives the lowest loss of the
@@ -145,13 +143,13 @@ def greedy_with_replacement(
         if len(usable) == 0:
             raise SelectionError("no usable model may be added", where="among", found=list(among))
         candidates = replace(candidates, usable=usable)
-    limits = _limits(candidates, budget)
+    limits = checked_limits(candidates, budget)
     _check_steps(n_steps)
-    run = GreedyRun(
+    search = GreedySearch(
         candidates, limits, "greedy_with_replacement", 0.0, n_steps, only_gains=False, with_replacement=True
     )
-    (whole,) = grow([run], candidates)
-    return _with_path(_every_step(candidates, whole, weight=None), whole.trace)
+    (whole,) = grow([search], candidates)
+    return best_on_path(candidates, after_each_step(whole, weight=None), whole.trace)
 
 
 def multiplicities(candidates: Candidates, members: Sequence[int], n_steps: int = 100) -> dict[int, int]:
@@ -168,8 +166,8 @@ def multiplicities(candidates: Candidates, members: Sequence[int], n_steps: int 
     return {member: added[member] for member in members if added[member]}
 
 
-class _SweepRun(GreedyRun):
-    """A run of `weight_sweep`."""
+class _SweepSearch(GreedySearch):
+    """A search of `weight_sweep`."""
 
     def __init__(self, candidates: Candidates, weight: float, n_steps: int) -> None:
         super().__init__(candidates, {}, "weight_sweep", weight, n_steps, only_gains=False, with_replacement=True)
@@ -185,7 +183,7 @@ class _SweepRun(GreedyRun):
 
 def weight_sweep(
     candidates: Candidates, weights: Sequence[float] = SWEEP_WEIGHTS, n_steps: int = 100
-) -> tuple[Run, ...]:
+) -> tuple[SelectedEnsemble, ...]:
     """Greedy selection with replacement for static weights of the cost, knowing no budget (MULTI_GES).
 
     It is the cost-aware greedy of Maier, Möller and Purucker, Hardware Aware Ensemble Selection for Balancing
@@ -211,52 +209,36 @@ def weight_sweep(
     instance("candidates", candidates, Candidates, "read_candidates")
     _check_steps(n_steps)
     weights = checked_weights(weights)
-    runs = grow([_SweepRun(candidates, float(weight), n_steps) for weight in weights], candidates)
-    return tuple(step for run in runs for step in _every_step(candidates, run, run.weight))
+    found = grow([_SweepSearch(candidates, float(weight), n_steps) for weight in weights], candidates)
+    return tuple(each for whole in found for each in after_each_step(whole, whole.weight))
 
 
-def lowest_within(candidates: Candidates, runs: Iterable[Run], budget: BudgetLike) -> Run | None:
-    """The run of lowest loss whose ensemble fits the budget; None where none does.
+def lowest_within(
+    candidates: Candidates, ensembles: Iterable[SelectedEnsemble], budget: BudgetLike
+) -> SelectedEnsemble | None:
+    """The ensemble of lowest loss that fits the budget; None where none does.
 
     Of equal losses the cheaper one, then the first.
 
     Args:
-        candidates: what the runs chose from.
-        runs: ensembles.
+        candidates: what they were chosen from.
+        ensembles: by any methods.
         budget: as for `smobf`.
 
     Raises:
-        SelectionError: the budget is none.
+        SelectionError: the budget is not valid.
     """
     limits = budget_limits(budget, candidates.cost_columns)
-    fitting = [run for run in runs if _fits(candidates, run.members, limits)]
-    lowest = min((run.loss for run in fitting), default=0.0)
-    return min((run for run in fitting if run.loss <= lowest + TIED_WITHIN), key=lambda run: run.cost, default=None)
+    fitting = [each for each in ensembles if _fits(candidates, each.members, limits)]
+    lowest = min((each.loss for each in fitting), default=0.0)
+    return min(
+        (each for each in fitting if each.loss <= lowest + TIED_WITHIN), key=lambda each: each.cost, default=None
+    )
 
 
 def _fits(candidates: Candidates, members: Sequence[int], limits: dict[str, float]) -> bool:
     *rest, last = dict.fromkeys(members)
     return bool(spending_of(candidates, limits, rest).fits(np.array([last]))[0])
-
-
-def _every_step(candidates: Candidates, whole: Run, weight: float | None) -> list[Run]:
-    return [
-        Run(whole.method, weight, whole.members[:size], step.loss, step.cost, step.score, whole.trace[:size])
-        for size, step in enumerate(whole.trace[:-1], start=1)
-    ]
-
-
-def _with_path(path: list[Run], trace: tuple[Step, ...]) -> PathRun:
-    lowest = min(run.loss for run in path)
-    best = next(run for run in path if run.loss <= lowest + TIED_WITHIN)
-    return PathRun(**{**vars(best), "trace": trace}, path=tuple(path))
-
-
-def _limits(candidates: Candidates, budget: BudgetLike) -> dict[str, float]:
-    instance("candidates", candidates, Candidates, "read_candidates")
-    limits = budget_limits(budget, candidates.cost_columns)
-    check_budget(candidates, budget, limits)
-    return limits
 
 
 def _check_steps(n_steps: int) -> None:

@@ -17,10 +17,11 @@ from ensembleflow.errors import SelectionError
 from ensembleflow.io import write_csv
 from ensembleflow.library import Predictions, open_predictions
 from ensembleflow.models.metrics import METRICS, classification_metrics
+from ensembleflow.selection.arrays import smobf
 from ensembleflow.selection.budget import BudgetLike, Spending, budget_limits
 from ensembleflow.selection.candidates import CostsLike, read_candidates
 from ensembleflow.selection.costs import read_costs
-from ensembleflow.selection.smobf import SmobfResult, smobf
+from ensembleflow.selection.smobf import WEIGHTS, SmobfResult
 
 __all__ = ["KEEP_FRACTIONS", "pruning_study", "write_pruning_study"]
 
@@ -41,7 +42,7 @@ def pruning_study(
     test_probabilities: npt.ArrayLike | None = None,
     test_labels: npt.ArrayLike | None = None,
     keep_fractions: Sequence[float] = KEEP_FRACTIONS,
-    weights: Sequence[float] = (0.1, 0.01, 0.001),
+    weights: Sequence[float] = WEIGHTS,
     loss: str = "cross_entropy",
     rank_by: str = "error",
 ) -> pd.DataFrame:
@@ -66,7 +67,7 @@ def pruning_study(
         rank_by: the metric that ranks, a name of `METRICS`.
 
     Returns:
-        A row a fraction, in the order given: `keep_fraction`, `n_models` kept, `n_members`, `members` (ids, or
+        One row per fraction, in the order given: `keep_fraction`, `n_models` kept, `n_members`, `members` (ids, or
         numbers of models, in the order chosen), `cost_seconds`, `loss` (its name), `valid_loss`, `valid_error`,
         `test_error`, and `selection_seconds`: the median of three selections from predictions in memory, their
         checks included. Where no kept model fits the budget, `n_members` is 0 and what is not there is NaN.
@@ -76,9 +77,9 @@ def pruning_study(
     """
     if rank_by not in METRICS:
         raise SelectionError("unknown metric to rank by", found=rank_by, expected=", ".join(METRICS))
+    whole = read_candidates(probabilities, labels, costs, loss)
     splits = _splits(probabilities, labels, test_probabilities, test_labels)
     valid, truth = splits["valid"]
-    whole = read_candidates(probabilities, labels, costs, loss)
     names = whole.names if isinstance(probabilities, Predictions) else [str(index) for index in range(len(valid))]
     limits = budget_limits(budget, whole.cost_columns)
     counts = _counts(keep_fractions, len(valid))
@@ -150,7 +151,7 @@ def _splits(
     test_probabilities: npt.ArrayLike | None,
     test_labels: npt.ArrayLike | None,
 ) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Probabilities and labels of both splits."""
+    """Probabilities and labels of both splits; of arrays, those of validation were checked."""
     if isinstance(probabilities, Predictions):
         if not probabilities.has_every_class:
             raise SelectionError(
@@ -160,7 +161,6 @@ def _splits(
             )
         return {split: (probabilities.probabilities(split), probabilities.labels(split)) for split in ("valid", "test")}
     valid, test = np.asarray(probabilities), np.asarray(test_probabilities)
-    read_candidates(valid, labels, None, "error")
     if test.ndim != 3 or (test.shape[0], test.shape[2]) != (valid.shape[0], valid.shape[2]):
         raise SelectionError(
             "the test probabilities do not match those of validation",

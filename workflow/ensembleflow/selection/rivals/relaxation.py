@@ -203,7 +203,7 @@ def _chunks(source: Source, models: IntArray) -> Iterator[tuple[FloatArray, IntA
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of each size: a constant and one number a model; with the members' numbers it is below the ensemble's loss.
+    """Of each size: a constant and one number per model; with the members' numbers it is below the ensemble's loss.
 
     Attributes:
         floor: no ensemble of any size has a lower loss.

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,17 +18,16 @@ from typing import TYPE_CHECKING, Literal
 from ensembleflow.errors import SelectionError
 from ensembleflow.io import atomic_path, snakemake_command
 from ensembleflow.models.runtime import configure_tensorflow, device_name
-from ensembleflow.selection.sums.evaluation import ThreadWorkers, Workers
+from ensembleflow.selection.sums.evaluation import MakeWorkers, ThreadWorkers, Workers
 from ensembleflow.selection.sums.losses import GPU_LOSSES
 from ensembleflow.selection.sums.partition import Source, partitions_of
 
 if TYPE_CHECKING:
     from distributed import Client, Security
 
-__all__ = ["ClusterKind", "MakeWorkers", "selection_workers"]
+__all__ = ["ClusterKind", "selection_workers"]
 
 ClusterKind = Literal["threads", "processes", "slurm"]
-MakeWorkers = Callable[[Source, str], Workers]
 
 # What is left of a job's memory is for the interpreter and a step's sums.
 _SHARE_FOR_SAMPLES = 0.75
@@ -198,7 +197,7 @@ def _worker_command(folder: Path, security: Security, n_workers: int) -> list[st
 
 
 def _worker_environment() -> dict[str, str]:
-    # One thread a worker, whatever its libraries would start.
+    # One thread per worker, whatever its libraries would start.
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     # What the job's own step was given, one node, is not what the workers are to have.
     environment = {name: value for name, value in os.environ.items() if not _is_of_a_step(name)}
@@ -224,7 +223,7 @@ def _srun(n_nodes: int) -> list[str]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the workers, which have been told to end, and end them if they do not."""
+    """Wait for the workers, which were asked to end, and end them if they do not."""
     for end in (process.terminate, process.kill):
         try:
             process.wait(_SECONDS_TO_STOP)

@@ -33,7 +33,7 @@ class DaskWorkers:
     """Sums over the samples by the workers of a Dask cluster.
 
     Each worker reads its own samples where they lie and keeps them; what travels are the members' indices, and one
-    partial sum a block and candidate. A worker that dies costs nothing but time: another one reads its samples.
+    partial sum per block and candidate. A worker that dies costs nothing but time: another one reads its samples.
 
     Args:
         client: of the cluster; its workers must be able to read the source.
@@ -139,7 +139,7 @@ class DaskWorkers:
         )
 
     def _settle(self) -> None:
-        """Give each partition a living worker, so many a worker as its share is."""
+        """Give each partition a living worker, and each worker no more than its share."""
         addresses = self._addresses()
         most = -(-len(self._partitions) // len(addresses))
         load: Counter[str] = Counter(dict.fromkeys(addresses, 0))
@@ -182,7 +182,7 @@ _lock = threading.Lock()
 def _work(
     key: str, partition: Partition | None, memory_bytes: int | None, method: str, arguments: tuple[Any, ...]
 ) -> Any:
-    """A partition's answer, or None if this worker does not hold it and was not told what it is."""
+    """A partition's answer, or None if this worker neither holds it nor was given it."""
     address = get_worker().address
     with _lock:
         mine = _partitions.get((address, key))

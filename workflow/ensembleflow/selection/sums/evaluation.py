@@ -12,9 +12,9 @@ import numpy.typing as npt
 from ensembleflow.models.metrics import Metric, add_in_order
 from ensembleflow.selection.sums.checks import Ranges
 from ensembleflow.selection.sums.losses import Prefixes
-from ensembleflow.selection.sums.partition import Partition
+from ensembleflow.selection.sums.partition import Partition, Source, partitions_of
 
-__all__ = ["Evaluator", "ThreadWorkers", "Workers"]
+__all__ = ["Evaluator", "MakeWorkers", "ThreadWorkers", "Workers", "one_thread"]
 
 FloatArray = npt.NDArray[np.float64]
 T = TypeVar("T")
@@ -35,6 +35,10 @@ class Workers(Protocol):
 
     def close(self) -> None:
         """Let go of what is held."""
+
+
+MakeWorkers = Callable[[Source, str], Workers]
+"""Makes the workers that sum a source's samples, for a loss, a name of `METRICS`."""
 
 
 class ThreadWorkers:
@@ -63,6 +67,11 @@ class ThreadWorkers:
         """Stop the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def one_thread(source: Source, loss: str) -> ThreadWorkers:
+    """All samples, summed by the thread that asks."""
+    return ThreadWorkers(partitions_of(source, loss, 1))
 
 
 class Evaluator:

@@ -156,7 +156,7 @@ def _quick_prediction(
     sample: int,
     slack: float,
 ) -> Any:  # pragma: no cover - compiled
-    """The class of the highest sum, or -1 if the highest values of both do not tell."""
+    """The class of the highest sum, or -1 if the highest values of both do not settle it."""
     last = N_HIGHEST - 1
     others = widen(values[model, sample, last])
     # Exact sums of the candidate's highest classes but the last.

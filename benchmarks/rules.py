@@ -30,7 +30,7 @@ class _Rule:
 
 
 def main() -> None:
-    """Run the command, and print a row a rule."""
+    """Run the command, and print one row per rule."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs="+", help="what to run, after --")
     command = parser.parse_args().command

@@ -105,11 +105,11 @@ def measure_scaling(arguments: argparse.Namespace, folder: Path) -> None:
             seconds = ours(arguments, output, workers, algorithm="random", max_epochs=4, min_epochs=1)
             rates[workers] = 3600 * sum(trial["epochs"] for trial in recorded_trials(output)) / seconds
             print(
-                f"round {number}, {workers} workers: {rates[workers]:.0f} epochs an hour; {phases(output)}", flush=True
+                f"round {number}, {workers} workers: {rates[workers]:.0f} epochs per hour; {phases(output)}", flush=True
             )
             shutil.rmtree(output)
         ratios.append(rates[2] / rates[1])
-    print(f"epochs an hour with two workers, times those with one: {ratios}, median {median(ratios):.2f}")
+    print(f"epochs per hour with two workers, times those with one: {ratios}, median {median(ratios):.2f}")
 
 
 def ours(arguments: argparse.Namespace, output: Path, workers: int, **search: object) -> float:

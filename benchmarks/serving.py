@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="a bundle in a results folder of the workflow, served as well")
     parser.add_argument("--only-bundle", action="store_true", help="leave the CIFAR-shaped ensemble out")
     parser.add_argument("--contenders", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--sizes", nargs="+", type=int, default=[1, 8, 64], help="images a request")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1, 8, 64], help="images per request")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
@@ -177,7 +177,7 @@ def _record(
     load: str,
     measured: dict[str, Any],
 ) -> None:
-    told = f"{contender.title}, {size} images a request"
+    told = f"{contender.title}, {size} images per request"
     tolerance = answer_tolerance(OURS.get(contender.name, ()))
     if measured["failures"] or not measured["worst_difference"] <= tolerance:
         raise SystemExit(f"{told}: wrong answers or none: {measured}")

@@ -14,7 +14,7 @@ from serving_load import ARRIVALS
 
 __all__ = ["Results", "print_tables"]
 
-# At least so many times the best peer's images/s, by images a request; with the searched engine twice that.
+# At least so many times the best peer's images/s, by images per request; with the searched engine twice that.
 TARGETS = {1: 10.0, 8: 3.0, 64: 1.5}
 _COLUMNS = ("images_per_second", "p50_ms", "p99_ms", "n_requests")
 
@@ -80,7 +80,7 @@ def print_tables(title: str, results: Results, limits: dict[str, Limit], argumen
             served = results.values(SAME_ENGINE, "", size, "images_per_second")
             direct = results.values(IN_PROCESS, "", size, "images_per_second")
             rows.append([size, median(served), median(direct), f"{100 * (1 - _ratio(served, direct)):.1f} %"])
-        columns = ("images a request", "server images/s", "in process images/s", "HTTP costs")
+        columns = ("images per request", "server images/s", "in process images/s", "HTTP costs")
         _print_table("What the HTTP layer costs, with as many requests at once (at most 10 % at 64)", columns, rows)
     _print_half_load(results, arguments.sizes)
     rows = [
@@ -105,7 +105,7 @@ def _print_size(size: int, results: Results, limits: dict[str, Limit]) -> None:
             row += [_ratio(results.best(each, size)[1], rates) for each in ourselves]
             row += [f"{100 * median(rates) / limit.images_per_second:.0f} %" for limit in limits.values()]
             rows.append(row)
-    _print_table(f"{size} images a request", columns, rows)
+    _print_table(f"{size} images per request", columns, rows)
 
 
 def _print_targets(results: Results, sizes: Sequence[int]) -> None:
@@ -121,7 +121,7 @@ def _print_targets(results: Results, sizes: Sequence[int]) -> None:
             target = f"{factor * TARGETS[size]:g}" if size in TARGETS else ""
             row += [_ratio(results.best(name, size)[1], theirs), target]
         rows.append(row)
-    columns = ["images a request", "best peer", "its images/s"]
+    columns = ["images per request", "best peer", "its images/s"]
     for name in ourselves:
         columns += [f"{name}, times it", "target"]
     _print_table("Against the best peer", columns, rows)
@@ -139,7 +139,7 @@ def _print_half_load(results: Results, sizes: Sequence[int]) -> None:
                 row += [median(offered), median(p50), median(p99), _ratio(p99, p50)]
             rows.append(row)
     if rows:
-        columns = ["contender", "images a request"]
+        columns = ["contender", "images per request"]
         for arrivals in ARRIVALS:
             columns += [f"{each}, {arrivals}" for each in ("images/s", "p50 ms", "p99 ms", "p99 over p50")]
         _print_table("At half the load, requests at even and at random moments (p99 under 3 times p50)", columns, rows)

@@ -169,7 +169,7 @@ rule plot_allocation:
 
 
 rule tabulate_budgets:
-    """The result in one table: the best single model, the baseline, then a row a budget."""
+    """The result in one table: the best single model, the baseline, then one row per budget."""
     input:
         ensembles=f"{RESULTS}/{STUDY}/selection/ensembles.csv",
         pareto=f"{RESULTS}/{STUDY}/selection/pareto.csv",

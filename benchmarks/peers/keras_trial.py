@@ -23,7 +23,7 @@ def train(trial: dict[str, Any], dataset: str, models: str, report: Callable[[in
     from ensembleflow.models import Hyperparameters, build_resnet
     from ensembleflow.models.augmentation import augment
 
-    # One core a worker, as our search jobs have it.
+    # One core per worker, as our search jobs have it.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.backend.clear_session()

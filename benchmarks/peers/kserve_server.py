@@ -51,7 +51,7 @@ class Ensemble(Model):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    logging.disable(logging.INFO)  # it would write three lines a request
+    logging.disable(logging.INFO)  # it would write three lines per request
     settings = json.loads(Path(sys.argv.pop(1)).read_text())
     model = Ensemble(settings["members"], settings["threads"])
     if settings["workers"] == 1:

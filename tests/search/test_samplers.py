@@ -38,7 +38,7 @@ LEARNING = ("gp", "bohb", "smac", "tpe", "genetic")
 
 @contextmanager
 def folder_in_memory() -> Iterator[Path]:
-    """The disk is not what these tests are about, and a journal syncs it some thirty times a trial."""
+    """The disk is not what these tests are about, and a journal syncs it some thirty times per trial."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)

@@ -375,7 +375,7 @@ def test_every_algorithm_is_planned_before_anything_is_recorded(
 ) -> None:
     assert main(["plan", "--epoch-seconds", "30", "--algorithm", algorithm, "--devices", "3"]) == 0
     printed = capsys.readouterr().out
-    assert "simulated from assumed trials: 30 s an epoch" in printed
+    assert "simulated from assumed trials: 30 s per epoch" in printed
     assert algorithm in printed
 
 

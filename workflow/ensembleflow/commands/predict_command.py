@@ -129,7 +129,7 @@ def _answers(
 
 
 def print_table(answers: list[dict[str, Any]]) -> None:
-    """Print one line a class: file, class, probability."""
+    """Print one line per class: file, class, probability."""
     rows = [("file", "class", "probability")]
     for answer in answers:
         name = answer["file"] if answer["index"] is None else f"{answer['file']}[{answer['index']}]"

@@ -39,7 +39,7 @@ class DatasetConfig(Block):
     source: Literal["digits", "cifar100", "image_folder", "arrays", "idx", "synthetic"] = Field(
         "digits",
         description="Where the images come from: `digits` (scikit-learn's, needs nothing), `cifar100` "
-        "(its standard Python archive), `image_folder` (one folder of images a class), `arrays` (an `.npz` or HDF5 "
+        "(its standard Python archive), `image_folder` (one folder of images per class), `arrays` (an `.npz` or HDF5 "
         "file, or a folder of `.npy` files), `idx` (a folder of the four IDX files of MNIST's kind, as Debian's "
         "package dataset-fashion-mnist has them), `synthetic` (made up).",
     )

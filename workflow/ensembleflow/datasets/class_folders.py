@@ -1,4 +1,4 @@
-"""What lies in a folder with one sub-folder of images a class."""
+"""What lies in a folder with one sub-folder of images per class."""
 
 from __future__ import annotations
 

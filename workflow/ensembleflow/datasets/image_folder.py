@@ -1,4 +1,4 @@
-"""A folder with one sub-folder of images a class."""
+"""A folder with one sub-folder of images per class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ensembleflow.io.folder import is_utf8
 __all__ = ["read_image_folder"]
 
 _LOG = logging.getLogger(__name__)
-_EXPECTED = "a folder with one sub-folder of images a class"
+_EXPECTED = "a folder with one sub-folder of images per class"
 
 
 def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> LabelledImages:

@@ -71,7 +71,7 @@ def measure_costs(
         exported_dir: the exported functions.
         dataset_path: the dataset whose validation images are predicted, repeated up to `n_images`.
         config: device, threads, images, batch size, repeats and requests.
-        costs_csv: the table to write, a row a model in rank order.
+        costs_csv: the table to write, one row per model in rank order.
 
     Raises:
         LibraryError: the config asks for a GPU and there is none; or a model cannot be loaded or predict a batch.

@@ -43,7 +43,7 @@ def measure_peak_memory(
         meanwhile: called while the process works: whatever takes long, and takes nothing of the GPU.
 
     Returns:
-        Bytes, one number a model, at least those of its weights and the batch; None where the system tells nothing.
+        Bytes, one number per model, at least those of its weights and the batch; None where the system tells nothing.
 
     Raises:
         LibraryError: a model cannot be loaded or cannot predict the batch.

@@ -60,7 +60,7 @@ def plot_allocation(
     figure_png: str | Path,
     figure_svg: str | Path,
 ) -> None:
-    """Draw, a row a budget, the images/s of every allocation benched, and the allocation that was returned.
+    """Draw, one row per budget, the images/s of every allocation benched, and the allocation that was returned.
 
     Left: the benches in the order in which they ran, the worst-fit start, and the path of accepted moves, a line a
     number of devices. Right: for the largest number of devices, each member's devices and, in the cell, its batch
@@ -71,8 +71,8 @@ def plot_allocation(
         allocation_jsons: `devices-{n}.json` of every budget and number of devices, budgets in the order to draw.
         search_csvs: `search-{n}.csv`, in the same order.
         config: width and resolution of the figure.
-        table_csv: where the drawn benches are written, a row a bench.
-        members_csv: where the drawn allocations are written, a row a member; a device without a member has one row
+        table_csv: where the drawn benches are written, one row per bench.
+        members_csv: where the drawn allocations are written, one row per member; a device without a member has one row
             with an empty model.
         figure_png: where the PNG is written.
         figure_svg: where the SVG is written.

@@ -76,7 +76,7 @@ def tabulate_budgets(
     table_csv: str | Path,
     table_html: str | Path,
 ) -> None:
-    """Write the table of budgets: the best single model, the baseline, then a row a budget.
+    """Write the table of budgets: the best single model, the baseline, then one row per budget.
 
     An ensemble's images/s are those of its allocation on the largest number of devices; the best single model's are
     those of the cost measurement, on one device. The baseline is not timed as the networks are, so its cost and speed

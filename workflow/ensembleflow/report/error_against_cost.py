@@ -81,7 +81,7 @@ def plot_error_against_cost(
         config: width and resolution of the figure.
         loss: the validation loss by which ensembles were selected, named in the legend.
         n_images: images that a cost counts (`library.cost.n_images`).
-        table_csv: where the drawn table is written, a row a method and set of members.
+        table_csv: where the drawn table is written, one row per method and set of members.
         figure_png: where the PNG is written.
         figure_svg: where the SVG is written.
         provenance: for the figure's metadata.

@@ -58,7 +58,7 @@ def plot_learning_curves(
         max_epochs: epochs of a trial that is never stopped.
         min_epochs: the first rung of bracket 0.
         reduction_factor: Hyperband's; the rungs of bracket b are at min_epochs times its powers b, b + 1, …
-        table_csv: where the drawn table is written, a row a trial and epoch.
+        table_csv: where the drawn table is written, one row per trial and epoch.
         figure_png: where the PNG is written.
         figure_svg: where the SVG is written.
 

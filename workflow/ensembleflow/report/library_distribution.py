@@ -51,7 +51,7 @@ def plot_library_distribution(
         costs_csv: the library's `costs.csv`.
         config: width and resolution of the figure.
         metric: the metric that ranks the library: `error`, `macro_f1_error` or `cross_entropy`.
-        table_csv: where the drawn table is written, a row a model.
+        table_csv: where the drawn table is written, one row per model.
         figure_png: where the PNG is written.
         figure_svg: where the SVG is written.
 

@@ -63,7 +63,7 @@ def tabulate_mistakes(
 
 
 def class_table(answers: Answers, class_names: Sequence[str]) -> pd.DataFrame:
-    """A row a class, in the data's order.
+    """One row per class, in the data's order.
 
     | column | is |
     | --- | --- |
@@ -104,7 +104,7 @@ def confusion_table(answers: Answers, class_names: Sequence[str]) -> pd.DataFram
 def surest_mistakes(
     predictions_h5: str | Path, members: Sequence[str], answers: Answers, n_mistakes: int
 ) -> pd.DataFrame:
-    """The wrong answers that the ensemble was surest of, a row a member's vote; of equal ones the first image first.
+    """The wrong answers that the ensemble was surest of, one row per member's vote; of equal ones the first image.
 
     | column | is |
     | --- | --- |

@@ -93,7 +93,7 @@ def plot_selection_fronts(
         config: width and resolution of the figure.
         loss: the validation loss by which ensembles were selected.
         n_images: images that a cost counts (`library.cost.n_images`).
-        table_csv: where the drawn table is written, a row a method and ensemble.
+        table_csv: where the drawn table is written, one row per method and ensemble.
         figure_png: where the PNG is written.
         figure_svg: where the SVG is written.
 

@@ -51,7 +51,7 @@ RUN_COLUMNS = ["slot", "model", "run", *TrialAttempt.__dataclass_fields__]
 def freeze_tables(
     job_jsons: Sequence[str | Path], trials_csv: str | Path, epochs_csv: str | Path, runs_csv: str | Path
 ) -> None:
-    """Gather the jobs' trials into three tables: a row a trial, a row an epoch, a row a process that worked on a trial.
+    """Gather the jobs' trials into three tables: a row for each trial, epoch, and process that worked on a trial.
 
     `duration_seconds` is the sum of the epochs' times: waiting between a kill and the resume is not in it.
 
@@ -100,7 +100,7 @@ def tables_so_far(search_dir: Path) -> dict[str, pd.DataFrame]:
 
 
 def _tables(records: list[TrialRecord]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """A row a trial, a row an epoch, a row a process that worked on a trial."""
+    """A row for each trial, epoch, and process that worked on a trial."""
     import pandas as pd  # takes half a second, which a search job need not spend
 
     trials = pd.DataFrame([_trial_row(record) for record in records], columns=TRIAL_COLUMNS)

@@ -91,7 +91,7 @@ def check_engine(
         loaded: the model, loaded by any engine.
         images: uint8 (images, height, width, channels).
         expected: what the exported function answers, or the cache holds, (images, classes).
-        batch_size: images a call.
+        batch_size: images per call.
         tolerance: by how much a probability may differ.
 
     Returns:

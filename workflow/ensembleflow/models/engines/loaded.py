@@ -20,7 +20,7 @@ class LoadedEngine(ABC):
 
         Args:
             images: at least one image (unless there is `out`), uint8 (images, height, width, channels).
-            batch_size: images a call of the engine; the last call has what is left.
+            batch_size: images per call of the engine; the last call has what is left.
             out: where to write them, which saves a copy; float32 (images, classes).
 
         Returns:

@@ -21,7 +21,7 @@ ONNX_FILE = "model.onnx"
 
 
 def prepare_members(exported: Sequence[Path], folder: Path, engines: Collection[str]) -> list[Path]:
-    """Make a folder a member with all that `engines` read; files are linked, not copied, where that is possible.
+    """Make one folder per member with all that `engines` read; files are linked, not copied, where that is possible.
 
     Args:
         exported: the members' exported functions, named after their models; they are not changed.

@@ -40,7 +40,7 @@ def permutation_importances(trials: pd.DataFrame, metric: str) -> Importances | 
     scikit-learn's (Breiman, Random Forests, Machine Learning 2001).
 
     Args:
-        trials: a row a trial with its hyperparameters and epochs.
+        trials: one row per trial with its hyperparameters and epochs.
         metric: column of the outcome; trials without one are left out.
 
     Returns:

@@ -82,7 +82,7 @@ def _mistakes(study: Study) -> Iterator[Block]:
 
 
 def _classes(study: Study, budgets: str, answers: Answers, names: list[str]) -> Table:
-    """A row a class, the hardest first."""
+    """One row per class, the hardest first."""
     rows = []
     for row in class_table(answers, names).sort_values("f1", kind="stable").to_dict("records"):
         interval = "–"

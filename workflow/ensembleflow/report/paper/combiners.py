@@ -22,7 +22,7 @@ _COLUMNS = ["study", "seed", "budget", "n_members", *_COMBINERS]
 
 
 def make_combiners(run: PaperRun) -> None:
-    """Write `combiners.csv` (a row a study and budget; errors in percent) and its page.
+    """Write `combiners.csv` (one row per study and budget; errors in percent) and its page.
 
     Raises:
         ArtefactError: a study's `comparison.csv` is damaged.

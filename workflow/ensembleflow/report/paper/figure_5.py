@@ -24,7 +24,7 @@ _EMPTY_INCHES = 2.0
 
 
 def make_figure_5(run: PaperRun) -> None:
-    """Write `figure_5.csv` (a row a method and set of members), its page and its figure.
+    """Write `figure_5.csv` (one row per method and set of members), its page and its figure.
 
     Raises:
         ArtefactError: an artefact of the study is damaged.

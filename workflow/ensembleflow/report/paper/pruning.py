@@ -27,7 +27,7 @@ _PAPER: Look = {"color": GREY, "linestyle": (0, (4, 2)), "linewidth": 0.8, "labe
 
 
 def make_pruning(run: PaperRun) -> None:
-    """Write `pruning.csv` (a row a study and fraction), its page and its figure.
+    """Write `pruning.csv` (one row per study and fraction), its page and its figure.
 
     Raises:
         ArtefactError: a study's `pruning.csv` is damaged.

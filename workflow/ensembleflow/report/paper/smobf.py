@@ -28,7 +28,7 @@ _EQUAL_WITHIN = 1e-9
 
 
 def make_smobf(run: PaperRun) -> None:
-    """Write `smobf.csv` (a row a study and budget) and its page.
+    """Write `smobf.csv` (one row per study and budget) and its page.
 
     Raises:
         ArtefactError: an artefact of a study is damaged.

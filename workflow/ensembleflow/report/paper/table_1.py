@@ -22,8 +22,8 @@ the search's duration, speed-up the trials' summed time over it (the paper: agai
 occupancy the share of the duration in which a worker has a trial, in percent. Rows `measured` are what happened with
 the workers of this machine, where a study after the other had them, but for its first and last jobs, which overlap with
 its neighbours'. Rows `simulated` are the same trials replayed in virtual time on other numbers of workers, with the
-starts and pauses that were recorded, and with fewer trials a job where some workers would have none. All are means over
-the seeds. Rows `paper` are the paper's."""
+starts and pauses that were recorded, and with fewer trials per job where some workers would have none. All are means
+over the seeds. Rows `paper` are the paper's."""
 
 _COLUMNS = ["algorithm", "workers", "source", "trials", "max_epochs", "seeds", "accuracy", "accuracy_std"]
 _COLUMNS += ["minutes", "speed_up", "epochs", "occupancy"]

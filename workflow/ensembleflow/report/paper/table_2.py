@@ -23,7 +23,7 @@ _COLUMNS = ["data", "source", "budget", "algorithm", "seeds", "error", "error_st
 
 
 def make_table_2(run: PaperRun) -> None:
-    """Write `table_2.csv` (a row a budget and algorithm) and its page (a column an algorithm).
+    """Write `table_2.csv` (one row per budget and algorithm) and its page (one column per algorithm).
 
     Raises:
         ArtefactError: an artefact of a study is damaged.
@@ -62,7 +62,7 @@ def make_table_2(run: PaperRun) -> None:
 
 
 def _by_algorithm(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a data set and budget, a column an algorithm, in the order of the table."""
+    """A row a data set and budget, one column per algorithm, in the order of the table."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for each in table.itertuples(index=False):
         key = (str(each.data), str(each.source), str(each.budget))

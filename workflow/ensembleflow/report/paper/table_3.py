@@ -1,4 +1,4 @@
-"""Table 3: images a second of ensembles placed by memory alone, and refined by measuring, by number of devices."""
+"""Table 3: images per second of ensembles placed by memory alone, and refined by measuring, by number of devices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = ["ensemble", "source", "members", "devices", "worst_fit", "refined", 
 
 
 def make_table_3(run: PaperRun) -> None:
-    """Write `table_3.csv` (a row an ensemble and number of devices) and its page.
+    """Write `table_3.csv` (one row per ensemble and number of devices) and its page.
 
     Raises:
         ArtefactError: an allocation is damaged.

@@ -28,7 +28,7 @@ _COLUMNS += ["accuracy", "accuracy_std"]
 
 
 def make_table_4(run: PaperRun) -> None:
-    """Write `table_4.csv` (a row a method and time) and its page.
+    """Write `table_4.csv` (one row per method and time) and its page.
 
     Raises:
         ArtefactError: an artefact is damaged.

@@ -122,7 +122,7 @@ def assume_recording(
     log-normal with a standard deviation of the logarithm of 0.3 a trial, and of 0.1 an epoch.
 
     Args:
-        epoch_seconds: mean seconds an epoch, over all trials.
+        epoch_seconds: mean seconds per epoch, over all trials.
         spread: standard deviation by mean of the trials' epoch times, 0 or more.
         max_epochs: epochs of a trial that is never stopped.
         start_seconds: from a process's start to its first trial's.

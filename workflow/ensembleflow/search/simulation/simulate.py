@@ -89,7 +89,7 @@ def simulate(
     Deterministic: the same arguments give the same result.
 
     Args:
-        search: algorithm, trials, trials a job, epochs, generations.
+        search: algorithm, trials, trials per job, epochs, generations.
         source: gives each slot its trial.
         n_devices: that run one job at a time each.
         limits: what the jobs wait for.

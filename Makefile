@@ -1,11 +1,13 @@
 # make run      the whole default workflow on this machine, from images to a report
 # make test     all tests
+# make quicktest  those that train no network and start no cluster, server or browser: some two minutes
 # make docs     the documentation's site, in site/; a link that leads nowhere is an error
 # make paper-docs  the tables, figures and numbers of `snakemake paper` into docs/paper/, which the pages quote
 # make gallery  the figures of `make run` into docs/images/gallery/
 # All make .venv from the hash-checked lock; nothing else has to be installed by hand.
 PYTHON ?= python3
 CORES ?= all
+QUICK := $(addprefix tests/,config io planning datasets)
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := results
@@ -19,7 +21,7 @@ SHELL := /bin/bash
 UV_COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint typecheck imports docs paper-docs gallery check lock clean
+.PHONY: help run test quicktest lint typecheck imports docs paper-docs gallery check lock clean
 
 help:
 	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
@@ -31,6 +33,9 @@ run: $(VENV)/run.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+quicktest: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def contest(run: tuple[str, int], arguments: argparse.Namespace, scratch: Path) -> pd.DataFrame:
-    """All contenders on one data set with one seed, one row per answer; what the scratch folder has is not made again."""
+    """All contenders on one data set with one seed, one row per answer; what the scratch folder has is kept."""
     data, seed = run
     folder = scratch / f"{data}-{seed}"
     rows: list[dict[str, Any]] = []

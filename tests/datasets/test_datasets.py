@@ -50,8 +50,8 @@ def test_digits_split_as_asked(digits):
             assert len(dataset.image_array(split)) == sizes[split]
             np.testing.assert_array_equal(dataset.image_array(split)[3:7], dataset.images(split)[3:7])
     assert sum(sizes.values()) == 1797
-    assert sizes["valid"] == pytest.approx(0.2 * 1797, abs=5)
-    assert sizes["test"] == pytest.approx(0.2 * 1797, abs=5)
+    assert sizes["valid"] == pytest.approx(0.3 * 1797, abs=5)
+    assert sizes["test"] == pytest.approx(0.3 * 1797, abs=5)
 
 
 def test_same_config_gives_the_same_bytes(digits, tmp_path):

@@ -88,7 +88,8 @@ def test_images_and_labels_are_read_from_every_container(tmp_path, container, im
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_every_container_gives_the_same_dataset(tmp_path, container):
     path = write(tmp_path, container, {"images": RGB, "labels": LABELS})
-    prepare_dataset(DatasetConfig(name="own", source="arrays", path=str(path)), tmp_path / "own.h5")
+    config = DatasetConfig(name="own", source="arrays", path=str(path), valid_fraction=0.2, test_fraction=0.2)
+    prepare_dataset(config, tmp_path / "own.h5")
     with open_dataset(tmp_path / "own.h5") as dataset:
         assert [len(dataset.labels(split)) for split in SPLITS] == [18, 6, 6]
         rows = {bytes(image): label for image, label in zip(RGB, LABELS, strict=True)}
@@ -101,7 +102,7 @@ def test_every_container_gives_the_same_dataset(tmp_path, container):
 def test_test_images_of_keras_arrays_stay_the_test(tmp_path, container):
     arrays = {"x_train": GREY, "y_train": LABELS[:, np.newaxis], "x_test": GREY[:9] // 2, "y_test": LABELS[:9]}
     path = write(tmp_path, container, arrays)
-    config = DatasetConfig(name="own", source="arrays", path=str(path), test_fraction=0.6)
+    config = DatasetConfig(name="own", source="arrays", path=str(path), valid_fraction=0.2, test_fraction=0.6)
     prepare_dataset(config, tmp_path / "own.h5")
     with open_dataset(tmp_path / "own.h5") as dataset:
         assert [len(dataset.labels(split)) for split in SPLITS] == [24, 6, 9]

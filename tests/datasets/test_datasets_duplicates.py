@@ -36,7 +36,8 @@ def folder(tmp_path):
 
 
 def prepared(folder, **changes):
-    config = {"name": "own", "source": "image_folder", "path": str(folder), "image_size": 8, **changes}
+    config = {"name": "own", "source": "image_folder", "path": str(folder), "image_size": 8}
+    config |= {"valid_fraction": 0.2, "test_fraction": 0.2} | changes
     path = folder.parent / "own.h5"
     prepare_dataset(DatasetConfig(**config), path)
     return path

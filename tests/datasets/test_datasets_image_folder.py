@@ -20,6 +20,7 @@ from ensembleflow.errors import DatasetError
 
 def config_of(folder, **changes):
     values = {"name": "own", "source": "image_folder", "path": str(folder), "image_size": 16}
+    values |= {"valid_fraction": 0.2, "test_fraction": 0.2}
     return DatasetConfig(**values | changes)
 
 

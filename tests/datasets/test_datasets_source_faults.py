@@ -29,7 +29,8 @@ def folder(tmp_path):
 
 
 def prepare(folder, **changes):
-    config = {"name": "own", "source": "image_folder", "path": str(folder), "image_size": 8, **changes}
+    config = {"name": "own", "source": "image_folder", "path": str(folder), "image_size": 8}
+    config |= {"valid_fraction": 0.2, "test_fraction": 0.2} | changes
     prepare_dataset(DatasetConfig(**config), folder.parent / "own.h5")
 
 

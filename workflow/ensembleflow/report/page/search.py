@@ -229,6 +229,7 @@ def _timeline(study: Study) -> Iterator[Block]:
     lanes = sorted({run.lane for run in runs}, reverse=True)
     last = max(run.ended_at for run in runs) - origin
     unit, length = ("min", 60.0) if last < 7200 else ("h", 3600.0)
+    states = [str(trials.state.get(run.slot, "")) for run in runs]
     plot = figure(f"{unit} since the first job started", "", 150 + 42 * len(lanes))
     plot.update_layout(barmode="overlay", bargap=0.25)
     starts = {run.process: run for run in reversed(runs)}.values()
@@ -241,9 +242,8 @@ def _timeline(study: Study) -> Iterator[Block]:
         name="a job starting",
         hovertemplate="%{y}: a job starting<extra></extra>",
     )
-    states = {run: str(trials.state.get(run.slot, "")) for run in runs}
     for state, outcome in _OUTCOMES.items():
-        own = [run for run in runs if states[run] == state]
+        own = [run for run, its_state in zip(runs, states, strict=True) if its_state == state]
         if not own:
             continue
         colour, pattern = _LOOKS[outcome]
@@ -268,10 +268,10 @@ def _timeline(study: Study) -> Iterator[Block]:
             f"{run.started_at - origin:,.1f}",
             f"{run.ended_at - run.started_at:,.1f}",
             f"{run.epochs}",
-            _OUTCOMES.get(states[run], states[run]),
+            _OUTCOMES.get(state, state),
         ]
         for lane in reversed(lanes)
-        for run in runs
+        for run, state in zip(runs, states, strict=True)
         if run.lane == lane
     ]
     columns = ["device", "trial", "start (s)", "duration (s)", "epochs", "outcome"]

@@ -17,9 +17,6 @@ from exported_functions import IMAGE_SHAPE, Exported, export
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# As `import_tensorflow` does, which comes too late where a test module has imported Keras.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
 # Its default, 200 ms an example, fails tests of whatever shares a machine with other work.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

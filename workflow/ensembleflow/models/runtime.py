@@ -54,8 +54,6 @@ def import_tensorflow(*, use_gpu: bool = False) -> None:
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow leaves oneDNN off on processors without AVX-512, where it then cannot train grouped convolutions.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if not use_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of nvidia-smi, NVML and Slurm

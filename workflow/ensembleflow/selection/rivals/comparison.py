@@ -184,11 +184,15 @@ class _MethodsOfBudget:
         candidates: what the methods choose from.
         predictions: the cache they come from.
         document: the budget's JSON, which has SMOBF's ensemble and its steps.
-        certificate_nodes: of the search for the optimum; 0 leaves it out.
+        branch_and_bound_nodes: of the search for the optimum; 0 leaves it out.
     """
 
     def __init__(
-        self, candidates: Candidates, predictions: Predictions, document: Mapping[str, Any], certificate_nodes: int
+        self,
+        candidates: Candidates,
+        predictions: Predictions,
+        document: Mapping[str, Any],
+        branch_and_bound_nodes: int,
     ) -> None:
         self.budget = str(document["budget"])
         self.budget_seconds = budget_limits(self.budget, candidates.cost_columns).get(PRIMARY_COST)
@@ -200,7 +204,9 @@ class _MethodsOfBudget:
         self._picks: list[SelectedEnsemble] = [single, ranked, forward, replaced]
         self._smobf = steps[-1]
         self._certificate = (
-            certify(candidates, self.budget, self._smobf.members, certificate_nodes) if certificate_nodes else None
+            certify(candidates, self.budget, self._smobf.members, branch_and_bound_nodes)
+            if branch_and_bound_nodes
+            else None
         )
         self._exact = [] if self._certificate is None else [_best_known(candidates, self._certificate)]
         self.paths: dict[str, Sequence[SelectedEnsemble]] = {

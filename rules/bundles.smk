@@ -10,7 +10,7 @@ rule make_bundle:
         exported=f"{RESULTS}/{{study}}/library/exported",
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         dataset=DATASET,
-        code=stage_code("serving"),
+        code=code("make_bundle"),
     output:
         bundle=directory(f"{RESULTS}/{{study}}/bundles/budget-{{budget}}"),
     log:

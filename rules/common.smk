@@ -113,19 +113,92 @@ def dataset_plan():
     return plan_dataset(CONFIG.dataset, source_state(CONFIG.dataset, DATASET, recorded))
 
 
-def stage_code(folder, modules=None, beside=()):
-    """A stage's own modules and style, or some, as inputs of its cheap rules: editing one makes them run again.
+# SMOBF, and what it reads.
+SMOBF_CODE = [
+    *("library/predictions.py", "models/metrics.py", "models/tolerances.py", "selection/budget.py"),
+    *("selection/cache_checks.py", "selection/candidates.py", "selection/costs.py", "selection/greedy.py"),
+    *("selection/smobf.py", "selection/sums/check_kernels.py", "selection/sums/checks.py"),
+    *("selection/sums/compiled.py", "selection/sums/evaluation.py", "selection/sums/gpu_sums.py"),
+    *("selection/sums/kernels.py", "selection/sums/losses.py", "selection/sums/partition.py"),
+    *("selection/sums/prediction_kernels.py", "selection/sums/stored.py"),
+]
+CLUSTER_CODE = ["selection/sums/cluster.py", "selection/sums/dask_workers.py"]
+SELECTION_CODE = [
+    *SMOBF_CODE,
+    *("selection/combiners.py", "selection/ensemble_metrics.py", "selection/local_search.py", "selection/stage.py"),
+]
+ANSWERS_CODE = ["library/predictions.py", "models/metrics.py", "report/answers.py"]
+FIGURE_CODE = ["report/drawing.py", "report/ensembleflow.mplstyle"]
+PAPER_CODE = ["report/drawing.py", "report/paper/page.py", "report/paper/sources.py"]
+PUBLISHED_CODE = ["report/paper/published.py", "report/paper/published.yaml"]
+# What each rule's results hang on, below the package: an edit makes the rule run again, and what is made of its
+# results. Rules without a row train, measure or place for hours: an edit never makes them run again, but
+# `ALGORITHM_VERSION` does where it changes results. What only reads a config, keeps files or starts processes has no
+# place here.
+CODE = {
+    "freeze_tables": ["search/record.py", "search/tables.py"],
+    "account_search": ["search/accounting.py", "search/record.py"],
+    "rank_models": ["library/chance.py", "library/ranking.py"],
+    "fit_baseline": ["library/baseline.py"],
+    "select_ensemble": [*SELECTION_CODE, *CLUSTER_CODE],
+    "collect_ensembles": [*SELECTION_CODE, "selection/pareto.py", "selection/tables.py"],
+    "compare_methods": [
+        *SELECTION_CODE,
+        *CLUSTER_CODE,
+        "selection/pareto.py",
+        *("selection/rivals/certificate.py", "selection/rivals/certificate_kernels.py"),
+        *("selection/rivals/comparison.py", "selection/rivals/methods.py", "selection/rivals/relaxation.py"),
+    ],
+    "study_pruning": [*SMOBF_CODE, "selection/arrays.py", "selection/rivals/pruning_study.py"],
+    "make_bundle": ["serving/make_bundle.py", "serving/bundle.py", "serving/bundled_allocation.py"],
+    "plot_learning_curves": [*FIGURE_CODE, "report/learning_curves.py"],
+    "plot_library_distribution": [*FIGURE_CODE, "report/library_distribution.py"],
+    "plot_error_against_cost": [*FIGURE_CODE, "report/error_against_cost.py", "report/labels.py"],
+    "plot_selection_fronts": [*FIGURE_CODE, "report/method_names.py", "report/selection_fronts.py"],
+    "plot_allocation": [*FIGURE_CODE, "report/allocation.py"],
+    "tabulate_budgets": [*ANSWERS_CODE, "report/budgets.py", "report/measurement.py"],
+    "tabulate_mistakes": [*ANSWERS_CODE, "report/mistakes.py"],
+    "make_report": [
+        *ANSWERS_CODE,
+        *("report/budgets.py", "report/drawing.py", "report/measurement.py", "report/method_names.py"),
+        *("report/mistakes.py", "report/page/[!_]*.py", "report/page/templates/*.*"),
+        *("models/tolerances.py", "search/accounting.py", "search/record.py", "search/tables.py"),
+    ],
+    "run_autokeras": ["report/paper/autokeras_process.py"],
+    "table_1": [
+        *PAPER_CODE,
+        *PUBLISHED_CODE,
+        *("report/paper/table_1.py", "search/simulation/limits.py", "search/simulation/recording.py"),
+        *("search/simulation/rungs.py", "search/simulation/simulate.py", "search/simulation/trials.py"),
+    ],
+    "table_2": [*PAPER_CODE, *PUBLISHED_CODE, "report/paper/table_2.py"],
+    "table_3": [*PAPER_CODE, *PUBLISHED_CODE, "report/paper/table_3.py"],
+    "table_4": [*PAPER_CODE, *PUBLISHED_CODE, "report/paper/table_4.py"],
+    "figure_3": [
+        *PAPER_CODE,
+        *SMOBF_CODE,
+        *("report/ensembleflow.mplstyle", "report/paper/figure_3.py", "report/paper/whole_library.py"),
+        "selection/arrays.py",
+    ],
+    "figure_5": [
+        *PAPER_CODE,
+        *("report/ensembleflow.mplstyle", "report/error_against_cost.py", "report/labels.py"),
+        "report/paper/figure_5.py",
+    ],
+    "pruning": [*PAPER_CODE, "report/ensembleflow.mplstyle", "report/paper/pruning.py"],
+    "smobf": [*PAPER_CODE, "report/paper/smobf.py"],
+    "combiners": [*PAPER_CODE, "report/paper/combiners.py"],
+    "claims": [*PAPER_CODE, "report/paper/claims.py", "report/paper/interval.py"],
+    "numbers": ["report/paper/numbers.py"],
+}
 
-    `beside` names modules of other folders that the results depend on.
-    """
+
+def code(row):
+    """The files of one row of `CODE`, as inputs: of a rule, or of an item of the paper."""
     package = Path(PACKAGE_PARENT, "ensembleflow")
-    files = package.joinpath(folder).glob("*.*")
-    if modules is not None:
-        files = [path for path in files if path.stem in modules]
-    files = [*files, *(package.joinpath(name) for name in beside)]
+    files = {path for pattern in CODE[row] for path in package.glob(pattern)}
     # Relative, so that a project folder that moves, or is mounted elsewhere, has the same inputs as before.
-    read = (".py", ".mplstyle", ".j2", ".css", ".js", ".yaml")
-    return sorted(os.path.relpath(path) for path in files if path.suffix in read)
+    return sorted(os.path.relpath(path) for path in files)
 
 
 def whole_machine(threads):

@@ -7,7 +7,7 @@ rule rank_models:
     input:
         trials=f"{RESULTS}/{{study}}/search/trials.csv",
         dataset=DATASET,
-        code=stage_code("library"),
+        code=code("rank_models"),
     output:
         models=f"{RESULTS}/{{study}}/library/models.csv",
     log:
@@ -75,7 +75,7 @@ rule fit_baseline:
     """Fit a simple classifier to the same images: the floor that every ensemble is held against."""
     input:
         dataset=DATASET,
-        code=stage_code("library", modules=["baseline"]),
+        code=code("fit_baseline"),
     output:
         baseline=f"{RESULTS}/{{study}}/library/baseline.json",
         answers=f"{RESULTS}/{{study}}/library/baseline.csv",

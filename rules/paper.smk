@@ -86,7 +86,7 @@ rule study_pruning:
     input:
         predictions=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/predictions.h5",
         costs=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/costs.csv",
-        code=stage_code("selection/rivals", modules=["pruning_study"]),
+        code=code("study_pruning"),
     output:
         table=f"{RESULTS}/{{study}}/selection/pruning.csv",
     log:
@@ -112,7 +112,7 @@ rule make_paper_table:
     input:
         sources=lambda wildcards: paper_sources(wildcards.table),
         other_items=lambda wildcards: [PAPER.output(item, "csv") for item in ITEMS[wildcards.table].items],
-        code=stage_code("report/paper"),
+        code=lambda wildcards: code(wildcards.table),
     output:
         table=f"{RESULTS}/paper/{{table}}.csv",
         page=f"{RESULTS}/paper/{{table}}.md",
@@ -131,7 +131,7 @@ rule make_paper_figure:
     """One of the paper's figures, and the table that it draws."""
     input:
         sources=lambda wildcards: paper_sources(wildcards.figure),
-        code=stage_code("report/paper"),
+        code=lambda wildcards: code(wildcards.figure),
     output:
         table=f"{RESULTS}/paper/{{figure}}.csv",
         page=f"{RESULTS}/paper/{{figure}}.md",
@@ -152,7 +152,7 @@ rule make_paper_numbers:
     """Every number of the items, under a name of its own: what the documentation quotes."""
     input:
         tables=[PAPER.output(item, "csv") for item in ITEMS],
-        code=stage_code("report/paper", modules=["numbers"]),
+        code=code("numbers"),
     output:
         numbers=PAPER.output("numbers", "json"),
     log:
@@ -170,7 +170,7 @@ rule run_autokeras:
     """Auto-Keras on the same images, in an environment of its own; no item needs it, table 4 shows it once it is there."""
     input:
         dataset=DATASET,
-        program=stage_code("report/paper", modules=["autokeras_process"]),
+        program=code("run_autokeras"),
     output:
         result=f"{RESULTS}/paper/autokeras.json",
     log:

@@ -28,7 +28,7 @@ rule plot_learning_curves:
     input:
         trials=f"{RESULTS}/{STUDY}/search/trials.csv",
         epochs=f"{RESULTS}/{STUDY}/search/epochs.csv",
-        code=stage_code("report"),
+        code=code("plot_learning_curves"),
     output:
         table=f"{RESULTS}/tables/learning_curves.csv",
         png=f"{RESULTS}/figures/learning_curves.png",
@@ -56,7 +56,7 @@ rule plot_library_distribution:
     input:
         models=f"{RESULTS}/{STUDY}/library/models.csv",
         costs=f"{RESULTS}/{STUDY}/library/costs.csv",
-        code=stage_code("report"),
+        code=code("plot_library_distribution"),
     output:
         table=f"{RESULTS}/tables/library_distribution.csv",
         png=f"{RESULTS}/figures/library_distribution.png",
@@ -81,7 +81,7 @@ rule plot_error_against_cost:
     input:
         ensembles=f"{RESULTS}/{STUDY}/selection/ensembles.csv",
         pareto=f"{RESULTS}/{STUDY}/selection/pareto.csv",
-        code=stage_code("report"),
+        code=code("plot_error_against_cost"),
     output:
         table=f"{RESULTS}/tables/error_against_cost.csv",
         png=f"{RESULTS}/figures/error_against_cost.png",
@@ -110,7 +110,7 @@ rule plot_selection_fronts:
     input:
         fronts=f"{RESULTS}/{STUDY}/selection/fronts.csv",
         comparison=f"{RESULTS}/{STUDY}/selection/comparison.csv",
-        code=stage_code("report"),
+        code=code("plot_selection_fronts"),
     output:
         table=f"{RESULTS}/tables/selection_fronts.csv",
         png=f"{RESULTS}/figures/selection_fronts.png",
@@ -147,7 +147,7 @@ rule plot_allocation:
             budget=BUDGETS,
             n=CONFIG.allocation.device_counts,
         ),
-        code=stage_code("report"),
+        code=code("plot_allocation"),
     output:
         table=f"{RESULTS}/tables/allocation.csv",
         members=f"{RESULTS}/tables/allocation_members.csv",
@@ -183,7 +183,7 @@ rule tabulate_budgets:
         predictions=f"{RESULTS}/{STUDY}/library/predictions.h5",
         baseline=f"{RESULTS}/{STUDY}/library/baseline.json",
         answers=f"{RESULTS}/{STUDY}/library/baseline.csv",
-        code=stage_code("report"),
+        code=code("tabulate_budgets"),
     output:
         table=f"{RESULTS}/tables/budgets.csv",
         html=report(
@@ -207,7 +207,7 @@ rule tabulate_mistakes:
     input:
         predictions=f"{RESULTS}/{STUDY}/library/predictions.h5",
         selections=expand(f"{RESULTS}/{STUDY}/selection/budget-{{budget}}.json", budget=BUDGETS),
-        code=stage_code("report", modules=["answers", "mistakes"]),
+        code=code("tabulate_mistakes"),
     output:
         classes=f"{RESULTS}/tables/classes.csv",
         confusion=f"{RESULTS}/tables/confusion.csv",
@@ -235,13 +235,7 @@ rule make_report:
         mistakes=rules.tabulate_mistakes.output,
         baseline=f"{RESULTS}/{STUDY}/library/baseline.json",
         dataset=DATASET,
-        code=[
-            *stage_code("report/page"),
-            *stage_code("report/page/templates"),
-            *stage_code(
-                "report", modules=["answers", "budgets", "drawing", "measurement", "method_names", "mistakes"]
-            ),
-        ],
+        code=code("make_report"),
     output:
         page=f"{RESULTS}/report.html",
     log:

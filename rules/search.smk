@@ -56,7 +56,7 @@ rule freeze_tables:
     input:
         jobs=lambda wildcards: study_jobs(wildcards.study, "trials/job-{job}.json"),
         # Not the training's modules: see ALGORITHM_VERSION.
-        code=stage_code("search", modules=["record", "tables"]),
+        code=code("freeze_tables"),
     output:
         trials=f"{RESULTS}/{{study}}/search/trials.csv",
         epochs=f"{RESULTS}/{{study}}/search/epochs.csv",
@@ -75,7 +75,7 @@ rule account_search:
         trials=f"{RESULTS}/{{study}}/search/trials.csv",
         epochs=f"{RESULTS}/{{study}}/search/epochs.csv",
         runs=f"{RESULTS}/{{study}}/search/runs.csv",
-        code=stage_code("search", modules=["accounting", "record"]),
+        code=code("account_search"),
     output:
         accounting=f"{RESULTS}/{{study}}/search/accounting.json",
     log:

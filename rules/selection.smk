@@ -1,19 +1,13 @@
 # Requires: {study}/library/predictions.h5 and costs.csv.
 # Makes: {study}/selection/budget-{budget}.json, ensembles.csv, pareto.csv, trace.csv, comparison.csv, fronts.csv.
 
-# What an ensemble, its losses and its metrics depend on.
-ENSEMBLE_CODE = [
-    *stage_code("selection", beside=["models/metrics.py", "models/tolerances.py", "library/predictions.py"]),
-    *stage_code("selection/sums"),
-]
-
 
 rule select_ensemble:
     """Choose the members for one budget: SMOBF, beside the forward greedy baseline."""
     input:
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         costs=f"{RESULTS}/{{study}}/library/costs.csv",
-        code=ENSEMBLE_CODE,
+        code=code("select_ensemble"),
     output:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
     log:
@@ -41,7 +35,7 @@ rule collect_ensembles:
     """Gather all budgets' ensembles, their Pareto front and the selection's steps."""
     input:
         ensembles=expand(f"{RESULTS}/{{{{study}}}}/selection/budget-{{budget}}.json", budget=BUDGETS),
-        code=stage_code("selection", beside=["models/metrics.py", "library/predictions.py"]),
+        code=code("collect_ensembles"),
     output:
         ensembles=f"{RESULTS}/{{study}}/selection/ensembles.csv",
         pareto=f"{RESULTS}/{{study}}/selection/pareto.csv",
@@ -60,13 +54,7 @@ rule compare_methods:
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         costs=f"{RESULTS}/{{study}}/library/costs.csv",
         ensembles=expand(f"{RESULTS}/{{{{study}}}}/selection/budget-{{budget}}.json", budget=BUDGETS),
-        code=[
-            *ENSEMBLE_CODE,
-            *stage_code(
-                "selection/rivals",
-                modules=["certificate", "certificate_kernels", "comparison", "methods", "relaxation"],
-            ),
-        ],
+        code=code("compare_methods"),
     output:
         comparison=f"{RESULTS}/{{study}}/selection/comparison.csv",
         fronts=f"{RESULTS}/{{study}}/selection/fronts.csv",

@@ -11,7 +11,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensembleflow.models.kernels import FusedAdam, FusedBatchNormalization
+from ensembleflow.models import kernels
+from ensembleflow.models.kernels import FusedAdam, FusedBatchNormalization, GroupedConv2D
 
 
 def like(layer: keras.Layer, other: keras.Layer, shape: tuple[int, ...]) -> None:
@@ -42,6 +43,47 @@ def test_batch_normalisation_is_keras_own_with_its_moving_averages(shape: tuple[
         np.testing.assert_allclose(tape.gradient(sums[0], inputs), tape.gradient(sums[1], inputs), atol=1e-3)
     for ours, theirs in zip(fused.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("depthwise", [True, False])
+@pytest.mark.parametrize(
+    ("groups", "channels", "strides", "padding"),
+    [
+        (1, (3, 4), 1, "same"),
+        (4, (8, 8), 1, "same"),
+        (2, (6, 10), 2, "same"),
+        (3, (3, 6), 1, "valid"),
+        (8, (8, 8), 2, "valid"),
+    ],
+)
+def test_a_grouped_convolution_and_its_gradient_are_those_of_its_groups(
+    groups: int,
+    channels: tuple[int, int],
+    strides: int,
+    padding: str,
+    depthwise: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_inputs, n_outputs = channels
+    if depthwise:
+        monkeypatch.setattr(kernels, "_has_grouped_gradient", lambda: False)
+    layer = GroupedConv2D(n_outputs, 3, groups=groups, strides=strides, padding=padding)
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(2, 7, 5, n_inputs)).astype(np.float32))
+    layer.build(inputs.shape)
+
+    def by_group() -> tf.Tensor:
+        parts = zip(tf.split(inputs, groups, -1), tf.split(layer.kernel.value, groups, -1), strict=True)
+        return tf.concat([tf.nn.conv2d(part, own, strides, padding.upper()) for part, own in parts], -1) + layer.bias
+
+    results = []
+    for function in (tf.function(lambda: layer(inputs)), by_group):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = function()
+            total = tf.reduce_sum(outputs * tf.cos(outputs))
+        results.append([outputs, *tape.gradient(total, [inputs, layer.kernel.value])])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_steps", [1, 30])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import re
 import shutil
 import subprocess
@@ -109,6 +110,12 @@ class Clone:
         done = self.snakemake(*arguments, cores=cores)
         assert done.returncode == 0, done.stdout
         return done.stdout
+
+    def missing_outputs(self, target: str) -> list[Path]:
+        """The files and folders that a target would be made through and that are not there."""
+        printed = self.run(target, "--summary")
+        rows = csv.DictReader(printed[printed.index("output_file\t") :].splitlines(), delimiter="\t")
+        return [self.folder / row["output_file"] for row in rows if row["status"] == "missing"]
 
     def plan(self, *targets: str) -> set[str]:
         """The jobs that a dry run lists: `train_trials job=2`, without the study's name and the targets."""

@@ -169,41 +169,6 @@ def test_a_project_that_moved_reruns_nothing(finished: Clone, tmp_path: Path) ->
     assert finished.copy_to(tmp_path / "elsewhere" / "project").plan() == set()
 
 
-MODULES = {
-    ("selection/smobf.py",): SELECTION_ON,
-    ("selection/sums/losses.py",): SELECTION_ON,
-    ("selection/rivals/methods.py",): COMPARISON_ON | RECORD,
-    ("selection/rivals/pruning_study.py",): set(),
-    ("library/ranking.py",): LIBRARY_ON,
-    ("search/tables.py",): TABLES_ON,
-    ("report/labels.py",): FIGURES | {"tabulate_budgets"} | RECORD,
-    ("library/baseline.py",): LIBRARY_ON | {"fit_baseline"},
-    ("report/mistakes.py",): FIGURES | {"tabulate_budgets", "tabulate_mistakes"} | RECORD,
-    ("report/page/search.py",): {"make_report"},
-    ("report/page/templates/report.css",): {"make_report"},
-    # Weeks of training hang on these: only ALGORITHM_VERSION voids them.
-    ("search/trial.py", "models/training.py"): set(),
-}
-
-
-@pytest.fixture(scope="module")
-def editable(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    finished.write_config(UNEDITED)
-    return finished.copy_to(tmp_path_factory.mktemp("editable") / "ensembleflow")
-
-
-@pytest.mark.parametrize(("modules", "expected"), MODULES.items(), ids=map(" ".join, MODULES))
-def test_an_edited_module_reruns_its_stage_and_on(editable: Clone, modules: tuple[str], expected: set[str]) -> None:
-    paths = [editable.folder / "workflow/ensembleflow" / module for module in modules]
-    before = [(path, path.read_bytes(), path.stat()) for path in paths]
-    for path, content, _ in before:
-        path.write_bytes(content + b"\n# Edited.\n")
-    assert editable.plan() == expected
-    for path, content, status in before:
-        path.write_bytes(content)
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
 def trials(clone: Clone) -> list[dict[str, str]]:
     with (clone.study / "search/trials.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

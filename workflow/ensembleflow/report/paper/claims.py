@@ -11,10 +11,9 @@ import pandas as pd
 
 from ensembleflow.io import read_csv, write_csv
 from ensembleflow.planning.paper_plan import PaperRun
-from ensembleflow.report.paper.figure_3 import BEST_SINGLE
 from ensembleflow.report.paper.interval import CANNOT_TELL, FAILS, HOLDS, mean_interval, verdict_of
 from ensembleflow.report.paper.page import what_differs, write_page
-from ensembleflow.report.paper.sources import Sources, read_sources
+from ensembleflow.report.paper.sources import BEST_SINGLE, Sources, read_sources
 
 __all__ = ["make_claims"]
 

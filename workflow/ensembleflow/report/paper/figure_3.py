@@ -13,13 +13,11 @@ from ensembleflow.io import write_csv
 from ensembleflow.planning.paper_plan import WHOLE_LIBRARY, PaperRun
 from ensembleflow.report.drawing import GREY, Look, drawn_figure, legend_above, say_empty
 from ensembleflow.report.paper.page import figure_provenance, what_differs, write_page
-from ensembleflow.report.paper.sources import Study, read_sources
+from ensembleflow.report.paper.sources import BEST_SINGLE, Study, read_sources
 from ensembleflow.report.paper.whole_library import WholeLibrary, open_whole_library
 from ensembleflow.selection.budget import budget_limits
 
-__all__ = ["BEST_SINGLE", "make_figure_3"]
-
-BEST_SINGLE = "best single"
+__all__ = ["make_figure_3"]
 
 _CAPTION = """Test error of one study against tuning time (the CSV has every seed's): at each snapshot the models that
 were finished by then are ranked, the best {keep:.3g} % kept, and SMOBF selects from them within each budget; nothing is

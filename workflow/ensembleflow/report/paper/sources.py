@@ -15,7 +15,10 @@ from ensembleflow.io import read_csv, read_json, snakemake_command
 from ensembleflow.planning.paper_plan import PaperRun
 from ensembleflow.report.drawing import as_bool
 
-__all__ = ["Sources", "Study", "read_sources"]
+__all__ = ["BEST_SINGLE", "Sources", "Study", "read_sources"]
+
+BEST_SINGLE = "best single"
+"""The budget that figure 3's rows of the best single model name."""
 
 _MAX_NAMED = 3
 

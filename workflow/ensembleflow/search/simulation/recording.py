@@ -137,7 +137,7 @@ def assume_recording(
         quality = math.exp(draw.gauss(0.0, 0.3))
         values = [quality / math.sqrt(epoch) * math.exp(draw.gauss(0.0, 0.1)) for epoch in range(1, max_epochs + 1)]
         trials.append(RecordedTrial(slot, None, seconds, (seconds,) * max_epochs, tuple(values), 0.0))
-    origin = f"assumed trials: {epoch_seconds:g} s an epoch on average, spread {spread:g}"
+    origin = f"assumed trials: {epoch_seconds:g} s per epoch on average, spread {spread:g}"
     return Recording(tuple(trials), start_seconds, 0.0, None, origin)
 
 

@@ -1,6 +1,6 @@
 """What Snakemake and Slurm cost a job: jobs submitted per second, and seconds of a job that does nothing.
 
-    sudo python benchmarks/scheduler.py             # 50 jobs on a Slurm of this machine (tests/slurm/slurm_lab.py)
+    sudo python benchmarks/scheduler.py             # 50 jobs on a Slurm of this machine (tests/support/slurm_lab.py)
     sudo python benchmarks/scheduler.py --jobs 200
     sudo python benchmarks/scheduler.py --jobs 200 --array     # submitted as a job array
 
@@ -22,9 +22,9 @@ from statistics import median
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests/slurm"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from slurm_lab import SlurmLab  # noqa: E402 - it lies beside the tests that use it
+from support.slurm_lab import SlurmLab  # noqa: E402 - it lies beside the tests that use it
 
 SNAKEFILE = """
 rule all:

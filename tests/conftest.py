@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from selenium import webdriver
 
-from exported_functions import IMAGE_SHAPE, Exported, export
+from support.exported_functions import IMAGE_SHAPE, Exported, export
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

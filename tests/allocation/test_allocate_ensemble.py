@@ -12,7 +12,7 @@ from ensembleflow.allocation import allocate_ensemble, read_allocation
 from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
 from ensembleflow.inference import allocation_text
-from stage_artefacts import Results
+from support.stage_artefacts import Results
 
 
 def allocate(results: Results, config: AllocationConfig, n_devices: int = 2) -> tuple[dict, pd.DataFrame, pd.DataFrame]:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocation_problems import even_profiles, name, random_problem
 from ensembleflow.allocation import Neighbourhood, Profile, ProfileTable, worst_fit
 from ensembleflow.allocation.predicted import predicted_seconds
 from ensembleflow.config import DeviceConfig
 from ensembleflow.errors import AllocationError
 from ensembleflow.inference import Device, Placement, allocation_text, assign_cores
+from support.allocation_problems import even_profiles, name, random_problem
 
 sizes_mb = st.lists(st.floats(1, 1000), min_size=1, max_size=8)
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocation_problems import BATCH_SIZES, even_profiles, random_problem
 from ensembleflow.allocation import (
     Calibration,
     Profile,
@@ -19,6 +18,7 @@ from ensembleflow.allocation import (
 from ensembleflow.config import AllocationConfig
 from ensembleflow.errors import AllocationError
 from ensembleflow.inference import Device, Placement
+from support.allocation_problems import BATCH_SIZES, even_profiles, random_problem
 
 
 def config(max_benches: int, objective: str = "throughput", max_replicas: int = 1) -> AllocationConfig:

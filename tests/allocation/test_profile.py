@@ -23,8 +23,8 @@ from ensembleflow.allocation import Profile, profile_members, profiles_from_tabl
 from ensembleflow.allocation.benches import profile_process
 from ensembleflow.inference import Device, Member
 from ensembleflow.models.engines import ENGINES
-from processor import has_bfloat16
-from troubled_members import make_member
+from support.processor import has_bfloat16
+from support.troubled_members import make_member
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 ONE_CORE = Device("cpu0", CORES[:1], 4096)

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocation_problems import even_profiles, random_problem
 from ensembleflow.allocation import (
     Calibration,
     ProfileTable,
@@ -28,6 +27,7 @@ from ensembleflow.allocation.allocation_file import allocation_result
 from ensembleflow.config import AllocationConfig
 from ensembleflow.errors import ArtefactError
 from ensembleflow.inference import Device, Limits, Placement, allocation_text
+from support.allocation_problems import even_profiles, random_problem
 
 ONE = Device("cpu0", (0,), 10_000)
 TWO = (ONE, Device("cpu1", (1,), 10_000))

@@ -16,7 +16,7 @@ from PIL import Image
 from ensembleflow.datasets import read_image, read_image_size
 from ensembleflow.datasets.png_notes import without_hindering_notes
 from ensembleflow.errors import DatasetError
-from image_bytes import chunk, png
+from support.image_bytes import chunk, png
 
 MEGABYTE = 2**20
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint64)

@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 
 from ensembleflow.datasets import read_image
 from ensembleflow.errors import DatasetError
-from image_bytes import ORDERS, bits_reversed, netpbm, packed, png, tiff
+from support.image_bytes import ORDERS, bits_reversed, netpbm, packed, png, tiff
 
 HEIGHT, WIDTH = 8, 32
 # Pillow cuts deep colours to their upper byte, and its conversions are in whole numbers.

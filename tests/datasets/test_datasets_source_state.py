@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from test_datasets_idx import arrays as idx_arrays
+from test_datasets_idx import write as write_idx
 
 from ensembleflow.config import DatasetConfig
 from ensembleflow.datasets import prepare_dataset, source_state
 from ensembleflow.datasets.source_state import find_source_files, is_remembered
 from ensembleflow.datasets.source_state import source_state as state_of
-from test_datasets_idx import arrays as idx_arrays
-from test_datasets_idx import write as write_idx
 
 RECORDED = "0123456789abcdef"
 AN_HOUR_AGO = time.time() - 3600

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from source_messages import Message, source_messages
+from support.source_messages import Message, source_messages
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from ensembleflow.inference import (
     QueueFullError,
     assign_cores,
 )
-from running_dispatcher import Counting, Running, running
+from support.running_dispatcher import Counting, Running, running
 
 IMAGE_SHAPE = (8, 8, 1)
 LIMITS = Limits(max_queued_images=400, max_batch_images=50, worker_timeout_seconds=4.0)

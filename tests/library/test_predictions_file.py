@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ensembleflow.errors import ArtefactError, LibraryError
 from ensembleflow.library import FileSource, open_predictions
-from probability_files import MODELS, N_CLASSES, N_SAMPLES, labels, open_writer, probabilities, write
+from support.probability_files import MODELS, N_CLASSES, N_SAMPLES, labels, open_writer, probabilities, write
 
 ORDER = list(itertools.product(N_SAMPLES, range(len(MODELS))))
 

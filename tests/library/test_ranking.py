@@ -16,7 +16,7 @@ from ensembleflow.config import n_kept
 from ensembleflow.errors import ArtefactError, LibraryError
 from ensembleflow.library import rank_models
 from ensembleflow.library.ranking import kept_models
-from labelled_file import write_labels
+from support.labelled_file import write_labels
 
 
 def trials(errors: list[float | None], cross_entropies: list[float] | None = None, **columns: list) -> pd.DataFrame:

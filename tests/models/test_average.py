@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from ensembleflow.errors import ArtefactError
 from ensembleflow.models import Trainer, build_resnet, restore_checkpoint, save_checkpoint, weights_sha256
 from ensembleflow.models.average import AVERAGE_POWER, WeightAverage
-from example_hyperparameters import hyperparameters
+from support.example_hyperparameters import hyperparameters
 
 DIGITS = load_digits()
 IMAGES = np.rint(DIGITS.images[:200, :, :, None] * 255 / 16).astype(np.uint8)

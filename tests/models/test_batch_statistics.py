@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from ensembleflow.models import BatchStatistics, Trainer, build_resnet, weights_sha256
 from ensembleflow.models.batch_statistics import RECOMPUTED_FROM_IMAGES
-from example_hyperparameters import hyperparameters
+from support.example_hyperparameters import hyperparameters
 
 DIGITS = load_digits()
 IMAGES = np.rint(DIGITS.images[:, :, :, None] * 255 / 16).astype(np.uint8)

@@ -21,8 +21,8 @@ from ensembleflow.models import (
     weights_sha256,
 )
 from ensembleflow.models.multiply_adds import count_multiply_adds
-from example_hyperparameters import hyperparameters
-from resnet_formula import LARGE, SMALL, compare, count_network, papers_space
+from support.example_hyperparameters import hyperparameters
+from support.resnet_formula import LARGE, SMALL, compare, count_network, papers_space
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
 

@@ -24,7 +24,7 @@ from ensembleflow.models import (
     weights_sha256,
 )
 from ensembleflow.models.augmentation import augment, random_affines
-from example_hyperparameters import hyperparameters
+from support.example_hyperparameters import hyperparameters
 
 DIGITS = load_digits()
 IMAGES = np.rint(DIGITS.images[:300, :, :, None] * 255 / 16).astype(np.uint8)

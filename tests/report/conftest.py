@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))  # report_artefacts
-sys.path.append(str(Path(__file__).resolve().parents[1] / "search"))  # trial_records
-
-from complete_study import write_study
 from ensembleflow.report import make_report
+from support.complete_study import write_study
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from ensembleflow.report import tabulate_mistakes
 from ensembleflow.report.answers import Answers, answers_on_test
 from ensembleflow.report.mistakes import class_table, confusion_table, surest_mistakes
 from ensembleflow.report.page.mistakes import picture
-from report_artefacts import write_artefacts
+from support.report_artefacts import write_artefacts
 
 
 def answered(labels: np.ndarray, predicted: np.ndarray) -> Answers:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ensembleflow.report.paper import make_item
 from ensembleflow.report.paper.interval import mean_interval, verdict_of
 from ensembleflow.report.paper.numbers import collect_numbers, wrong_quotes
-from paper_artefacts import paper_run, write_study
+from support.paper_artefacts import paper_run, write_study
 
 ITEMS_OF_CLAIMS = ("figure_3", "pruning", "smobf", "combiners", "table_3", "claims")
 

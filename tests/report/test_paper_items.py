@@ -18,7 +18,7 @@ from PIL import Image
 
 from ensembleflow.planning.paper_plan import FIGURES, ITEMS, PaperRun
 from ensembleflow.report.paper import autokeras_process, make_item
-from paper_artefacts import BUDGETS, KEEP_FRACTION, paper_run, write_study
+from support.paper_artefacts import BUDGETS, KEEP_FRACTION, paper_run, write_study
 
 Make = Callable[..., pd.DataFrame]
 

@@ -22,7 +22,7 @@ from ensembleflow.report import tabulate_budgets
 from ensembleflow.report.answers import answers_on_test, baseline_answers, difference_interval
 from ensembleflow.report.budgets import speed_against_cost
 from ensembleflow.report.measurement import cost_notes
-from report_artefacts import Artefacts, write_artefacts
+from support.report_artefacts import Artefacts, write_artefacts
 
 
 def tabulate(made: Artefacts, results: Path, metric: str = "error") -> pd.DataFrame:

@@ -28,7 +28,7 @@ from ensembleflow.report import (
 )
 from ensembleflow.report.drawing import BLUE, RED, YELLOW
 from ensembleflow.report.labels import Label, place_labels
-from report_artefacts import DIVERGED, FAILED_AT_START, FAILED_LATER, Artefacts, write_artefacts
+from support.report_artefacts import DIVERGED, FAILED_AT_START, FAILED_LATER, Artefacts, write_artefacts
 
 Draw = Callable[[Artefacts, Path, ReportConfig], None]
 

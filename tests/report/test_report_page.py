@@ -14,9 +14,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from complete_study import BUDGETS
 from ensembleflow.io import read_json
-from report_artefacts import STUDY
+from support.complete_study import BUDGETS
+from support.report_artefacts import STUDY
 
 WIDE, PHONE = (1280, 900), (360, 740)
 N_PLOTS_LEAST = 11  # one a figure, and one more a further bracket

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from scipy.stats import multinomial
 from sklearn.ensemble import RandomForestRegressor
 
-from complete_study import BUDGETS, write_study
 from ensembleflow.cli import main
 from ensembleflow.errors import ArtefactError
 from ensembleflow.models.hyperparameters import Hyperparameters
@@ -28,8 +27,9 @@ from ensembleflow.report.answers import Answers, difference_interval, error_inte
 from ensembleflow.report.page.importance import _forest_predictions, permutation_importances
 from ensembleflow.report.page.look import log_ticks, value_axis
 from ensembleflow.search.record import TrialRecord, TrialStore
-from report_artefacts import FAILED_AT_START, FAILED_LATER, STUDY
-from trial_records import epoch_of, run_of
+from support.complete_study import BUDGETS, write_study
+from support.report_artefacts import FAILED_AT_START, FAILED_LATER, STUDY
+from support.trial_records import epoch_of, run_of
 
 PLOTS = {
     "search": {"learning-curves", "hyperparameters", "importances", "timeline"},

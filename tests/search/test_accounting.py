@@ -15,7 +15,7 @@ from ensembleflow.cli import main
 from ensembleflow.config import Config
 from ensembleflow.errors import ArtefactError
 from ensembleflow.search.accounting import AttemptRow, account_study, assign_lanes, union_seconds, write_accounting
-from recorded_search import ORIGIN, PARTS, drive, some_trials
+from support.recorded_search import ORIGIN, PARTS, drive, some_trials
 
 
 def a_run(slot: int, start: float, end: float, **values: object) -> dict[str, object]:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from small_search import search_config
+from support.small_search import search_config
 
-RUN_JOB = Path(__file__).with_name("run_job.py")
+RUN_JOB = Path(__file__).resolve().parents[1] / "support/run_job.py"
 SMALLER_THAN_A_CHECKPOINT_BYTES = 50_000
 
 

@@ -11,7 +11,7 @@ from ensembleflow.cli import main
 from ensembleflow.errors import SearchError, StorageError
 from ensembleflow.search.storage import journal_path, open_storage
 from ensembleflow.search.study import claim_slot, open_study
-from slot_study import CHECKSUM, run_slots, search_config, search_plan
+from support.slot_study import CHECKSUM, run_slots, search_config, search_plan
 
 
 def test_a_journal_with_a_torn_last_line_opens_and_keeps_the_rest(tmp_path: Path) -> None:

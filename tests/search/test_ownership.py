@@ -12,7 +12,7 @@ from ensembleflow.errors import SearchError
 from ensembleflow.search.ownership import claim_study
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import open_study
-from slot_study import CHECKSUM, run_function, search_config, search_plan
+from support.slot_study import CHECKSUM, run_function, search_config, search_plan
 
 
 def study(folder: Path) -> optuna.Study:

@@ -21,8 +21,8 @@ from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
 from ensembleflow.search.tables import tables_so_far
-from slot_study import CHECKSUM, search_config, search_plan
-from trial_records import epoch_of, run_of
+from support.slot_study import CHECKSUM, search_config, search_plan
+from support.trial_records import epoch_of, run_of
 
 N_TRIALS = 24
 EPOCH_SECONDS = 100.0

@@ -12,8 +12,8 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from ensembleflow.search.study import open_storage
-from search_jobs import results, run, start
-from small_search import search_config
+from support.search_jobs import results, run, start
+from support.small_search import search_config
 
 N_KILLS, N_EPOCHS = 5, 10
 CONFIG = search_config(algorithm="random", n_trials=3, trials_per_job=3, max_epochs=N_EPOCHS)

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-import slot_study
 from ensembleflow.config import Config, Range
 from ensembleflow.search.optuna_internals import bracket_of
 from ensembleflow.search.samplers import SlotSampler
@@ -30,7 +29,17 @@ from ensembleflow.search.samplers.smac import observations
 from ensembleflow.search.space import distributions, suggest_hyperparameters
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
-from slot_study import ALGORITHMS, CHECKSUM, error_of, run_in_order, run_process, run_slots, search_config, search_plan
+from support import slot_study
+from support.slot_study import (
+    ALGORITHMS,
+    CHECKSUM,
+    error_of,
+    run_in_order,
+    run_process,
+    run_slots,
+    search_config,
+    search_plan,
+)
 
 N_TRIALS = 16
 LEARNING = ("gp", "bohb", "smac", "tpe", "genetic")

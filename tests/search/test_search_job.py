@@ -20,9 +20,9 @@ from ensembleflow.search.lease import Lease
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.study import open_storage
 from ensembleflow.search.trial import MAX_ATTEMPTS
-from search_jobs import results, run, start, wait_for_epochs
-from small_search import search_config
-from trial_records import epoch_of, known
+from support.search_jobs import results, run, start, wait_for_epochs
+from support.small_search import search_config
+from support.trial_records import epoch_of, known
 
 
 def study_in(search_dir: Path, name_ends_with: str = "") -> optuna.Study:

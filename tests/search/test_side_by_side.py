@@ -13,8 +13,8 @@ import pytest
 
 from ensembleflow.config import Config, parse_config
 from ensembleflow.search import train_process
-from search_jobs import results, run, start, wait_for_epochs
-from small_search import SMALL_SPACE
+from support.search_jobs import results, run, start, wait_for_epochs
+from support.small_search import SMALL_SPACE
 
 
 def config(concurrent_trials: int, **space: object) -> Config:

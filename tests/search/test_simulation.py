@@ -30,7 +30,7 @@ from ensembleflow.search.simulation import (
 from ensembleflow.search.simulation.limits import Server
 from ensembleflow.search.simulation.rungs import HyperbandRungs
 from ensembleflow.search.trial import rung_of
-from recorded_search import Search, Trial, drive, some_trials
+from support.recorded_search import Search, Trial, drive, some_trials
 
 FREE = Limits(
     launch_seconds=0.0, start_seconds=0.0, jobs_per_second=1e12, storage_seconds=0.0, open_seconds_per_trial=0.0

@@ -11,7 +11,7 @@ SCRIPT = """
 import sys
 from multiprocessing import Pipe
 from pathlib import Path
-from slot_study import run_process, search_config
+from support.slot_study import run_process, search_config
 
 if __name__ == "__main__":
     told, tell = Pipe(duplex=False)
@@ -24,7 +24,7 @@ if __name__ == "__main__":
 def test_a_process_that_waits_to_be_killed_is_not_waited_for_when_its_test_fails(tmp_path: Path) -> None:
     script = tmp_path / "failing.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     command = [sys.executable, str(script), str(tmp_path / "study")]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=150)
     assert "a test has failed" in done.stderr

@@ -25,7 +25,6 @@ import pytest
 import yaml
 from sqlalchemy.engine import make_url
 
-from database_lab import PASSWORD, QUOTED_PASSWORD, Server, free_port, mariadb, postgresql, refused
 from ensembleflow.cli import main
 from ensembleflow.config import load_config
 from ensembleflow.datasets import open_dataset
@@ -39,8 +38,9 @@ from ensembleflow.search.running_job import start_job
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
 from ensembleflow.search.sync_to_optuna import sync_finished_trials
-from slot_study import CHECKSUM, run_process, run_slots, search_config, search_plan
-from trial_records import known, run_recorded
+from support.database_lab import PASSWORD, QUOTED_PASSWORD, Server, free_port, mariadb, postgresql, refused
+from support.slot_study import CHECKSUM, run_process, run_slots, search_config, search_plan
+from support.trial_records import known, run_recorded
 
 N_TRIALS = 12
 

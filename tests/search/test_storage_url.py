@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
-from database_lab import PASSWORD, QUOTED_PASSWORD, refused
 from ensembleflow.config import Config, parse_config
 from ensembleflow.config.storage_url import without_password, without_passwords
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import record_run
+from support.database_lab import PASSWORD, QUOTED_PASSWORD, refused
 
 
 @pytest.mark.parametrize(

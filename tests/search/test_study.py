@@ -17,7 +17,7 @@ from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study, study_name
 from ensembleflow.search.trial import rung_of
-from slot_study import CHECKSUM, run_process, search_config, search_plan
+from support.slot_study import CHECKSUM, run_process, search_config, search_plan
 
 CONFIG = search_config("hyperband", 40)
 SEARCH = CONFIG.search

@@ -14,8 +14,8 @@ from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
 from ensembleflow.search.sync_to_optuna import sync_finished_trials
-from slot_study import CHECKSUM, run_function, search_plan, small_config
-from trial_records import known, run_recorded
+from support.slot_study import CHECKSUM, run_function, search_plan, small_config
+from support.trial_records import known, run_recorded
 
 N_TRIALS = 16
 

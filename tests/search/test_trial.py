@@ -22,8 +22,8 @@ from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
 from ensembleflow.search.trial import DoesNotFitBesideOthersError, TrainingProcess, train_trial
-from slot_study import CHECKSUM, search_plan
-from small_search import search_config
+from support.slot_study import CHECKSUM, search_plan
+from support.small_search import search_config
 
 
 @pytest.fixture(scope="module")

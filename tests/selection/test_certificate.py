@@ -20,7 +20,7 @@ from ensembleflow.selection.rivals.relaxation import (
     CrossEntropyRelaxation,
     bounds_by_size,
 )
-from selection_problems import LABELS, naive_loss, reordered, sharp
+from support.selection_problems import LABELS, naive_loss, reordered, sharp
 
 LOSSES = list(METRICS)
 CONVEX = ["cross_entropy", "brier"]

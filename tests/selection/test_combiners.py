@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensembleflow.selection.combiners import MajorityVote, WeightedAverage
-from selection_problems import problems
+from support.selection_problems import problems
 
 
 def combined(combiner, probabilities, weights):

@@ -18,7 +18,7 @@ from ensembleflow.selection.sums.cluster import selection_workers
 from ensembleflow.selection.sums.dask_workers import DaskWorkers
 from ensembleflow.selection.sums.evaluation import ThreadWorkers
 from ensembleflow.selection.sums.partition import partitions_of
-from selection_problems import DeadlySource
+from support.selection_problems import DeadlySource
 
 N_MODELS, N_SAMPLES, N_CLASSES = 12, 5000, 4
 COSTS = np.random.default_rng(3).uniform(0.2, 2.0, N_MODELS)

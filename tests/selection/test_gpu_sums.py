@@ -19,7 +19,7 @@ from ensembleflow.selection.sums.kernels import cross_entropy_sums as sums_by_ke
 from ensembleflow.selection.sums.losses import Prefixes
 from ensembleflow.selection.sums.partition import MemorySource, partitions_of
 from ensembleflow.selection.sums.stored import stored_for_kernels
-from selection_problems import problems
+from support.selection_problems import problems
 
 
 @pytest.fixture(scope="module", autouse=True)

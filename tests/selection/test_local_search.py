@@ -13,7 +13,7 @@ from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection import read_candidates, smobf_budgets
 from ensembleflow.selection.greedy import TIED_WITHIN, SelectedEnsemble
 from ensembleflow.selection.local_search import local_search
-from selection_problems import LABELS, naive_loss, problems, reordered, sharp
+from support.selection_problems import LABELS, naive_loss, problems, reordered, sharp
 
 LOSSES = list(METRICS)
 NOISE = 1e-9

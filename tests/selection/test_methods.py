@@ -20,7 +20,7 @@ from ensembleflow.selection.rivals.methods import (
     top_k,
     weight_sweep,
 )
-from selection_problems import LABELS, naive_loss, problems, sharp
+from support.selection_problems import LABELS, naive_loss, problems, sharp
 
 LOSSES = list(METRICS)
 NOISE = 1e-9

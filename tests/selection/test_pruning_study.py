@@ -15,7 +15,7 @@ from ensembleflow.library.predictions import SCHEMA, SCHEMA_VERSION
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection import smobf
 from ensembleflow.selection.rivals.pruning_study import KEEP_FRACTIONS, pruning_study
-from selection_problems import naive_loss
+from support.selection_problems import naive_loss
 
 
 def library(n_models, seed=0, n_samples=60, n_classes=3):

@@ -11,7 +11,7 @@ from ensembleflow.errors import ArtefactError, SelectionError
 from ensembleflow.io import read_csv, read_json, write_csv, write_json
 from ensembleflow.models.metrics import METRICS
 from ensembleflow.selection import smobf
-from library_files import MODELS, N_CLASSES, N_MODELS, collect, select, write_library
+from support.library_files import MODELS, N_CLASSES, N_MODELS, collect, select, write_library
 
 _RNG = np.random.default_rng(0)
 LABELS = {split: _RNG.integers(0, N_CLASSES, n) for split, n in (("valid", 50), ("test", 40))}

@@ -15,7 +15,7 @@ from ensembleflow.io import read_csv, read_json, write_csv
 from ensembleflow.library import open_predictions
 from ensembleflow.models.metrics import METRICS, classification_metrics
 from ensembleflow.selection import smobf
-from library_files import CONFIG, MODELS, N_CLASSES, N_MODELS, collect, select, write_library
+from support.library_files import CONFIG, MODELS, N_CLASSES, N_MODELS, collect, select, write_library
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ensembleflow.errors import SelectionError
 from ensembleflow.models.metrics import CHUNK_SAMPLES, METRICS, SMALLEST_PROBABILITY, classification_metrics
 from ensembleflow.selection import forward_greedy, pareto_front, smobf
-from selection_problems import LABELS, naive_loss, problems, reference_smobf, sharp
+from support.selection_problems import LABELS, naive_loss, problems, reference_smobf, sharp
 
 LOSSES = list(METRICS)
 NOISE = 1e-9

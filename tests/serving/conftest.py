@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exported_functions import Exported
-from server_process import MAX_IMAGES, TOKEN, ServerProcess, write_answers
-from stage_artefacts import Results
+from support.exported_functions import Exported
+from support.server_process import MAX_IMAGES, TOKEN, ServerProcess, write_answers
+from support.stage_artefacts import Results
 
 
 @pytest.fixture(scope="session")

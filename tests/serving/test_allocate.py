@@ -14,7 +14,7 @@ from ensembleflow.cli import main
 from ensembleflow.config import DeviceConfig
 from ensembleflow.inference import Deployment, Pipeline, assign_cores
 from ensembleflow.serving import open_bundle
-from stage_artefacts import Results
+from support.stage_artefacts import Results
 
 MEMBERS = ("trial-00001", "trial-00002")
 QUICK = "batch_sizes: [32], max_benches: 4, bench_images: 200, bench_repeats: 1, latency_requests: 5"

@@ -18,8 +18,8 @@ from ensembleflow.errors import BundleError
 from ensembleflow.inference import MemberError
 from ensembleflow.models.tolerances import BFLOAT16_ANSWER_TOLERANCE
 from ensembleflow.serving import check_answers, open_bundle
-from processor import has_bfloat16
-from stage_artefacts import Results
+from support.processor import has_bfloat16
+from support.stage_artefacts import Results
 
 MEMBERS = ("trial-00001", "trial-00000")
 

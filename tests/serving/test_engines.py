@@ -30,7 +30,7 @@ from ensembleflow.models.engines import (
 )
 from ensembleflow.models.engines.openvino_bfloat16 import _PairsOrMore
 from ensembleflow.models.tolerances import ANSWER_TOLERANCE, answer_tolerance
-from processor import has_bfloat16
+from support.processor import has_bfloat16
 
 TESTS = Path(__file__).resolve().parents[1]
 NETWORKS = ["v1-large", "v2-small", "next-small", "next-large"]
@@ -59,9 +59,9 @@ def files(folder: Path) -> Iterator[tuple[str, int, int]]:
 def exported(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("networks")
     environment = child_environment()
-    environment["PYTHONPATH"] += f"{os.pathsep}{TESTS / 'models'}"
+    environment["PYTHONPATH"] += f"{os.pathsep}{TESTS}"
     subprocess.run(
-        [sys.executable, str(TESTS / "serving/export_networks.py"), str(folder)],
+        [sys.executable, str(TESTS / "support/export_networks.py"), str(folder)],
         check=True,
         env=environment,
         timeout=300,

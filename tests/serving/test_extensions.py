@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from server_process import INFER, MODEL, infer_json, png
+from support.server_process import INFER, MODEL, infer_json, png
 
 NO_MODELS_AT_RUN_TIME = "models are neither loaded nor unloaded"
 NO_TRACING, NO_LOG_SETTINGS, NO_SHARED_MEMORY = "no tracing", "the log has no settings", "no shared memory"

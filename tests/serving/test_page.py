@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from server_process import PATIENCE_SECONDS, ServerProcess
+from support.server_process import PATIENCE_SECONDS, ServerProcess
 
 _SIZES = {"desktop": (1200, 900), "phone": (390, 844)}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from server_process import (
+from support.server_process import (
     INFER,
     MODEL,
     infer_json,

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from server_process import (
+from support.server_process import (
     INFER,
     MAX_IMAGES,
     TOKEN,

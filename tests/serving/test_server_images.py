@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from server_process import (
+from support.server_process import (
     INFER,
     png,
 )

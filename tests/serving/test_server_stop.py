@@ -19,7 +19,7 @@ from ensembleflow.errors import BundleError
 from ensembleflow.serving.bundle import open_bundle
 from ensembleflow.serving.http_server import listen, server_in_thread
 from ensembleflow.serving.service import Service
-from server_process import (
+from support.server_process import (
     INFER,
     MODEL,
     PATIENCE_SECONDS,

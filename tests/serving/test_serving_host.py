@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server_process import ServerProcess, write_answers
-from serving_host import make_host
+from support.server_process import ServerProcess, write_answers
+from support.serving_host import make_host
 
 # Neither the workflow's own packages nor what reaches databases and clusters.
 NOT_THERE = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ensembleflow.commands.serve_command import add_command
-from server_process import MODEL, PATIENCE_SECONDS, ServerProcess
+from support.server_process import MODEL, PATIENCE_SECONDS, ServerProcess
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text(encoding="utf-8")
 TRITON, PLAIN, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

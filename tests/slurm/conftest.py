@@ -10,8 +10,8 @@ import pytest
 
 from ensembleflow.config import DatasetConfig, parse_config
 from ensembleflow.datasets import prepare_dataset
-from slurm_lab import SlurmLab, why_unavailable
-from whole_search import config_of, train_undisturbed
+from support.slurm_lab import SlurmLab, why_unavailable
+from support.whole_search import config_of, train_undisturbed
 
 
 @pytest.fixture(scope="session")

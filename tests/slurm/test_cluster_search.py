@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster_search import ClusterSearch, aborted_together
-from slurm_lab import SlurmLab
+from support.cluster_search import ClusterSearch, aborted_together
+from support.slurm_lab import SlurmLab
 
 
 def a_search(lab: SlurmLab, folder: Path) -> ClusterSearch:

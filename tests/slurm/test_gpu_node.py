@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster_search import QUICK_SNAKEMAKE
-from slurm_lab import SlurmLab
+from support.cluster_search import QUICK_SNAKEMAKE
+from support.slurm_lab import SlurmLab
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster_search import ClusterSearch, aborted_together
-from slurm_lab import Job, SlurmLab
-from whole_search import (
+from support.cluster_search import ClusterSearch, aborted_together
+from support.slurm_lab import Job, SlurmLab
+from support.whole_search import (
     CONFIG,
     MAX_EPOCHS,
     assert_each_epoch_is_trained_once,

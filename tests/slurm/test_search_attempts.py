@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster_search import ClusterSearch, aborted_together
-from slurm_lab import SlurmLab
-from whole_search import CONFIG, config_of, search_of_clone
+from support.cluster_search import ClusterSearch, aborted_together
+from support.slurm_lab import SlurmLab
+from support.whole_search import CONFIG, config_of, search_of_clone
 
 MAX_EPOCHS = 6
 # Two searches of one trial, whose jobs fit on one node.

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster_search import ClusterSearch, aborted_together
-from slurm_lab import SlurmLab
-from whole_search import (
+from support.cluster_search import ClusterSearch, aborted_together
+from support.slurm_lab import SlurmLab
+from support.whole_search import (
     CONFIG,
     MAX_EPOCHS,
     assert_each_epoch_is_trained_once,

@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from cluster_search import QUICK_SNAKEMAKE
 from ensembleflow.io import create_hdf5
 from ensembleflow.library import open_predictions
 from ensembleflow.selection import smobf
-from slurm_lab import SlurmLab
+from support.cluster_search import QUICK_SNAKEMAKE
+from support.slurm_lab import SlurmLab
 
 STUDY = "digits-hyperband-s0"
 N_MODELS, N_NODES = 8, 2

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import slurm_lab as lab_module
-from slurm_lab import SlurmLab, SlurmLabError
+from support import slurm_lab as lab_module
+from support.slurm_lab import SlurmLab, SlurmLabError
 
 
 def test_only_the_last_node_hands_out_a_gpu_and_the_job_sees_it(slurm_lab: SlurmLab) -> None:

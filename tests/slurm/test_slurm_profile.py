@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster_search import QUICK_SNAKEMAKE
-from slurm_lab import Job, SlurmLab
+from support.cluster_search import QUICK_SNAKEMAKE
+from support.slurm_lab import Job, SlurmLab
 
 REPOSITORY = Path(__file__).parents[2]
 

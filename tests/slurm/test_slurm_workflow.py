@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster_search import QUICK_SNAKEMAKE, SEARCH_RULE
 from ensembleflow.config import Config, load_config
 from ensembleflow.planning.search_plan import search_jobs
-from slurm_lab import Job, SlurmLab, Task
+from support.cluster_search import QUICK_SNAKEMAKE, SEARCH_RULE
+from support.slurm_lab import Job, SlurmLab, Task
 
 CONFIG_FILES = ("config/tiny.yaml", "tests/slurm/one_gpu.yaml")
 

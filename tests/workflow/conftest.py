@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from clone import Clone, edited
-from killed_snakemake import Started, locks, unlock
+from support.clone import Clone, edited
+from support.killed_snakemake import Started, locks, unlock
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,6 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
-
-from clone import REPOSITORY, Clone, edited
-from ensembleflow.planning.paper_plan import FIGURES, ITEMS
-from import_graph import PACKAGE, reached
 from test_reruns import (
     BUDGETS,
     COMPARISON_ON,
@@ -23,6 +19,10 @@ from test_reruns import (
     TABLES_ON,
     bundles,
 )
+
+from ensembleflow.planning.paper_plan import FIGURES, ITEMS
+from support.clone import REPOSITORY, Clone, edited
+from support.import_graph import PACKAGE, reached
 
 COMMON = (REPOSITORY / "rules/common.smk").read_text(encoding="utf-8")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clone import Clone, edited
+from support.clone import Clone, edited
 
 TARGET = "results/datasets/own.h5"
 AGAIN, NOTHING = {"prepare_dataset"}, set()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clone import Clone, edited
+from support.clone import Clone, edited
 
 
 def refuse(clone: Clone, *arguments: str, cores: int = 1, says: tuple[str, ...]) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from clone import Clone
 from ensembleflow.config.command_line import check_command_line
 from ensembleflow.errors import ConfigError
 from ensembleflow.io import snakemake_command
+from support.clone import Clone
 
 FILES = {
     "tab": b"search:\n\tn_trials: 3\n",

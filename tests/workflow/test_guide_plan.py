@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clone import REPOSITORY, Clone
+from support.clone import REPOSITORY, Clone
 
 PAGE = (REPOSITORY / "docs/own-images.md").read_text(encoding="utf-8")
 

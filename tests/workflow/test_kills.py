@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clone import REPOSITORY, STUDY, Clone
 from ensembleflow.config import parse_config
-from killed_snakemake import Started, locks
+from support.clone import REPOSITORY, STUDY, Clone
+from support.killed_snakemake import Started, locks
 
 
 def rows(path: Path) -> list[dict[str, str]]:

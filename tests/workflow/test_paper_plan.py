@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clone import Clone
+from support.clone import Clone
 
 ITEMS = ("table_1", "table_2", "table_3", "table_4", "figure_3", "figure_5", "pruning", "smobf", "combiners", "claims")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clone import Clone
+from support.clone import Clone
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clone import STUDY, Clone, edited
+from support.clone import STUDY, Clone, edited
 
 BUDGETS = ("1x", "2x")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clone import Clone
+from support.clone import Clone
 
 
 def rows_without_times(path: Path) -> list[dict[str, str]]:

@@ -21,11 +21,11 @@ from ensembleflow.errors import BundleError, ConfigError
 from ensembleflow.inference import Limits, Member
 from ensembleflow.io import read_json
 from ensembleflow.models.engines import ONNX_FILE, prepare_members
-from ensembleflow.serving.admission import RequestLimits, needed_body_bytes
 from ensembleflow.serving.bundle import Bundle, open_bundle
 from ensembleflow.serving.bundled_allocation import bundled_allocation
+from ensembleflow.serving.http.admission import RequestLimits, needed_body_bytes
+from ensembleflow.serving.http.log import json_log
 from ensembleflow.serving.http_server import ServerLimits, is_loopback, listen, run_server, url_of
-from ensembleflow.serving.log import json_log
 from ensembleflow.serving.service import Service
 
 __all__ = ["add_command"]

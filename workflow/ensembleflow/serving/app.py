@@ -20,8 +20,8 @@ import ensembleflow
 from ensembleflow.errors import DatasetError, EnsembleflowError, ServingError
 from ensembleflow.inference import Answer
 from ensembleflow.serving import extensions
-from ensembleflow.serving.admission import note_images
-from ensembleflow.serving.connection import CLIENT_GONE
+from ensembleflow.serving.http.admission import note_images
+from ensembleflow.serving.http.connection import CLIENT_GONE
 from ensembleflow.serving.images import decode_image
 from ensembleflow.serving.pages import operations_page, page_headers, voting_page
 from ensembleflow.serving.protocol import HEADER_LENGTH, ProtocolError, build_response, disagreement, parse_request

@@ -14,15 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
-
-import uvicorn
 
 from ensembleflow.errors import EnsembleflowError, ServingError
-from ensembleflow.serving.admission import Admission, RequestLimits, needed_body_bytes
 from ensembleflow.serving.app import create_app
-from ensembleflow.serving.connection import Connection, ConnectionLimits
+from ensembleflow.serving.http.admission import Admission, RequestLimits, needed_body_bytes
+from ensembleflow.serving.http.connection import ConnectionLimits
+from ensembleflow.serving.http.uvicorn_server import make_uvicorn_server
 from ensembleflow.serving.service import Service
 
 __all__ = [
@@ -191,24 +188,14 @@ class HttpServer:
         connection_limits = ConnectionLimits(
             _affordable_connections(limits.max_connections), limits.request.read_timeout_seconds
         )
-        self._server = _Server(
-            uvicorn.Config(
-                Admission(create_app(service), limits.request, service.metrics),
-                http=cast(type[asyncio.Protocol], partial(Connection, limits=connection_limits)),
-                ws="none",
-                loop="asyncio",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=cast(int, limits.grace_seconds),
-            )
+        self._server = make_uvicorn_server(
+            Admission(create_app(service), limits.request, service.metrics),
+            connection_limits,
+            backlog=_BACKLOG,
+            keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+            grace_seconds=limits.grace_seconds,
         )
-        connections = self._server.server_state.connections
-        service.metrics.connections.set_function(lambda: len(connections))
+        service.metrics.connections.set_function(self._server.n_connections)
 
     def stop(self) -> None:
         """Accept nothing more, finish what is at work and end the members; called again: without finishing."""
@@ -241,20 +228,6 @@ class HttpServer:
             raise
         _LOG.info("ready", extra={"fields": {"members": len(self._service.bundle.manifest.members)}})
         on_ready()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, whose signals are handled around it: it would end the process before the members are ended."""
-
-    def stop(self) -> None:
-        if not self.should_exit:
-            _LOG.info("stopping")
-        self.force_exit = self.should_exit
-        self.should_exit = True
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _affordable_connections(wanted: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from slurm_lab import Job, SlurmLab
+from support.slurm_lab import Job, SlurmLab
 
 QUICK_SNAKEMAKE = Path(__file__).with_name("quick_snakemake.py")
 SEARCH_RULE = "train_trials"

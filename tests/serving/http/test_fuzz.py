@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemathesis import checks
 from schemathesis.checks import load_all_checks
 
-from server_process import INFER, ServerProcess
+from support.server_process import INFER, ServerProcess
 
 load_all_checks()
 

@@ -15,7 +15,7 @@ from ensembleflow.report import tabulate_mistakes
 from ensembleflow.search.accounting import PARTS, write_accounting
 from ensembleflow.selection import collect_ensembles, select_ensemble
 from ensembleflow.selection.rivals.comparison import compare_methods
-from report_artefacts import STUDY, allocation_of, write_artefacts, write_baseline, write_predictions
+from support.report_artefacts import STUDY, allocation_of, write_artefacts, write_baseline, write_predictions
 
 BUDGETS = ("1x", "2x", "4x")
 CLASS_NAMES = ("oak", "beech", "</script><b>elm</b>")

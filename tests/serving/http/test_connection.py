@@ -8,7 +8,7 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensembleflow.serving.connection import GatheringTransport
+from ensembleflow.serving.http.connection import GatheringTransport
 
 STEPS = st.lists(
     st.one_of(st.binary(min_size=1, max_size=50), st.just(b"x" * 70_000), st.sampled_from(["turn", "flush"]))

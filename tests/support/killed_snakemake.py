@@ -14,7 +14,7 @@ from typing import Self
 
 import psutil
 
-from clone import Clone
+from support.clone import Clone
 
 
 def _hear_ctrl_c() -> None:

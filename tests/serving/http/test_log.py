@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from ensembleflow.serving.log import json_log
+from ensembleflow.serving.http.log import json_log
 
 LOG = logging.getLogger("ensembleflow.serving")
 

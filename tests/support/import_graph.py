@@ -6,7 +6,7 @@ import ast
 import functools
 from pathlib import Path
 
-from clone import REPOSITORY
+from support.clone import REPOSITORY
 
 WORKFLOW = REPOSITORY / "workflow"
 PACKAGE = WORKFLOW / "ensembleflow"

@@ -12,7 +12,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from ensembleflow.serving.framing import HeadFault, head_fault, head_without_offer, waits_to_send
+from ensembleflow.serving.http.framing import HeadFault, head_fault, head_without_offer, waits_to_send
 
 __all__ = ["BODY_IS_READ", "CLIENT_GONE", "CLIENT_WAITS", "Connection", "ConnectionLimits", "GatheringTransport"]
 

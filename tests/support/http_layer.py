@@ -14,11 +14,11 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from ensembleflow.serving.admission import Admission, RequestLimits
-from ensembleflow.serving.connection import Connection, ConnectionLimits
+from ensembleflow.serving.http.admission import Admission, RequestLimits
+from ensembleflow.serving.http.connection import Connection, ConnectionLimits
 from ensembleflow.serving.http_server import listen
 from ensembleflow.serving.metrics import Metrics
-from server_process import PATIENCE_SECONDS, read_all
+from support.server_process import PATIENCE_SECONDS, read_all
 
 MAX_BODY_BYTES = 2**16
 

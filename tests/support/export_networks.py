@@ -12,7 +12,7 @@ import numpy as np
 
 from ensembleflow.models import build_resnet, configure_tensorflow, export_model
 from ensembleflow.models.engines import load_engine
-from example_hyperparameters import hyperparameters
+from support.example_hyperparameters import hyperparameters
 
 # Block, activation and side in pixels: images of 72 pixels have the large stem.
 NETWORKS = {

@@ -16,7 +16,7 @@ from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialSt
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.study import claim_slot
 from ensembleflow.search.trial import rung_of
-from slot_study import N_EPOCHS, error_of
+from support.slot_study import N_EPOCHS, error_of
 
 
 def epoch_of(epoch: int, error: float = 0.5, rung: int | None = None) -> Epoch:

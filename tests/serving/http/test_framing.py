@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from http_layer import MAX_BODY_BYTES, Asked, HttpLayer, http_layer
+from support.http_layer import MAX_BODY_BYTES, Asked, HttpLayer, http_layer
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 END = b"GET /end HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

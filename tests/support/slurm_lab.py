@@ -1,10 +1,10 @@
 """A real Slurm cluster on this one machine, for tests: nodes on loopback, no systemd, no accounting database.
 
-    python tests/slurm/slurm_lab.py install            # Debian's packages, needs root
-    python tests/slurm/slurm_lab.py start --nodes 3    # nodes n1..n3 with one core each, n3 with a fake GPU
-    python tests/slurm/slurm_lab.py status
-    python tests/slurm/slurm_lab.py node-down n2       # and node-up n2
-    python tests/slurm/slurm_lab.py stop
+    python tests/support/slurm_lab.py install            # Debian's packages, needs root
+    python tests/support/slurm_lab.py start --nodes 3    # nodes n1..n3 with one core each, n3 with a fake GPU
+    python tests/support/slurm_lab.py status
+    python tests/support/slurm_lab.py node-down n2       # and node-up n2
+    python tests/support/slurm_lab.py stop
 
 It needs only the standard library, so that it also runs before the project's environment exists. Everything it
 writes lies in one folder, except the links /etc/slurm/{slurm,gres}.conf, which it makes only where no real file is:
@@ -412,7 +412,7 @@ def why_unavailable() -> str | None:
     """Why no lab can start here, or None where it can."""
     missing = [program for program in PROGRAMS if shutil.which(program, path=_SEARCH_PATH) is None]
     if missing:
-        install_hint = "as root: python3 tests/slurm/slurm_lab.py install"
+        install_hint = "as root: python3 tests/support/slurm_lab.py install"
         return f"Slurm is not installed ({', '.join(missing)} missing); {install_hint}"
     if os.geteuid() != 0:
         return "a Slurm lab needs root: its nodes start jobs for a user"

@@ -15,8 +15,8 @@ from ensembleflow.io import write_csv, write_json
 from ensembleflow.library import create_predictions, rank_models
 from ensembleflow.planning.paper_plan import WHOLE_LIBRARY, PaperRun
 from ensembleflow.selection import collect_ensembles, compare_methods, select_ensemble, write_pruning_study
-from labelled_file import write_labels
-from report_artefacts import STUDY, write_artefacts
+from support.labelled_file import write_labels
+from support.report_artefacts import STUDY, write_artefacts
 
 BUDGETS = ("1x", "2x", "4x")
 N_TRIALS, KEEP_FRACTION, N_CLASSES = 12, 0.5, 4

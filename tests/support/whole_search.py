@@ -17,12 +17,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial
 
-from cluster_search import ClusterSearch
 from ensembleflow.config import Config, parse_config
 from ensembleflow.search import freeze_tables
-from slurm_lab import SlurmLab
+from support.cluster_search import ClusterSearch
+from support.slurm_lab import SlurmLab
 
-RUN_JOB = Path(__file__).parents[1] / "search/run_job.py"
+RUN_JOB = Path(__file__).with_name("run_job.py")
 MAX_EPOCHS = 8
 CONFIG: dict[str, Any] = {
     "search": {

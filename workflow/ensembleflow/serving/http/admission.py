@@ -16,7 +16,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ensembleflow.serving.connection import BODY_IS_READ, CLIENT_WAITS
+from ensembleflow.serving.http.connection import BODY_IS_READ, CLIENT_WAITS
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.protocol import Signature
 

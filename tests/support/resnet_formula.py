@@ -1,6 +1,6 @@
 """Table 5's networks by hand: parameters and multiply-adds from the hyperparameters alone, without building any.
 
-`python tests/models/resnet_formula.py` compares 224x224 with 32x32 images at random points of the paper's space.
+`python tests/support/resnet_formula.py` compares 224x224 with 32x32 images at random points of the paper's space.
 """
 
 from __future__ import annotations

@@ -17,9 +17,23 @@ from support.exported_functions import IMAGE_SHAPE, Exported, export
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# Made once, for the tests of several files: these run in one process, and first, for they take longest.
+SHARED_FIXTURES = ("slurm_lab", "studies", "served_bundle", "small_library")
+
 # Its default, 200 ms an example, fails tests of whatever shares a machine with other work.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests share a process, where there are several; the others run file by file."""
+    groups: dict[str, list[pytest.Item]] = {name: [] for name in SHARED_FIXTURES}
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED_FIXTURES if name in used), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(group, []).append(item)
+    items[:] = [item for group in groups.values() for item in group]
 
 
 @pytest.fixture(autouse=True)

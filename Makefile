@@ -70,7 +70,7 @@ check: lint typecheck imports docs test
 lock: $(VENV)/lock.stamp
 	$(BIN)/$(UV_COMPILE) --upgrade --extra workflow --extra cpu -o requirements.lock
 	$(BIN)/$(UV_COMPILE) --extra workflow --extra cpu --extra onnxruntime --extra openvino -c requirements.lock -o requirements-engines.lock
-	$(BIN)/$(UV_COMPILE) --extra workflow --extra cpu --extra onnxruntime --extra openvino --extra docs --extra test -c requirements.lock -c requirements-engines.lock -o requirements-test.lock
+	$(BIN)/$(UV_COMPILE) --extra workflow --extra cpu --extra onnxruntime --extra openvino --extra parquet --extra docs --extra test -c requirements.lock -c requirements-engines.lock -o requirements-test.lock
 	grep -v '^tensorflow' requirements.lock | grep '==' | sed 's/ \\$$//' > $(VENV)/constraints.txt
 	$(BIN)/$(UV_COMPILE) --extra workflow --extra gpu -c $(VENV)/constraints.txt -o requirements-gpu.lock
 

@@ -60,7 +60,7 @@ def test_images_labels_and_their_order_are_the_files(tmp_path, packed):
     np.testing.assert_array_equal(source.labels, np.concatenate([given[TRAIN_LABELS], given[TEST_LABELS]]))
     assert source.image_shape == (*SHAPE, 1)
     assert source.class_names == ("0", "1", "2")
-    assert source.test_indices.tolist() == list(range(N_TRAIN, N_TRAIN + N_TEST))
+    assert source.own_split["test"].tolist() == list(range(N_TRAIN, N_TRAIN + N_TEST))
 
 
 def test_names_with_a_dot_are_taken_too(tmp_path):

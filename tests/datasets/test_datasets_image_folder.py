@@ -140,13 +140,13 @@ def test_classes_without_an_image_are_named(folder, tmp_path):
 
 
 def test_classes_one_folder_deeper_are_told(folder, tmp_path):
-    """The layout that some archives have: train/cat/1.png, test/cat/2.png."""
+    """The layout that some archives have: one/cat/1.png, two/cat/2.png. That of train and test is read as it is."""
     (tmp_path / "archive").mkdir()
-    (tmp_path / "archive" / "train").symlink_to(folder)
+    (tmp_path / "archive" / "one").symlink_to(folder)
     with pytest.raises(DatasetError, match="fewer than two classes") as caught:
         prepare_dataset(config_of(tmp_path / "archive"), tmp_path / "own.h5")
     assert "right above them" in caught.value.hint
-    (tmp_path / "archive" / "test").symlink_to(folder)
+    (tmp_path / "archive" / "two").symlink_to(folder)
     with pytest.raises(DatasetError, match="classes have no image") as caught:
         prepare_dataset(config_of(tmp_path / "archive"), tmp_path / "own.h5")
     assert "right above them" in caught.value.hint

@@ -125,8 +125,8 @@ def test_a_part_of_fewer_images_than_classes_or_of_more_than_there_are_is_refuse
 @pytest.mark.parametrize("own_test", [False, True])
 def test_train_images_leaves_validation_and_test_as_they_are(own_test):
     labels = np.arange(300) % 3
-    test = np.arange(240, 300) if own_test else None
-    images = LabelledImages(("a", "b", "c"), labels, (1, 1, 1), lambda indices: np.zeros(()), test)
+    own = {"test": np.arange(240, 300)} if own_test else {}
+    images = LabelledImages(("a", "b", "c"), labels, (1, 1, 1), lambda indices: np.zeros(()), own)
     whole, reduced = split_of(DatasetConfig(), images), split_of(DatasetConfig(train_images=60), images)
     for name in ("valid", "test"):
         np.testing.assert_array_equal(reduced[name], whole[name])

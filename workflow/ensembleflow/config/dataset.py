@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -36,10 +37,12 @@ class DatasetConfig(Block):
         pattern=r"^[A-Za-z0-9_]+$",
         description="Name of the dataset in paths and tables (letters, digits and `_`).",
     )
-    source: Literal["digits", "cifar100", "image_folder", "arrays", "idx", "synthetic"] = Field(
+    source: Literal["digits", "cifar100", "image_folder", "table", "arrays", "idx", "synthetic"] = Field(
         "digits",
         description="Where the images come from: `digits` (scikit-learn's, needs nothing), `cifar100` "
-        "(its standard Python archive), `image_folder` (one folder of images per class), `arrays` (an `.npz` or HDF5 "
+        "(its standard Python archive), `image_folder` (one folder of images per class, or such folders in "
+        "`train`, `valid` and `test`), `table` (a CSV or Parquet file with the columns `path` and `label`, and, if "
+        "wished, `split` and `group`), `arrays` (an `.npz` or HDF5 "
         "file, or a folder of `.npy` files), `idx` (a folder of the four IDX files of MNIST's kind, as Debian's "
         "package dataset-fashion-mnist has them), `synthetic` (made up).",
     )
@@ -51,7 +54,7 @@ class DatasetConfig(Block):
         None,
         ge=8,
         le=1024,
-        description="Height and width in pixels to which `image_folder` images are resized.",
+        description="Height and width in pixels to which images of `image_folder` and `table` are resized.",
     )
     valid_fraction: float = Field(
         0.3,
@@ -67,6 +70,13 @@ class DatasetConfig(Block):
         description="Share of the images used for the test, stratified by class "
         "(not used where the source has its own test images: `cifar100`, `idx`, and `arrays` with `x_test`).",
     )
+    group_pattern: str | None = Field(
+        None,
+        min_length=1,
+        description="Of `image_folder`: a regular expression that finds an image's group, such as its slide or "
+        "specimen, in its path below `path` (`slide\\d+`; of several pairs of parentheses the first is the group). "
+        "The images of a group stay in one part, whatever their classes.",
+    )
     train_images: int | None = Field(
         None,
         ge=2,
@@ -81,8 +91,8 @@ class DatasetConfig(Block):
     )
     unreadable_images: Literal["refuse", "skip"] = Field(
         "refuse",
-        description="What to do where `image_folder` images cannot be read: `refuse` names them all and makes "
-        "nothing, `skip` leaves them out and names them in the log.",
+        description="What to do where images of `image_folder` or `table` cannot be read: `refuse` names them all and "
+        "makes nothing, `skip` leaves them out and names them in the log.",
     )
     duplicates: Literal["tell", "together", "refuse"] = Field(
         "tell",
@@ -99,8 +109,15 @@ class DatasetConfig(Block):
     def _combination(self) -> Self:
         if self.source not in ("digits", "synthetic") and self.path is None:
             raise ValueError(f"`path` must be set where `source` is {self.source}")
-        if self.source == "image_folder" and self.image_size is None:
-            raise ValueError("`image_size` must be set where `source` is image_folder")
+        if self.source in ("image_folder", "table") and self.image_size is None:
+            raise ValueError(f"`image_size` must be set where `source` is {self.source}")
+        if self.group_pattern is not None:
+            if self.source != "image_folder":
+                raise ValueError("`group_pattern` is for the source image_folder; a table has its column `group`")
+            try:
+                re.compile(self.group_pattern)
+            except re.error as error:
+                raise ValueError(f"`group_pattern` is no regular expression: {error}") from None
         if self.source not in ("cifar100", "idx") and self.valid_fraction + self.test_fraction >= 1:
             raise ValueError(
                 "the sum of `valid_fraction` and `test_fraction` must be below 1: the rest is for training"

@@ -78,7 +78,7 @@ def labelled_arrays(images: list[StoredArray], labels: list[StoredArray], names:
         labels=places,
         image_shape=image_shape,
         read=read,
-        test_indices=np.arange(starts[1], starts[2], dtype=np.int64) if len(images) > 1 else None,
+        own_split={"test": np.arange(starts[1], starts[2], dtype=np.int64)} if len(images) > 1 else {},
         images_a_read=max(1, read_bytes // max(part.row_bytes for part in images)),
     )
 

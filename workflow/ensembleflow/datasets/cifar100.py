@@ -50,7 +50,7 @@ def read_cifar100(path: str | Path, *, md5: str = CIFAR100_MD5) -> LabelledImage
         labels=labels,
         image_shape=(_SIDE, _SIDE, 3),
         read=images.__getitem__,
-        test_indices=np.arange(len(train["fine_labels"]), len(labels), dtype=np.int64),
+        own_split={"test": np.arange(len(train["fine_labels"]), len(labels), dtype=np.int64)},
     )
 
 

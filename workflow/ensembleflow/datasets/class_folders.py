@@ -1,4 +1,4 @@
-"""What lies in a folder with one sub-folder of images per class."""
+"""What lies in a folder with one sub-folder of images per class, or with such a folder for each part."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from pathlib import Path
 
 from ensembleflow.datasets.image_file import is_image_name
 
-__all__ = ["ClassFolder", "list_class_folders"]
+__all__ = ["PART_NAMES", "ClassFolder", "list_class_folders", "list_parts"]
+
+PART_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What folders of parts, and parts in a table, are called, in any case, and the part that each is."""
 
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """One class's folder.
+    """One class's folder, of one part where the images are split already.
 
     Attributes:
         name: the class's name.
@@ -21,26 +28,63 @@ class ClassFolder:
             image that cannot be read.
         others: what else lies there, but hidden entries, by name; a folder's name ends with `/`.
         changed_ns: when an entry was last added, removed or renamed, or the folder moved, nanoseconds since 1970.
+        path: the folder.
+        part: train, valid or test; None where the images are not split.
     """
 
     name: str
     images: list[os.DirEntry[str]]
     others: list[str]
     changed_ns: int
+    path: str
+    part: str | None = None
 
 
 def list_class_folders(folder: Path) -> list[ClassFolder]:
-    """The classes' folders by name, links followed, hidden ones left out.
+    """The classes' folders by name, links followed, hidden ones left out; of split images part by part.
 
     Raises:
         OSError: the folder or a class's folder cannot be listed.
     """
+    parts = list_parts(folder)
+    if not parts:
+        return [_class_folder(entry, None) for entry in _folders(folder)]
+    return [_class_folder(entry, part) for part, path in parts.items() for entry in _folders(path)]
+
+
+def list_parts(folder: Path) -> dict[str, Path]:
+    """The folders of the parts that images are split into already; none where the sub-folders are classes.
+
+    They are parts if all are called so, one of them train, and hold folders but no image: `train` may be a class, too.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    entries = _folders(folder)
+    parts = {PART_NAMES.get(entry.name.lower()): Path(entry.path) for entry in entries}
+    if len(parts) < 2 or len(parts) < len(entries) or None in parts or "train" not in parts:
+        return {}
+    if not all(_holds_folders_only(path) for path in parts.values()):
+        return {}
+    return {part: parts[part] for part in ("train", "valid", "test") if part in parts}
+
+
+def _folders(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        classes = sorted((entry for entry in entries if entry.name[0] != "." and entry.is_dir()), key=_name)
-    return [_class_folder(entry) for entry in classes]
+        return sorted((entry for entry in entries if entry.name[0] != "." and entry.is_dir()), key=_name)
 
 
-def _class_folder(entry: os.DirEntry[str]) -> ClassFolder:
+def _holds_folders_only(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        kinds = [entry.is_dir() for entry in entries if entry.name[0] != "." and not _is_other_file(entry)]
+    return bool(kinds) and all(kinds)
+
+
+def _is_other_file(entry: os.DirEntry[str]) -> bool:
+    return not entry.is_dir() and not is_image_name(entry.name)
+
+
+def _class_folder(entry: os.DirEntry[str], part: str | None) -> ClassFolder:
     images, others = [], []
     with os.scandir(entry.path) as entries:
         for each in entries:
@@ -53,7 +97,7 @@ def _class_folder(entry: os.DirEntry[str]) -> ClassFolder:
     changed_ns = entry.stat().st_ctime_ns
     if entry.is_symlink():
         changed_ns = max(changed_ns, entry.stat(follow_symlinks=False).st_ctime_ns)
-    return ClassFolder(entry.name, sorted(images, key=_name), sorted(others), changed_ns)
+    return ClassFolder(entry.name, sorted(images, key=_name), sorted(others), changed_ns, entry.path, part)
 
 
 def _is_no_other_thing(entry: os.DirEntry[str]) -> bool:

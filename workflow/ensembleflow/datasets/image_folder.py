@@ -1,21 +1,20 @@
-"""A folder with one sub-folder of images per class."""
+"""A folder with one sub-folder of images per class, or with such a folder for each part."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensembleflow.datasets.class_folders import ClassFolder, list_class_folders
-from ensembleflow.datasets.image_file import is_image_name, read_image
-from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
+from ensembleflow.datasets.dataset_file import SPLITS
+from ensembleflow.datasets.image_file import is_image_name
+from ensembleflow.datasets.image_list import image_reader
+from ensembleflow.datasets.labelled_images import LabelledImages
 from ensembleflow.datasets.some import lines_of_some, some
-from ensembleflow.datasets.source_state import file_checksum
 from ensembleflow.errors import DatasetError
 from ensembleflow.io.folder import is_utf8
 
@@ -28,7 +27,9 @@ _EXPECTED = "a folder with one sub-folder of images per class"
 def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> LabelledImages:
     """List a folder's images; each is read as RGB and resized when asked for.
 
-    Class names are the sub-folders' names, sorted. Links are followed. Hidden files, folders within a class's
+    Class names are the sub-folders' names, sorted. Where the sub-folders are called train, valid and test, or two of
+    these with train among them, and hold folders themselves, these are the classes' folders, and the parts stay what
+    they are. Links are followed. Hidden files, folders within a class's
     folder and files that are not named like an image are left out, with a warning. Faults of the folder that do not
     hinder reading the other images are in the answer's `faults`: classes without an image, and names that cannot be
     written down.
@@ -36,8 +37,7 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
     Args:
         path: the folder.
         image_size: height and width of the images in pixels.
-        threads: images decoded side by side; what is read does not depend on it. Threads do, for Pillow decodes and
-            resizes without holding Python's lock.
+        threads: images decoded side by side.
 
     Raises:
         DatasetError: the folder or a class's folder cannot be listed, there are fewer than two classes, or no image at
@@ -56,60 +56,43 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
             expected=_EXPECTED,
             hint=None if folder.is_absolute() or folder.exists() else f"the path is relative to {Path.cwd()}",
         ) from None
-    _warn_of_others(folder, listed)
+    _warn_of_others(listed)
     classes = [each for each in listed if each.images and is_utf8(each.name)]
     files = [entry.path for each in classes for entry in each.images]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(each.images) for each in classes])
+    class_names = sorted({each.name for each in classes})
+    class_of = [class_names.index(each.name) for each in classes]
+    labels = np.repeat(np.array(class_of, np.int64), [len(each.images) for each in classes])
     if not files:
         raise faults[0]
-    checksums = np.zeros(len(files), np.uint64)
-
-    def read_one(index: int) -> NDArray[np.uint8] | DatasetError:
-        checksums[index] = file_checksum(files[index])
-        try:
-            return read_image(files[index], image_shape)
-        except DatasetError as error:
-            return error
-
-    def read(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        images = np.empty((len(indices), *image_shape), np.uint8)
-        unreadable: dict[int, str] = {}
-        with ThreadPoolExecutor(threads) as pool:
-            for place, image in enumerate(pool.map(read_one, indices.tolist())):
-                if isinstance(image, DatasetError):
-                    unreadable[int(indices[place])] = f"{image.where}: {image.found}"
-                else:
-                    images[place] = image
-        if unreadable:
-            raise UnreadableImagesError(unreadable)
-        return images
-
+    read, checksums = image_reader(files, image_shape, threads)
+    parts = np.repeat([each.part or "" for each in classes], [len(each.images) for each in classes])
     return LabelledImages(
-        class_names=tuple(each.name for each in classes),
+        class_names=tuple(class_names),
         labels=labels,
         image_shape=image_shape,
         read=read,
         name_of=lambda index: os.path.relpath(files[index], folder),
         faults=tuple(faults),
         file_checksums=checksums,
+        own_split={part: np.flatnonzero(parts == part) for part in SPLITS if part in parts},
     )
 
 
-def _warn_of_others(folder: Path, classes: Sequence[ClassFolder]) -> None:
+def _warn_of_others(classes: Sequence[ClassFolder]) -> None:
     for each in classes:
         if each.others:
-            _LOG.warning("%s: left out, no files named like an image: %s", folder / each.name, some(each.others))
+            _LOG.warning("%s: left out, no files named like an image: %s", each.path, some(each.others))
 
 
 def _faults(folder: Path, classes: Sequence[ClassFolder]) -> list[DatasetError]:
-    names = [each.name for each in classes]
-    if len(classes) < 2:
+    names = sorted({each.name for each in classes})
+    if len(names) < 2:
         raise DatasetError(
             "the folder of images has fewer than two classes",
             where=f"dataset.path: {folder}",
             found=f"sub-folders: {', '.join(names) or 'none'}",
             expected=_EXPECTED,
-            hint=_hint_at_nesting(folder, classes),
+            hint=_hint_at_nesting(classes),
         )
     faults = []
     wrong = [os.fsencode(name) for name in names if not is_utf8(name)]
@@ -123,31 +106,31 @@ def _faults(folder: Path, classes: Sequence[ClassFolder]) -> list[DatasetError]:
                 hint="rename these sub-folders",
             )
         )
-    empty = [each.name for each in classes if not each.images and is_utf8(each.name)]
+    empty = [each.path for each in classes if not each.images and is_utf8(each.name)]
     if empty:
         faults.append(
             DatasetError(
                 "classes have no image",
-                where=lines_of_some([f"dataset.path: {folder / name}" for name in empty]),
+                where=lines_of_some([f"dataset.path: {path}" for path in empty]),
                 found="no file named like an image",
                 expected=_EXPECTED,
-                hint=_hint_at_nesting(folder, classes) or "remove these sub-folders, or put images into them",
+                hint=_hint_at_nesting(classes) or "remove these sub-folders, or put images into them",
             )
         )
     return faults
 
 
-def _hint_at_nesting(folder: Path, classes: Sequence[ClassFolder]) -> str | None:
+def _hint_at_nesting(classes: Sequence[ClassFolder]) -> str | None:
     """What to do where all images lie one level deeper, as in `train/cat/1.png`; one stray folder is no such case."""
     if any(each.images for each in classes):
         return None
     for each in classes:
         inner = [name for name in each.others if name.endswith("/") and name[0] != "."]
-        deeper = [name for name in inner if _holds_an_image(folder / each.name / name)]
+        deeper = [name for name in inner if _holds_an_image(Path(each.path, name))]
         if deeper:
             return (
-                f"{folder / each.name} holds folders itself ({deeper[0]}, …); if these are the classes, dataset.path "
-                "must be the folder right above them; merge several such folders, as train and test, into one"
+                f"{each.path} holds folders itself ({deeper[0]}, …); if these are the classes, dataset.path must be "
+                "the folder right above them; folders of parts are to be called train, valid and test"
             )
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,9 @@ class LabelledImages:
         image_shape: (height, width, channels), the same for all images.
         read: takes indices, int64 (n,), and gives these images as uint8 (n, height, width, channels);
             raises UnreadableImagesError if some of them cannot be read, or another DatasetError.
-        test_indices: the images that the source itself sets aside for the test, int64, or None.
+        own_split: for each part (train, valid, test) that the source itself sets apart, the indices of its images,
+            int64; without `train` the images of no other part are left to be split.
+        groups: str (n_images,), the group of each image, none of which may stand in two parts; None without groups.
         images_a_read: how many images `read` had best be asked for at once; None if it does not matter.
         name_of: gives an image's name by its index; None where images have but their number.
         faults: what is wrong with the source but hinders nobody from reading these images.
@@ -56,7 +58,8 @@ class LabelledImages:
     labels: NDArray[np.int64]
     image_shape: tuple[int, int, int]
     read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    test_indices: NDArray[np.int64] | None = None
+    own_split: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    groups: NDArray[np.str_] | None = None
     images_a_read: int | None = None
     name_of: Callable[[int], str] | None = None
     faults: tuple[DatasetError, ...] = ()
@@ -69,7 +72,8 @@ class LabelledImages:
     def without(self, indices: Collection[int]) -> LabelledImages:
         """The same images but these; a fault in them is told by their places among those that are left."""
         kept = np.setdiff1d(np.arange(len(self.labels), dtype=np.int64), np.fromiter(indices, dtype=np.int64))
-        test = None if self.test_indices is None else np.flatnonzero(np.isin(kept, self.test_indices))
+        own = {part: np.flatnonzero(np.isin(kept, own)) for part, own in self.own_split.items()}
+        groups = None if self.groups is None else self.groups[kept]
 
         def read(places: NDArray[np.int64]) -> NDArray[np.uint8]:
             try:
@@ -81,4 +85,4 @@ class LabelledImages:
         def name_of(place: int) -> str:
             return self.name(int(kept[place]))
 
-        return replace(self, labels=self.labels[kept], read=read, test_indices=test, name_of=name_of)
+        return replace(self, labels=self.labels[kept], read=read, own_split=own, groups=groups, name_of=name_of)

@@ -16,6 +16,7 @@ from ensembleflow.datasets.cifar100 import read_cifar100
 from ensembleflow.datasets.dataset_file import SPLITS, write_dataset
 from ensembleflow.datasets.digits import read_digits
 from ensembleflow.datasets.duplicates import Duplicates, image_contents, refuse_duplicates
+from ensembleflow.datasets.group_split import joined, split_whole_groups, with_groups
 from ensembleflow.datasets.idx import read_idx
 from ensembleflow.datasets.image_folder import read_image_folder
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
@@ -24,6 +25,7 @@ from ensembleflow.datasets.source_faults import refuse_faults, warn_of_alike_nam
 from ensembleflow.datasets.source_state import file_checksum, find_source_files, write_source_files
 from ensembleflow.datasets.split import grouped_split, stratified_part, stratified_split
 from ensembleflow.datasets.synthetic import make_synthetic_images
+from ensembleflow.datasets.table import read_table
 
 __all__ = ["prepare_dataset"]
 
@@ -85,6 +87,10 @@ def prepare_dataset(config: DatasetConfig, path: str | Path, threads: int = 1) -
             _LOG.info("left out:\n            %s", "\n            ".join(error.lines))
             images = images.without(error.faults)
     sizes = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
+    if images.own_split:
+        sizes += f" ({' and '.join(images.own_split)} as the source has them)"
+    if images.groups is not None:
+        sizes += f", {len(np.unique(images.groups))} groups"
     _LOG.info("%s: %s images of %d classes, checksum %s", config.name, sizes, len(images.class_names), checksum)
 
 
@@ -119,13 +125,16 @@ def _read_source(config: DatasetConfig, threads: int) -> LabelledImages:
     if config.source == "idx":
         return read_idx(config.path)
     assert config.image_size is not None
-    return read_image_folder(config.path, config.image_size, threads)
+    if config.source == "table":
+        return read_table(config.path, config.image_size, threads)
+    images = read_image_folder(config.path, config.image_size, threads)
+    return images if config.group_pattern is None else with_groups(images, config.group_pattern)
 
 
 def split_of(
     config: DatasetConfig, images: LabelledImages, contents: NDArray[np.uint64] | None = None
 ) -> dict[str, np.ndarray]:
-    """Indices of each split; what the source itself sets aside for the test stays the test.
+    """Indices of each split; what the source itself sets apart stays what it is, and groups stay whole.
 
     Args:
         config: the config's dataset block.
@@ -135,31 +144,54 @@ def split_of(
     Raises:
         DatasetError: `train_images` asks for more images than there are, or for fewer than one a class.
     """
-    splits = _whole_split(config, images, contents)
+    own = images.own_split
+    valid, test = (own.get(part, np.empty(0, np.int64)) for part in ("valid", "test"))
+    others = own.get("train", np.setdiff1d(np.arange(len(images.labels)), np.concatenate([valid, test])))
+    if contents is not None:
+        valid = _without_copies(config, "validation", valid, "test", test, contents)
+        others = _without_copies(config, "training", others, "test", test, contents)
+        others = _without_copies(config, "training", others, "validation", valid, contents)
+    fractions = {"valid": config.valid_fraction, "test": config.test_fraction}
+    fractions = {part: fraction for part, fraction in fractions.items() if part not in own}
+    splits = _split(images, others, fractions, config.split_seed, contents)
+    if "valid" in own:
+        # Its first images are to be a fair sample of it.
+        splits["valid"] = np.random.default_rng([config.split_seed, len(valid)]).permutation(valid)
+    if "test" in own:
+        splits["test"] = test
     if config.train_images is not None:
         splits["train"] = stratified_part(images.labels, splits["train"], config.train_images)
-    return splits
+    return {part: splits[part] for part in SPLITS}
 
 
-def _whole_split(
-    config: DatasetConfig, images: LabelledImages, contents: NDArray[np.uint64] | None
+def _split(
+    images: LabelledImages,
+    indices: np.ndarray,
+    fractions: dict[str, float],
+    seed: int,
+    contents: NDArray[np.uint64] | None,
 ) -> dict[str, np.ndarray]:
-    def split(indices: np.ndarray, fractions: dict[str, float]) -> dict[str, np.ndarray]:
-        labels = images.labels[indices]
-        if contents is None:
-            splits = stratified_split(labels, fractions, config.split_seed)
-        else:
-            splits = grouped_split(labels, contents[indices], fractions, config.split_seed)
-        return {name: indices[places] for name, places in splits.items()}
+    labels = images.labels[indices]
+    if images.groups is not None:
+        groupings = [images.groups[indices], *([] if contents is None else [contents[indices]])]
+        splits = split_whole_groups(labels, joined(*groupings), fractions, seed)
+    elif contents is not None:
+        splits = grouped_split(labels, contents[indices], fractions, seed)
+    else:
+        splits = stratified_split(labels, fractions, seed)
+    return {name: indices[places] for name, places in splits.items()}
 
-    everything = np.arange(len(images.labels))
-    if images.test_indices is None:
-        return split(everything, {"valid": config.valid_fraction, "test": config.test_fraction})
-    others = np.setdiff1d(everything, images.test_indices)
-    if contents is not None:
-        copies = np.isin(contents[others], contents[images.test_indices])
-        if copies.any():
-            told = (config.name, int(copies.sum()))
-            _LOG.warning("%s: %d training images are identical to test images and are left out", *told)
-        others = others[~copies]
-    return {**split(others, {"valid": config.valid_fraction}), "test": images.test_indices}
+
+def _without_copies(
+    config: DatasetConfig,
+    kind: str,
+    indices: np.ndarray,
+    other_kind: str,
+    others: np.ndarray,
+    contents: NDArray[np.uint64],
+) -> np.ndarray:
+    copies = np.isin(contents[indices], contents[others])
+    if copies.any():
+        told = (config.name, int(copies.sum()), kind, other_kind)
+        _LOG.warning("%s: %d %s images are identical to %s images and are left out", *told)
+    return indices[~copies]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembleflow.config import DatasetConfig
+from ensembleflow.datasets.group_split import check_groups_are_whole
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
 from ensembleflow.datasets.some import some
 from ensembleflow.datasets.split import check_every_class_in_every_split
@@ -28,11 +29,17 @@ def refuse_faults(config: DatasetConfig, images: LabelledImages, splits: Mapping
     Raises:
         DatasetError: the one fault, or all of them.
     """
+    where = "dataset" if config.path is None else f"dataset.path: {config.path}"
     faults = [*images.faults, *_faults_of_names(config, images.class_names)]
     try:
-        check_every_class_in_every_split(images.labels, images.class_names, splits)
+        check_every_class_in_every_split(images.labels, images.class_names, splits, images.groups)
     except DatasetError as error:
         faults.append(error)
+    if images.groups is not None:
+        try:
+            check_groups_are_whole(images.groups, splits, where)
+        except DatasetError as error:
+            faults.append(error)
     if not faults:
         return
     if config.unreadable_images == "refuse" and images.file_checksums is not None:
@@ -40,7 +47,6 @@ def refuse_faults(config: DatasetConfig, images: LabelledImages, splits: Mapping
     if len(faults) == 1:
         raise faults[0]
     told = [f"{number}. {_LINE.join(str(fault).splitlines())}" for number, fault in enumerate(faults, 1)]
-    where = "dataset" if config.path is None else f"dataset.path: {config.path}"
     raise DatasetError(f"the images have {len(faults)} faults", where=where, found=_LINE.join(told))
 
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ensembleflow.config import DatasetConfig
 from ensembleflow.datasets.array_store import is_array_file
-from ensembleflow.datasets.class_folders import list_class_folders
+from ensembleflow.datasets.class_folders import list_class_folders, list_parts
 from ensembleflow.datasets.idx import is_idx_file
+from ensembleflow.errors import DatasetError
 from ensembleflow.io.folder import is_utf8
 
 __all__ = [
@@ -111,8 +112,14 @@ def source_inputs(config: DatasetConfig, dataset: str | Path) -> list[Path]:
         if config.source in ("arrays", "idx"):
             return _array_files(path, config.source)
         # A class whose name is no text is refused by name, once the folder is read.
-        classes = [each for each in path.iterdir() if each.is_dir() and each.name[0] != "." and is_utf8(each)]
-        return [path, *sorted(classes)]
+        parts = [*list_parts(path).values()]
+        classes = [
+            each
+            for folder in parts or [path]
+            for each in folder.iterdir()
+            if each.is_dir() and each.name[0] != "." and is_utf8(each)
+        ]
+        return [path, *parts, *sorted(classes)]
     # A plan needs no images. But what was made from images that are gone must not be deleted to be made again.
     return [path] if path.exists() or Path(dataset).exists() else []
 
@@ -124,13 +131,17 @@ def is_remembered(dataset: str | Path) -> bool:
 
 
 def find_source_files(config: DatasetConfig) -> SourceFiles | None:
-    """The files of a folder of images, of arrays or of IDX files; None for others, or if they cannot be listed."""
-    if config.path is None or config.source not in ("image_folder", "arrays", "idx"):
+    """The files of a folder or table of images, arrays or IDX files; None for others, or if they cannot be listed."""
+    if config.path is None or config.source not in ("image_folder", "table", "arrays", "idx"):
         return None
     path = Path(config.path)
     try:
-        entries = _images(path) if config.source == "image_folder" else _arrays(path, config.source)
         names, paths, sizes, changed = hashlib.blake2b(digest_size=16), [], [], []
+        if config.source == "table":
+            names.update(path.read_bytes())
+            entries = _table_images(path)
+        else:
+            entries = _images(path) if config.source == "image_folder" else _arrays(path, config.source)
         for name, each, size, changed_ns in entries:
             names.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
             paths.append(each)
@@ -145,7 +156,7 @@ def find_source_files(config: DatasetConfig) -> SourceFiles | None:
             folder_changed_ns=_changed_ns(path),
             path_changed_ns=max(map(_changed_ns, on_the_way), default=0),
         )
-    except OSError:
+    except (OSError, DatasetError):  # told when the images are read
         return None
 
 
@@ -185,7 +196,17 @@ def _images(folder: Path) -> Iterator[tuple[str, str, int, int]]:
             changed_ns = max(status.st_ctime_ns, each.changed_ns)
             if entry.is_symlink():
                 changed_ns = max(changed_ns, entry.stat(follow_symlinks=False).st_ctime_ns)
-            yield f"{each.name}/{entry.name}", entry.path, status.st_size, changed_ns
+            name = "/".join(filter(None, [each.part, each.name, entry.name]))
+            yield name, entry.path, status.st_size, changed_ns
+
+
+def _table_images(path: Path) -> Iterator[tuple[str, str, int, int]]:
+    from ensembleflow.datasets.table import image_paths, read_table_rows
+
+    for each in image_paths(path, read_table_rows(path)):
+        image = Path(each)
+        there = image.exists()
+        yield each, each, image.stat().st_size if there else -1, _changed_ns(image) if there else 0
 
 
 def _arrays(path: Path, source: str) -> Iterator[tuple[str, str, int, int]]:

@@ -108,22 +108,38 @@ def stratified_part(labels: NDArray[np.int64], shuffled: NDArray[np.int64], n: i
 
 
 def check_every_class_in_every_split(
-    labels: NDArray[np.int64], class_names: Sequence[str], splits: Mapping[str, NDArray[np.int64]]
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+    splits: Mapping[str, NDArray[np.int64]],
+    groups: NDArray[np.str_] | None = None,
 ) -> None:
     """Refuse a split that a class is absent from: nothing could be learnt or measured of it.
+
+    Args:
+        labels: (n_images,) class of each image.
+        class_names: the classes' names.
+        splits: for each part the indices of its images.
+        groups: (n_images,) what may not be torn apart; None without groups.
 
     Raises:
         DatasetError: names the absent classes (the first of many), the splits that each is absent from, and the number
             of its images.
     """
     totals = np.bincount(labels, minlength=len(class_names))
+
+    def of_groups(label: int) -> str:
+        if groups is None:
+            return ""
+        n_groups = len(np.unique(groups[labels == label]))
+        return f" of {n_groups} group{'s' if n_groups > 1 else ''}"
+
     absent: dict[int, list[str]] = {}
     for split, indices in splits.items():
         for label in np.flatnonzero(np.bincount(labels[indices], minlength=len(class_names)) == 0):
             absent.setdefault(int(label), []).append(split)
     if absent:
         named = [
-            f"{class_names[label]} ({totals[label]} images) is not in {' and '.join(names)}"
+            f"{class_names[label]} ({totals[label]} images{of_groups(label)}) is not in {' and '.join(names)}"
             for label, names in sorted(absent.items())
         ]
         more = [f"and {len(named) - _MAX_CLASSES_TOLD} classes more"] if len(named) > _MAX_CLASSES_TOLD else []
@@ -132,5 +148,7 @@ def check_every_class_in_every_split(
             where="; ".join([*named[:_MAX_CLASSES_TOLD], *more]),
             expected="every class in train, valid and test",
             hint="give these classes more images, leave them out, or raise dataset.valid_fraction or "
-            "dataset.test_fraction",
+            "dataset.test_fraction"
+            if groups is None
+            else "give these classes images of three groups or more, or leave them out",
         )

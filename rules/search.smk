@@ -26,7 +26,7 @@ rule train_trials:
     priority: lambda wildcards: study_priority(wildcards.study) + 1 / (1 + int(wildcards.job))
     # Attempts in a row that finish no epoch: see FAILURES below. Not in the two Snakemakes that wrap a cluster job:
     # each would try again by itself, in a job told to stop.
-    retries: 0 if workflow.remote_exec else 2
+    retries: 0 if workflow.remote_exec else CONFIG.resources.search.retries
     conda:
         training_environment(CONFIG.resources.search.gpus)
     threads: CONFIG.resources.search.threads

@@ -105,7 +105,7 @@ def test_the_container_is_made_of_a_lock_file_whose_hashes_are_checked() -> None
 
 def test_the_container_has_the_python_of_the_conda_environments() -> None:
     definition = (REPOSITORY / "envs/ensembleflow.def").read_text(encoding="utf-8")
-    (python,) = re.findall(r"^From: python:(\d+\.\d+)-slim", definition, flags=re.MULTILINE)
+    (python,) = re.findall(r"^From: python:(\d+\.\d+)-bookworm$", definition, flags=re.MULTILINE)
     assert f"python={python}" in _environment("training.yaml")[0]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from ensembleflow.errors import DatasetError
 from ensembleflow.serving import images as reading
 from ensembleflow.serving import read_images
 from ensembleflow.serving.image_files import find_image_files, shown_name
+from support.system_user import SystemUser
 
 SHAPE = (8, 8, 1)
 
@@ -174,3 +177,14 @@ def test_names_that_are_no_text_pipes_and_dead_links_do_no_harm(here):
     assert batch.files == [shown_name(name)] == ["in/\ufffd.png"]
     (fault,) = batch.faults
     assert fault.startswith("in/dead.png: ")
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["home does not exist", "no home, no name"])
+def test_a_user_without_a_home_predicts_and_is_told_of_nothing_else(served_bundle, named):
+    with SystemUser(named=named) as user:
+        shutil.copytree(served_bundle, user.readable / "bundle")
+        write_image(user.readable / "a.png")
+        done = user.run(sys.executable, "-m", "ensembleflow.cli", "predict", "../bundle", "../a.png")
+        assert done.returncode == 0, done.stdout
+        assert [line.split()[0] for line in done.stdout.splitlines()] == ["file", "../a.png"]
+        assert not [*user.folder.iterdir()]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.clone import Clone, edited
+
 PACKAGE_PARENT = Path(__file__).resolve().parents[2] / "workflow"
 
 # A job's name is its fate, a letter an attempt: it fails with an epoch finished (e) or none (n), or it is done (d).
@@ -41,6 +43,16 @@ def n_epochs(wildcards):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 FAILURES.resume("train", Resumable(n_epochs, "epoch", lambda wildcards, minutes: SearchError("too little")))
+"""
+# Snakemake knows the number once it plans.
+ASK = """
+include: "Snakefile"
+
+rule ask:
+    output: "asked"
+    params: retries=lambda wildcards: workflow.get_rule("train_trials").restart_times
+    message: "retries: {params.retries}"
+    shell: "true"
 """
 SUCCEED = ["eeeeeed", "nneed", "enneed", "nnd"]
 FAIL = {"nnnd": 3, "eennnd": 5}
@@ -76,6 +88,16 @@ def test_attempts_that_finish_an_epoch_do_not_count_and_start_the_count_anew(run
 def test_attempts_in_a_row_that_finish_none_are_limited(run: tuple[Path, str], fate: str) -> None:
     assert not (run[0] / f"{fate}.txt").exists()
     assert n_attempts(run, fate) == FAIL[fate]
+
+
+@pytest.mark.parametrize(("retries", "n_retries"), [({}, 2), ({"resources.search.retries": 5}, 5)])
+def test_the_config_says_how_often_a_search_job_is_tried_again_whatever_the_profile_says(
+    fresh_copy: Clone, retries: dict[str, object], n_retries: int
+) -> None:
+    fresh_copy.write_config(edited(retries))
+    (fresh_copy.folder / "ask.smk").write_text(ASK, encoding="utf-8")
+    printed = fresh_copy.run("asked", "--dry-run", "--snakefile", "ask.smk", "--retries", "7")
+    assert f"retries: {n_retries}\n" in printed
 
 
 def test_the_log_ends_with_what_became_of_the_attempt(run: tuple[Path, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,20 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", [*FILES, "absent", "folder"])
 def test_a_faulty_file_ends_in_one_message(untouched: Clone, folder: Path, name: str) -> None:
     assert f"{name}.yaml" in refused(untouched, folder, "--configfile", "good.yaml", f"{name}.yaml")
+
+
+@pytest.mark.parametrize("profile", ["--profile slurm", "--workflow-profile mine"])
+def test_another_profile_leaves_the_check_or_takes_it_over(untouched: Clone, folder: Path, profile: str) -> None:
+    shutil.copytree(untouched.folder / "profiles/default", folder / "mine")
+    (folder / "slurm").symlink_to(untouched.folder / "profiles/slurm")
+    assert "latin1.yaml" in refused(untouched, folder, *profile.split(), "--configfile", "latin1.yaml")
+
+
+def test_without_the_default_profile_what_is_wrong_within_a_file_is_told(untouched: Clone, folder: Path) -> None:
+    (folder / "unknown.yaml").write_text("sede: 3\n")
+    said = refused(untouched, folder, "--workflow-profile", "none", "--configfile", "unknown.yaml")
+    assert "unknown.yaml" in said
+    assert "sede" in said
 
 
 @pytest.mark.parametrize(

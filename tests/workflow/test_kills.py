@@ -57,12 +57,17 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(fresh_copy: Clone, logger: li
         records = fresh_copy.study / "search/store"
         run.wait_for(lambda: any(json.loads(path.read_text())["epochs"] for path in records.glob("*/*/record.json")))
         said = run.press_ctrl_c()
-    assert "Traceback" not in said
+    for word in ("Traceback", "Error", "failed"):
+        assert word not in said
     stops = [line for line in said.splitlines() if line.startswith("stopped")]
     assert len(stops) == said.count("; kept: trial-") + said.count("before a first epoch was done")
     assert "; kept: trial-0000" in said
     (way_on,) = [line for line in said.splitlines() if "to go on: " in line]
+    ends = [path.read_text().splitlines()[-1] for path in fresh_copy.results.glob("logs/*/train_trials/*.log")]
+    assert len(ends) == len(stops)
+    assert all(" ended: it was interrupted; " in end for end in ends), ends
     if logger:
+        assert "interrupted: " in said
         assert len(said.splitlines()) < 20, said
     typed = shlex.split(way_on.partition("to go on: ")[2])
     assert typed == ["snakemake", *command[3:]]

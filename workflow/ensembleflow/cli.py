@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake ends with exit code 1 and one message."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words[0] if words else ""
+    _name_a_home()
     try:
         parsed = make_parser(command).parse_args(words)
         return int(parsed.run(parsed) or 0)
@@ -78,6 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _name_a_home() -> None:
+    """Where a user has neither a name nor HOME, Numba and TensorFlow would make a folder `~` here."""
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - which fails where no home is known
+        os.environ["HOME"] = "/nonexistent"
 
 
 def _module(command: str) -> str:

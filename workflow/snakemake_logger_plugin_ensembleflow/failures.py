@@ -14,7 +14,12 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.io.slurm import SlurmEnd, slurm_end
 
-__all__ = ["FailureFilter", "Resumable"]
+__all__ = ["INTERRUPTED", "OF_FAILED_JOBS", "FailureFilter", "Resumable"]
+
+INTERRUPTED = "Terminating processes on user request"
+"""What Snakemake's log says, first of all, after Ctrl-C."""
+OF_FAILED_JOBS = ("CalledProcessError in file", "At least one job did not complete successfully")
+"""Of what it says about jobs that failed, besides a block on each."""
 
 _STATE = "SLURM status is: '"
 # All that Snakemake's plugin for Slurm knows where it does not ask `sacct`.
@@ -38,11 +43,11 @@ class Resumable:
 
 
 class FailureFilter(logging.Filter):
-    """Completes what is said of failed jobs before anyone shows it, and lets everything pass.
+    """Completes what is said of failed jobs before anyone shows it, and drops it for those that Ctrl-C ended.
 
     A filter of Snakemake's logger sees a job's error before the scheduler does. So an attempt of a resumable job
     that made progress can be taken back from the number that Snakemake compares with the rule's `retries`: only
-    attempts in a row without any are limited.
+    attempts in a row without any are limited. A job that Ctrl-C ends says itself what is kept of it.
 
     Args:
         workflow: the running one, in Snakemake's main process.
@@ -54,6 +59,7 @@ class FailureFilter(logging.Filter):
         self._resumable: dict[str, Resumable] = {}
         # Of each job that was submitted: its progress then, and when that was.
         self._begun: dict[int, tuple[int, float]] = {}
+        self._interrupted = False
 
     def watch(self, logger: logging.Logger) -> None:
         """Take the place of any other of its kind: a process may read a workflow more than once."""
@@ -65,9 +71,10 @@ class FailureFilter(logging.Filter):
         self._resumable[rule] = how
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Look at a record; it is never dropped."""
+        """Look at a record; whether to show it."""
         said = vars(record)
         event = said.get("event")
+        self._interrupted |= str(record.msg).startswith(INTERRUPTED)
         if event in (LogEvent.JOB_INFO, LogEvent.JOB_ERROR) and not self._workflow.dryrun:
             try:
                 if event == LogEvent.JOB_ERROR:
@@ -77,18 +84,22 @@ class FailureFilter(logging.Filter):
                     self._begun[said["jobid"]] = (progress, time.monotonic())
             except Exception:  # whatever it is, what Snakemake itself says matters more
                 logging.getLogger(record.name).debug("a failed job could not be looked into", exc_info=True)
-        return True
+        of_failed = event == LogEvent.JOB_ERROR or any(text in str(record.msg) for text in OF_FAILED_JOBS)
+        return not (self._interrupted and of_failed)
 
     def _fail(self, job: Any, said: dict[str, Any]) -> None:
         end = _slurm_end(said)
-        told = [str(end)] if end else []
+        told = ["it was interrupted"] if self._interrupted else [str(end)] if end else []
         advice = None
         if job.rule.name in self._resumable:
             how = self._resumable[job.rule.name]
             before, begun_at = self._begun.get(job.jobid, (0, time.monotonic()))
             more = how.progress(job.wildcards_dict) - before
-            if more > 0:
-                told.append(f"{more} more {how.unit}{'' if more == 1 else 's'} kept, so this attempt does not count")
+            kept = f"{more} more {how.unit}{'' if more == 1 else 's'} kept"
+            if self._interrupted:
+                told.append(kept)
+            elif more > 0:
+                told.append(f"{kept}, so this attempt does not count")
                 job.attempt = 0  # Snakemake adds one
             else:
                 told.append(f"attempt {job.attempt} of {job.restart_times + 1} that finished no {how.unit}")

@@ -12,15 +12,13 @@ from typing import Any
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from ensembleflow.search.remaining import readable_duration
+from snakemake_logger_plugin_ensembleflow.failures import INTERRUPTED, OF_FAILED_JOBS
 
 __all__ = ["StageProgress", "rule_stages"]
 
 # A stage of many jobs says this often, at most, how far it is.
 _TELL_SECONDS = 15.0
 _NOTHING_TO_DO = "Nothing to be done"
-_STOPPING = "Terminating processes on user request"
-# Said better by the job itself and by its stage's line.
-_SAID_ALREADY = ("At least one job did not complete successfully", "CalledProcessError in file")
 
 
 def rule_stages(snakefile: Path) -> dict[str, str]:
@@ -70,7 +68,6 @@ class StageProgress:
         self._stage_of: dict[str, str] = {}
         self._stages: dict[str, _Stage] = {}
         self._jobs: dict[int, tuple[str, bool]] = {}
-        self._stopping = False
 
     def lines(self, record: logging.LogRecord) -> Iterator[str]:
         """What a record has to say to a person; nothing for most."""
@@ -140,24 +137,21 @@ class StageProgress:
 
     def _fail(self, job: dict[str, Any]) -> Iterator[str]:
         self._jobs.pop(int(job["jobid"]), None)
-        if not self._stopping:
-            logs = ", ".join(job["log"] or ())
-            ended_by = job.get("ended_by")
-            yield self._at(
-                f"{job['rule_name']} failed"
-                + (f": {ended_by}" if ended_by else "")
-                + (f"; its log: {logs}" if logs else "")
-            )
+        logs = ", ".join(job["log"] or ())
+        ended_by = job.get("ended_by")
+        yield self._at(
+            f"{job['rule_name']} failed"
+            + (f": {ended_by}" if ended_by else "")
+            + (f"; its log: {logs}" if logs else "")
+        )
 
     def _say(self, record: logging.LogRecord) -> Iterator[str]:
         text = str(record.msg or "")
-        if _STOPPING in text:
-            self._stopping = True
-            yield self._at("stopping")
+        if text.startswith(INTERRUPTED):
+            yield self._at("interrupted: the jobs are ended, which takes some seconds")
+        # Said better by the job itself and by its stage's line.
         elif text.startswith(_NOTHING_TO_DO) or (
-            record.levelno >= logging.WARNING
-            and not self._stopping
-            and not any(known in text for known in _SAID_ALREADY)
+            record.levelno >= logging.WARNING and not any(known in text for known in OF_FAILED_JOBS)
         ):
             yield text
 

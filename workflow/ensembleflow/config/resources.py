@@ -40,6 +40,12 @@ class SearchResources(GpuResources):
         description="Trials that a job trains side by side, sharing its GPU, cores and memory: small networks leave "
         "most of a modern GPU idle. At most `search.trials_per_job`.",
     )
+    retries: int = Field(
+        2,
+        ge=0,
+        description="How often a job that finished no epoch is tried again; an attempt that finished one starts the "
+        "count anew. For other jobs it is Snakemake's `--retries`, which does not count here.",
+    )
 
 
 class LibraryResources(RuleResources):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ensembleflow.errors import StorageError
 
-__all__ = ["is_utf8", "require_writable"]
+__all__ = ["is_utf8", "require_cache_folder", "require_writable"]
 
 
 def require_writable(folder: str | Path) -> None:
@@ -29,6 +29,27 @@ def require_writable(folder: str | Path) -> None:
         found = f"{nearest} is a link to {nearest.readlink()}, which does not exist"
         hint = "make that folder (was it purged?), or remove the link"
     raise StorageError("the results folder cannot be written", where=Path(folder).absolute(), found=found, hint=hint)
+
+
+def require_cache_folder(folder: str | Path) -> None:
+    """Refuse a cache folder of Snakemake's, which makes it at its start, that cannot be made or written.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        found = None if os.access(folder, os.W_OK | os.X_OK) else "it is not writable"
+    except OSError as error:
+        found = error.strerror
+    if found:
+        raise StorageError(
+            "Snakemake has no folder for its cache",
+            where=folder,
+            found=found,
+            expected="a home, or another folder, that this user may write into",
+            hint="export XDG_CACHE_HOME=FOLDER, and run the same command again",
+        )
 
 
 def is_utf8(path: str | Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ __all__ = [
     "tabulate_budgets",
     "tabulate_mistakes",
 ]
+
+# Without a home to write into Matplotlib draws the same, and says so each time.
+_OF_NO_HOME = ("mkdir -p failed for path", "%s is not a writable directory", "Matplotlib created a temporary")
+logging.getLogger("matplotlib").addFilter(lambda record: not str(record.msg).startswith(_OF_NO_HOME))
 
 
 def __getattr__(name: str) -> Any:

@@ -109,8 +109,20 @@ def test_numbers_with_leading_zeros_and_words_like_na_are_texts(rows, tmp_path):
 
 def test_columns_that_are_not_used_are_told(rows, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        read_table(written(tmp_path, rows.assign(weight=1.0, camera="left")), 8)
-    assert "columns that are not used: weight, camera" in caplog.text
+        read_table(written(tmp_path, rows.assign(taken="May", camera="left")), 8)
+    assert "columns that are not used: taken, camera" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["images.csv", "images.parquet"])
+def test_weights_of_training_images_have_mean_one_and_follow_them(rows, tmp_path, name):
+    table = written(tmp_path, rows.assign(weight=np.arange(N_IMAGES) + 0.5), name)
+    prepare_dataset(config_of(table), tmp_path / "own.h5")
+    prepare_dataset(config_of(written(tmp_path, rows, "plain.csv")), tmp_path / "plain.h5")
+    with open_dataset(tmp_path / "own.h5") as dataset, open_dataset(tmp_path / "plain.h5") as plain:
+        numbers = dataset.images("train")[:, 0, 0, 0] // 5
+        np.testing.assert_allclose(dataset.training_weights(), (numbers + 0.5) / np.mean(numbers + 0.5), rtol=1e-6)
+        assert plain.training_weights() is None
+        assert dataset.checksum != plain.checksum, "other trials"
 
 
 def test_all_missing_images_are_told_at_once(rows, tmp_path):
@@ -129,6 +141,7 @@ FAULTS = {
     "another split": ({"split": ["train", "holdout"] * 20}, "unknown split", "20 rows: row 2: 'holdout'"),
     "an empty split": ({"split": ["train"] * 39 + [""]}, "unknown split", "1 rows: row 40: ''"),
     "nothing to train with": ({"split": ["test", "valid"] * 20}, "none to train with", "0 train, 20 valid, 20 test"),
+    "a weight of none": ({"weight": ["1", "", "0", "-1", "nan", "inf", "x", "2"] * 5}, "weight", "30 rows: row 2: ''"),
     "one class": ({"label": ["oak"] * 40}, "fewer than two classes", "classes: oak"),
     "an empty validation": ({"split": ["train"] * 20 + ["valid"] + ["test"] * 19, "group": range(40)}, "absent", "oak"),
 }

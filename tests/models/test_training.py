@@ -49,13 +49,14 @@ def test_an_epochs_batches_hold_every_image_once_with_its_label(n_images: int, b
     assert [len(batch[0]) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
     seen = np.concatenate([batch[1] for batch in batches])
     np.testing.assert_array_equal(np.sort(seen), labels)
-    for batch_images, batch_labels in batches:
+    for batch_images, batch_labels, places in batches:
         np.testing.assert_array_equal(batch_images.ravel(), batch_labels)
+        np.testing.assert_array_equal(places, batch_labels)
 
 
 def test_batches_depend_on_the_seed_alone() -> None:
     def epoch(*seed: int) -> list[np.ndarray]:
-        return [images for images, _ in training_batches(IMAGES, LABELS, hyperparameters(), seed)]
+        return [images for images, *_ in training_batches(IMAGES, LABELS, hyperparameters(), seed)]
 
     for first, second in zip(epoch(0, 1, 2), epoch(0, 1, 2), strict=True):
         np.testing.assert_array_equal(first, second)
@@ -157,9 +158,9 @@ def test_batches_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     one = list(training_batches(IMAGES, LABELS, hyperparameters(), (0, 1, 2)))
     several = list(training_batches(IMAGES, LABELS, hyperparameters(), (0, 1, 2), threads))
     assert len(one) == len(several)
-    for (images, labels), (other_images, other_labels) in zip(one, several, strict=True):
-        np.testing.assert_array_equal(images, other_images)
-        np.testing.assert_array_equal(labels, other_labels)
+    for batch, other in zip(one, several, strict=True):
+        for values, other_values in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(values, other_values)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,19 @@ def test_class_weights_scale_what_an_image_adds_to_the_loss() -> None:
     assert plain[0] == pytest.approx(plain[1], rel=1e-5)
     twice = loss([2.0] * 10)
     assert twice == pytest.approx((2 * plain[0], plain[1]), rel=1e-5)
+
+
+def test_image_weights_scale_what_each_image_adds_to_the_loss() -> None:
+    def loss(image_weights: np.ndarray | None, n_images: int = 32) -> float:
+        hp = hyperparameters(l2=0.0, batch_size=32, **STILL)
+        keras.utils.set_random_seed(0)
+        trainer = Trainer(build_resnet(hp, (8, 8, 1), 10), hp, n_steps=40, image_weights=image_weights)
+        return trainer.train_epoch(IMAGES[:n_images], LABELS[:n_images], (0, 0, 1)).loss
+
+    assert loss(np.full(32, 3, np.float32)) == pytest.approx(3 * loss(None), rel=1e-5)
+    # The batch's own statistics are those of all images, so the parts add up.
+    halves = [np.where(np.arange(32) % 2 == half, 1.0, 1e-9).astype(np.float32) for half in (0, 1)]
+    assert sum(loss(half) for half in halves) == pytest.approx(loss(None), rel=1e-5)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60))

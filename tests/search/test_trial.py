@@ -142,6 +142,18 @@ def test_averaged_weights_are_others_than_the_last_updates(data: Dataset, tmp_pa
     assert sha256("power") != sha256("none")
 
 
+def test_images_count_by_the_datasets_weights(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = search_config(algorithm="random", n_trials=1, trials_per_job=1, max_epochs=1)
+
+    def sha256(name: str) -> str:
+        return train(study(tmp_path / name, config), 0, config, data, tmp_path / name).weights_sha256
+
+    alike = sha256("alike")
+    weights = np.linspace(0.1, 1.9, len(data.labels("train")), dtype=np.float32)
+    monkeypatch.setattr(Dataset, "training_weights", lambda self: weights)
+    assert sha256("weighted") != alike
+
+
 def test_class_weights_of_a_class_that_the_dataset_does_not_have_are_refused_and_cost_no_trial(
     data: Dataset, tmp_path: Path
 ) -> None:

@@ -42,7 +42,7 @@ class DatasetConfig(Block):
         description="Where the images come from: `digits` (scikit-learn's, needs nothing), `cifar100` "
         "(its standard Python archive), `image_folder` (one folder of images per class, or such folders in "
         "`train`, `valid` and `test`), `table` (a CSV or Parquet file with the columns `path` and `label`, and, if "
-        "wished, `split` and `group`), `arrays` (an `.npz` or HDF5 "
+        "wished, `split`, `group` and `weight`), `arrays` (an `.npz` or HDF5 "
         "file, or a folder of `.npy` files), `idx` (a folder of the four IDX files of MNIST's kind, as Debian's "
         "package dataset-fashion-mnist has them), `synthetic` (made up).",
     )

@@ -1,8 +1,9 @@
 """The dataset's HDF5 file: schema `dataset`, version 1.
 
 Groups `train`, `valid`, `test`, each with `images` uint8 (n, height, width, channels) and `labels` int64
-(n,); `class_names` at the root; root attributes name, source, split_seed and checksum. Where they apply: the attribute
-`duplicates`, identical images in two parts or classes, and the group `source_files`, what the images were read from.
+(n,); `class_names` at the root; root attributes name, source, split_seed and checksum. Where they apply:
+`train/weights`, float32 (n,), how much each image counts; the attribute `duplicates`, identical images in two parts or
+classes; the group `source_files`, what the images were read from.
 
 The images lie in the file as they are in memory, neither in chunks nor compressed, so that every process of a
 machine maps the same pages of the system's cache instead of holding a copy.
@@ -47,7 +48,7 @@ class Dataset:
         name: its name in paths and tables.
         source: where the images came from.
         split_seed: the seed of the split.
-        checksum: SHA-256 of the class names and of all images and labels, hexadecimal.
+        checksum: SHA-256 of the class names and of all images, labels and weights, hexadecimal.
         class_names: name of class i at place i.
         image_shape: (height, width, channels).
         duplicates: identical images in two parts or in two classes.
@@ -86,6 +87,14 @@ class Dataset:
             ArtefactError: the file is damaged there.
         """
         return self._read(f"{one_of('split', split, SPLITS)}/labels")
+
+    def training_weights(self) -> NDArray[np.float32] | None:
+        """How much each image of `train` counts in training, float32 (n,) of mean 1; None if all count alike.
+
+        Raises:
+            ArtefactError: the file is damaged there.
+        """
+        return self._read("train/weights") if "train/weights" in self._file else None
 
     def image_array(self, split: str) -> NDArray[np.uint8]:
         """The images of a split where they lie, uint8 (n, height, width, channels), to read parts of.
@@ -183,6 +192,11 @@ def write_dataset(
             stored = group.create_dataset("images", (len(indices), *images.image_shape), np.uint8)
             digest.update(f"\0{split}{stored.shape}".encode())
             digest.update(labels.astype("<i8").tobytes())
+            if split == "train" and images.weights is not None:
+                weights = images.weights[indices]
+                weights = (weights / weights.mean(dtype=np.float64)).astype(np.float32)
+                group.create_dataset("weights", data=weights)
+                digest.update(weights.astype("<f4").tobytes())
             step = images.images_a_read or _images_a_read(images.image_shape)
             for start in range(0, len(indices), step):
                 chosen = indices[start : start + step]

@@ -20,8 +20,8 @@ from ensembleflow.errors import DatasetError
 __all__ = ["image_paths", "read_table", "read_table_rows"]
 
 _LOG = logging.getLogger(__name__)
-_NEEDED, _OPTIONAL = ("path", "label"), ("split", "group")
-_EXPECTED = "a CSV or Parquet file with the columns path and label, and, if wished, split and group"
+_NEEDED, _OPTIONAL = ("path", "label"), ("split", "group", "weight")
+_EXPECTED = "a CSV or Parquet file with the columns path and label, and, if wished, split, group and weight"
 
 
 def read_table(path: str | Path, image_size: int, threads: int = 1) -> LabelledImages:
@@ -33,6 +33,7 @@ def read_table(path: str | Path, image_size: int, threads: int = 1) -> LabelledI
     | `label` | its class, a text or a whole number |
     | `split` | its part: train, valid (val, validation) or test, in any case; without the column all are split |
     | `group` | what may not be torn apart, such as a slide or a specimen; a row without one is a group of its own |
+    | `weight` | how much the image counts in training, a number above 0; errors count all images alike |
 
     Other columns are told and left out.
 
@@ -42,7 +43,8 @@ def read_table(path: str | Path, image_size: int, threads: int = 1) -> LabelledI
         threads: images decoded side by side.
 
     Raises:
-        DatasetError: the table cannot be read, a column is missing, a row has no path or label, or another part; there
+        DatasetError: the table cannot be read, a column is missing, a row has no path or label, another part, or a
+            weight that is no number above 0; there
             are fewer than two classes.
     """
     path = Path(path)
@@ -63,6 +65,7 @@ def read_table(path: str | Path, image_size: int, threads: int = 1) -> LabelledI
         file_checksums=checksums,
         own_split=_own_split(path, rows),
         groups=_groups(rows),
+        weights=_weights(path, rows),
     )
 
 
@@ -157,3 +160,20 @@ def _groups(rows: pd.DataFrame) -> np.ndarray | None:
     groups = rows["group"].str.strip()
     alone = pd.Series([f"row {row + 1}" for row in range(len(rows))])
     return groups.where(groups != "", alone).to_numpy(dtype=np.str_)
+
+
+def _weights(path: Path, rows: pd.DataFrame) -> np.ndarray | None:
+    if "weight" not in rows.columns:
+        return None
+    weights = pd.to_numeric(rows["weight"], errors="coerce").to_numpy(np.float32)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
+    if len(wrong):
+        told = [f"row {row + 1}: {rows['weight'].iat[row]!r}" for row in wrong.tolist()]
+        raise DatasetError(
+            "rows of the table have no weight that can be used",
+            where=f"dataset.path: {path}",
+            found=f"{len(wrong)} rows: {some(told)}",
+            expected="a number above 0 in each row",
+            hint="leave rows out that are not to count, or the column, and all images count alike",
+        )
+    return weights

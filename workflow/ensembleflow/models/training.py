@@ -53,7 +53,7 @@ def training_batches(
     hyperparameters: Hyperparameters,
     seed: tuple[int, ...],
     threads: int = 1,
-) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """One epoch's shuffled, augmented batches, prepared by threads a few batches ahead.
 
     Every random number comes from `seed` and the batch's index, so that an epoch can be made again alone, by any
@@ -67,13 +67,15 @@ def training_batches(
         threads: batches prepared at the same time.
 
     Yields:
-        Pairs of images (batch, height, width, channels) and labels (batch,); the last pair may be smaller.
+        Images (batch, height, width, channels), labels (batch,), and their indices in the epoch's images; the last
+        batch may be smaller.
     """
     order = np.random.default_rng([*seed, 0]).permutation(len(images))
 
-    def prepare(start: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def prepare(start: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         chosen = np.sort(order[start : start + hyperparameters.batch_size])  # HDF5 reads ascending indices only
-        return augment(images[chosen], hyperparameters, np.random.default_rng([*seed, 1 + start])), labels[chosen]
+        random = np.random.default_rng([*seed, 1 + start])
+        return augment(images[chosen], hyperparameters, random), labels[chosen], chosen
 
     starts = iter(range(0, len(images), hyperparameters.batch_size))
     with ThreadPoolExecutor(max_workers=threads) as executor:
@@ -110,6 +112,7 @@ class Trainer:
         averaged: average the weights.
         batch_statistics: what batch normalisation uses in evaluation; None is its moving averages.
         class_weights: float (classes,): factors of the images' cross-entropies, by class; None leaves them as they are.
+        image_weights: float32 (n,): such factors, one for each image of `train_epoch`; None leaves them as they are.
         threads: CPU threads that prepare batches.
     """
 
@@ -122,6 +125,7 @@ class Trainer:
         averaged: bool = True,
         batch_statistics: BatchStatistics | None = None,
         class_weights: Sequence[float] | None = None,
+        image_weights: npt.NDArray[np.float32] | None = None,
         threads: int = 1,
     ) -> None:
         import keras
@@ -132,6 +136,7 @@ class Trainer:
         self.hyperparameters = hyperparameters
         self.threads = threads
         self._class_weights = class_weights
+        self._image_weights = image_weights
         self._adam = FusedAdam(
             learning_rate_schedule(hyperparameters.schedule, hyperparameters.learning_rate, n_steps),
             weight_decay=hyperparameters.weight_decay or None,
@@ -180,7 +185,8 @@ class Trainer:
             input_seconds += time.perf_counter() - asked_at
             if batch is None:
                 break
-            totals += self._step(tf.constant(batch[0]), tf.constant(batch[1]))
+            factors = [] if self._image_weights is None else [tf.constant(self._image_weights[batch[2]])]
+            totals += self._step(tf.constant(batch[0]), tf.constant(batch[1]), *factors)
         loss, cross_entropy, errors = (totals.numpy() / len(images)).tolist()
         step_seconds = time.perf_counter() - started_at - input_seconds
         return EpochResult(loss, cross_entropy, errors, input_seconds, step_seconds)
@@ -202,11 +208,12 @@ class Trainer:
             input_signature=[
                 tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8),
                 tf.TensorSpec((None,), tf.int64),
+                *([] if self._image_weights is None else [tf.TensorSpec((None,), tf.float32)]),
             ],
             autograph=False,
             jit_compile=False,
         )
-        def step(images: Any, labels: Any) -> Any:
+        def step(images: Any, labels: Any, *factors: Any) -> Any:
             with tf.GradientTape() as tape:
                 probabilities = model(images, training=True)
                 cross_entropies = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
@@ -214,6 +221,8 @@ class Trainer:
                 weighted = cross_entropies
                 if class_weights is not None:
                     weighted = cross_entropies * tf.gather(class_weights, labels)
+                for factor in factors:
+                    weighted *= factor
                 loss = tf.reduce_mean(weighted) + penalty
                 scaled_loss = scale_loss(loss)
             gradients = tape.gradient(scaled_loss, model.trainable_variables)

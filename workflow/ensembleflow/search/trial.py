@@ -297,6 +297,7 @@ class _Training:
             averaged=self.search.average == "power",
             batch_statistics=batch_statistics,
             class_weights=class_weights(self.search.class_weights, labels, self.data.class_names),
+            image_weights=self.data.training_weights(),
             threads=self.process.threads,
         )
         if self.record.epochs:

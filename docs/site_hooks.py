@@ -94,7 +94,9 @@ def _export_sections(module: str) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    (exported,) = [node.value for node in nodes if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node)]
+    (exported,) = [
+        node.value for node in nodes if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
     yield f"::: {module}\n    options: {{members: false, show_root_heading: false, show_root_toc_entry: false}}"
     for name in ast.literal_eval(exported):
         yield f"::: {defined.get(name, f'{module}.{name}')}"

@@ -103,7 +103,9 @@ def test_a_browser_finds_a_message_and_asks_no_other_host(address: str, browser:
 def test_the_python_pages_have_every_export(page: str, site: Path) -> None:
     folder = PACKAGE / page
     tree = ast.parse((folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")).read_text("utf-8"))
-    (exported,) = [node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node)]
+    (exported,) = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
     anchors = re.findall(r'id="?(ensembleflow[\w.]*)', (site / f"api/{page}.html").read_text("utf-8"))
     assert sorted(set(ast.literal_eval(exported)) - {anchor.rpartition(".")[2] for anchor in anchors}) == []
 

@@ -37,7 +37,16 @@ CODE = read_table()
 # No edit of these changes what a rule makes of its inputs, or it changes far more than a cheap rule may start.
 WITHOUT_RESULTS = (
     # Read and check what the user gave, keep files, start processes.
-    *("__init__.py", "*/__init__.py", "arguments.py", "child_process.py", "errors.py", "config/*", "io/*"),
+    *(
+        "__init__.py",
+        "*/__init__.py",
+        "arguments.py",
+        "child_process.py",
+        "errors.py",
+        "lazy_names.py",
+        "config/*",
+        "io/*",
+    ),
     *("planning/*", "models/gpu.py", "models/runtime.py", "search/lease.py", "search/process_start.py"),
     # The file of the images has a version of its own, and all that is trained hangs on it.
     "datasets/*",

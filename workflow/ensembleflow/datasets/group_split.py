@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from ensembleflow.datasets.labelled_images import LabelledImages
 from ensembleflow.datasets.some import some
@@ -42,7 +40,8 @@ def split_whole_groups(
     shares = np.array([1 - sum(fractions.values()), *fractions.values()])
     _, group_of = np.unique(groups, return_inverse=True)
     _, class_of = np.unique(labels, return_inverse=True)
-    counts = coo_matrix((np.ones(len(labels)), (group_of.reshape(-1), class_of.reshape(-1)))).toarray()
+    counts = np.zeros((group_of.max() + 1, class_of.max() + 1))
+    np.add.at(counts, (group_of.reshape(-1), class_of.reshape(-1)), 1)
     counts_of_classes = counts / counts.sum(axis=0)  # so that rare classes count as frequent ones do
     random = np.random.default_rng([seed, len(labels), len(names)])
     order = random.permutation(len(counts))
@@ -65,6 +64,9 @@ def split_whole_groups(
 
 def joined(*groupings: NDArray[np.generic]) -> NDArray[np.int64]:
     """Int64 (n_images,), equal for images that are together in any of the groupings, directly or by way of others."""
+    from scipy.sparse import coo_matrix  # scikit-learn brings it along
+    from scipy.sparse.csgraph import connected_components
+
     n_images = len(groupings[0])
     links = [np.unique(grouping, return_index=True, return_inverse=True)[1:] for grouping in groupings]
     ends = np.concatenate([first[inverse.reshape(-1)] for first, inverse in links])

@@ -1,11 +1,16 @@
 """The library of models: ranked, the best kept, their predictions cached and their costs measured."""
 
-from ensembleflow.library.baseline import fit_baseline
-from ensembleflow.library.cache import cache_predictions
-from ensembleflow.library.costs import measure_costs
-from ensembleflow.library.predictions import FileSource, Predictions, open_predictions
-from ensembleflow.library.predictions_file import PredictionsWriter, create_predictions
-from ensembleflow.library.ranking import rank_models
+from typing import TYPE_CHECKING
+
+from ensembleflow.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from ensembleflow.library.baseline import fit_baseline
+    from ensembleflow.library.cache import cache_predictions
+    from ensembleflow.library.costs import measure_costs
+    from ensembleflow.library.predictions import FileSource, Predictions, open_predictions
+    from ensembleflow.library.predictions_file import PredictionsWriter, create_predictions
+    from ensembleflow.library.ranking import rank_models
 
 __all__ = [
     "FileSource",
@@ -18,3 +23,15 @@ __all__ = [
     "open_predictions",
     "rank_models",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("FileSource", "Predictions", "open_predictions"), "predictions"),
+        **dict.fromkeys(("PredictionsWriter", "create_predictions"), "predictions_file"),
+        "cache_predictions": "cache",
+        "fit_baseline": "baseline",
+        "measure_costs": "costs",
+        "rank_models": "ranking",
+    },
+)

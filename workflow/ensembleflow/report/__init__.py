@@ -1,10 +1,9 @@
 """The report: the page, the figures, the table of budgets and the summary, drawn from the other stages' artefacts."""
 
-from __future__ import annotations
-
-import importlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ensembleflow.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ensembleflow.report.allocation import plot_allocation
@@ -32,9 +31,11 @@ _OF_NO_HOME = ("mkdir -p failed for path", "%s is not a writable directory", "Ma
 logging.getLogger("matplotlib").addFilter(lambda record: not str(record.msg).startswith(_OF_NO_HOME))
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded when asked for: `ensembleflow summary` draws nothing, and matplotlib is slow to import.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "page.render" if name == "make_report" else name.removeprefix("plot_").removeprefix("tabulate_")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+# `ensembleflow summary` draws nothing, and matplotlib is slow to import.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **{name: name.removeprefix("plot_").removeprefix("tabulate_") for name in __all__},
+        "make_report": "page.render",
+    },
+)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_csv
@@ -99,6 +98,8 @@ class Answers:
 
 def error_interval(n_wrong: int, n_images: int) -> tuple[float, float]:
     """The 95 % interval of an error rate (Wilson, JASA 1927), from that many wrong answers, as shares of 1."""
+    from scipy.stats import binomtest  # slow to load
+
     interval = binomtest(n_wrong, n_images).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -110,6 +111,8 @@ def paired_difference(one: Answers, other: Answers) -> tuple[int, int, float]:
         The images that only the first answers rightly, those that only the second does, and the p-value of McNemar's
         exact test that the two are equally often right (1 where they never differ).
     """
+    from scipy.stats import binomtest
+
     only_one = int(np.count_nonzero(one.right & ~other.right))
     only_other = int(np.count_nonzero(other.right & ~one.right))
     differ = only_one + only_other

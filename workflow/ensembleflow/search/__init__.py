@@ -1,9 +1,8 @@
 """The hyperparameter search: fixed slots, resumable trials, frozen tables."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from ensembleflow.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ensembleflow.search.job import run_search_job
@@ -12,11 +11,5 @@ if TYPE_CHECKING:
 
 __all__ = ["JobSpec", "freeze_tables", "run_search_job"]
 
-_MODULES = {"JobSpec": "job_spec", "freeze_tables": "tables", "run_search_job": "job"}
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded when asked for: the report reads the tables where neither Optuna nor Keras is installed.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+# The report reads the tables where neither Optuna nor Keras is installed.
+__getattr__ = lazy_names(__name__, {"JobSpec": "job_spec", "freeze_tables": "tables", "run_search_job": "job"})

@@ -8,7 +8,7 @@
 PYTHON ?= python3
 CORES ?= all
 # Tests on as many cores as there are, of which eight have enough to do.
-SIDE_BY_SIDE := --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 QUICK := $(addprefix tests/,config io planning datasets)
 VENV := .venv
 BIN := $(VENV)/bin

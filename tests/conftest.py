@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -17,23 +18,32 @@ from support.exported_functions import IMAGE_SHAPE, Exported, export
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Made once, for the tests of several files: these run in one process, and first, for they take longest.
-SHARED_FIXTURES = ("slurm_lab", "studies", "served_bundle", "small_library")
+# Their tests share what takes long to start: each folder runs in one process, and first, for it takes longest.
+SHARING_FOLDERS = ("slurm", "workflow", "serving", "library")
 
 # Its default, 200 ms an example, fails tests of whatever shares a machine with other work.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out a folder that shares at once, other tests file by file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolderOrFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return next((name for name in SHARING_FOLDERS if path.startswith(f"tests/{name}/")), path)
+
+    return ByFolderOrFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests share a process, where there are several; the others run file by file."""
-    groups: dict[str, list[pytest.Item]] = {name: [] for name in SHARED_FIXTURES}
-    for item in items:
-        used = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED_FIXTURES if name in used), item.path.name)
-        item.add_marker(pytest.mark.xdist_group(group))
-        groups.setdefault(group, []).append(item)
-    items[:] = [item for group in groups.values() for item in group]
+    """Begin with the folders that share."""
+    order = {name: place for place, name in enumerate(SHARING_FOLDERS)}
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(tests).parts[0], len(order)))
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,9 @@ from ensembleflow.models import (
     weights_sha256,
 )
 from ensembleflow.models.multiply_adds import count_multiply_adds
+from ensembleflow.models.network_size import network_size
 from support.example_hyperparameters import hyperparameters
-from support.resnet_formula import LARGE, SMALL, compare, count_network, papers_space
+from support.resnet_formula import LARGE, SMALL, compare, papers_space
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
 
@@ -60,7 +61,7 @@ def stage_blocks(*blocks: int) -> dict[str, int]:
 
 def agrees_with_the_formula(hp: Hyperparameters, side: int, n_classes: int = 7) -> bool:
     model = build_resnet(hp, (side, side, 3), n_classes)
-    formula = count_network(hp, side, 3, n_classes)
+    formula = network_size(hp, (side, side, 3), n_classes)
     return (model.count_params(), count_multiply_adds(model)) == (formula.parameters, formula.multiply_adds)
 
 

@@ -1,11 +1,10 @@
-"""Table 5's networks by hand: parameters and multiply-adds from the hyperparameters alone, without building any.
+"""Table 5's networks at random points: how much larger they are for larger images.
 
 `python tests/support/resnet_formula.py` compares 224x224 with 32x32 images at random points of the paper's space.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,70 +12,10 @@ import numpy as np
 
 from ensembleflow.config import IntRange, SpaceConfig, load_config
 from ensembleflow.models import Hyperparameters
+from ensembleflow.models.network_size import network_size
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 LARGE, SMALL = 224, 32
-
-
-@dataclass
-class Count:
-    """What one network is made of: parameters, those among them that are kernels, and multiply-adds an image."""
-
-    parameters: int = 0
-    kernels: int = 0
-    multiply_adds: int = 0
-
-    def convolution(self, side: int, kernel: int, inputs: int, filters: int, groups: int = 1) -> None:
-        """A convolution without bias, at each of side x side places."""
-        weights = kernel * kernel * (inputs // groups) * filters
-        self.parameters += weights
-        self.kernels += weights
-        self.multiply_adds += weights * side * side
-
-    def normalisation(self, channels: int) -> None:
-        """Scale, shift, mean and variance of each channel."""
-        self.parameters += 4 * channels
-
-
-def count_network(hp: Hyperparameters, image_side: int, channels: int, n_classes: int) -> Count:
-    """Count the network of `hp` for square images, block by block as the papers draw them."""
-    count = Count()
-    large = image_side > 64
-    side = image_side // 2 if large else image_side
-    count.convolution(side, 7 if large else 3, channels, hp.stem_filters)
-    inputs = hp.stem_filters
-    if hp.block != "v2":
-        count.normalisation(inputs)
-    for stage in range(4):
-        filters = hp.stage_filters * 2**stage
-        for block in range(hp.stage_blocks[stage]):
-            stride = 2 if stage > 0 and block == 0 else 1
-            side_before, side = side, side // stride
-            if stride == 2 or inputs != filters:
-                count.convolution(side, 1, inputs, filters)  # the shortcut's projection
-            if hp.block == "v1":
-                for channels_in in (inputs, filters):
-                    count.convolution(side, 3, channels_in, filters)
-                    count.normalisation(filters)
-            elif hp.block == "v2":
-                for channels_in in (inputs, filters):
-                    count.normalisation(channels_in)
-                    count.convolution(side, 3, channels_in, filters)
-            else:
-                groups = max(1, round(hp.stage_filters / 4))
-                width = groups * 4 * 2**stage
-                count.convolution(side_before, 1, inputs, width)
-                count.convolution(side, 3, width, width, groups)
-                count.convolution(side, 1, width, filters)
-                for channels_in in (width, width, filters):
-                    count.normalisation(channels_in)
-            inputs = filters
-    if hp.block == "v2":
-        count.normalisation(inputs)
-    count.parameters += inputs * n_classes + n_classes
-    count.kernels += inputs * n_classes
-    count.multiply_adds += inputs * n_classes
-    return count
 
 
 def papers_space() -> SpaceConfig:
@@ -108,7 +47,7 @@ def compare(n_points: int, n_classes: int = 100, seed: int = 0) -> dict[str, np.
     """
     random, space = np.random.default_rng(seed), papers_space()
     points = [random_point(space, random) for _ in range(n_points)]
-    pairs = [[count_network(point, side, 3, n_classes) for side in (LARGE, SMALL)] for point in points]
+    pairs = [[network_size(point, (side, side, 3), n_classes) for side in (LARGE, SMALL)] for point in points]
     return {
         "block": np.array([point.block for point in points]),
         "parameters": np.array([large.parameters / small.parameters for large, small in pairs]),

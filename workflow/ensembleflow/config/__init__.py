@@ -16,7 +16,7 @@ from ensembleflow.config.models import Config
 from ensembleflow.config.paper import PaperConfig
 from ensembleflow.config.ranges import FloatRange, IntRange, Range
 from ensembleflow.config.report import ReportConfig
-from ensembleflow.config.search import Schedule, SearchConfig, SpaceConfig
+from ensembleflow.config.search import Schedule, SearchConfig, SearchLimits, SpaceConfig
 from ensembleflow.config.selection import SelectionConfig
 from ensembleflow.config.study_name import STUDY_PATTERN, StudyName
 
@@ -41,6 +41,7 @@ __all__ = [
     "ReportConfig",
     "Schedule",
     "SearchConfig",
+    "SearchLimits",
     "SelectionConfig",
     "SpaceConfig",
     "StudyName",

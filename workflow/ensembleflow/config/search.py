@@ -12,7 +12,7 @@ from ensembleflow.config.base import Block, Metric, distinct
 from ensembleflow.config.ranges import FloatRange, IntRange
 from ensembleflow.config.storage_url import check_storage_url
 
-__all__ = ["Algorithm", "Schedule", "SearchConfig", "SpaceConfig", "default_min_epochs"]
+__all__ = ["Algorithm", "Schedule", "SearchConfig", "SearchLimits", "SpaceConfig", "default_min_epochs"]
 
 Algorithm = Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"]
 Schedule = Literal["constant", "cosine", "warmup_cosine"]
@@ -109,6 +109,18 @@ class SpaceConfig(Block):
         return self
 
 
+class SearchLimits(Block):
+    """The largest networks that the search may train, by what is known of them before."""
+
+    multiply_adds: float | None = Field(
+        None,
+        gt=0,
+        description="Multiplications, each with an addition, of one image's prediction: `2e8`, for example; null is no "
+        "limit.",
+    )
+    parameters: int | None = Field(None, ge=1, description="Weights of a network; null is no limit.")
+
+
 class SearchConfig(Block):
     """The hyperparameter search."""
 
@@ -195,6 +207,11 @@ class SearchConfig(Block):
         "cross_entropy",
         description="Validation metric to minimise, and to rank the library by: `cross_entropy`, which tells networks "
         "apart on few images too; `error` (1 - accuracy); `macro_f1_error` (1 - macro F1).",
+    )
+    limits: SearchLimits = Field(
+        default_factory=SearchLimits,
+        description="The largest networks that may be trained. Proposals beyond are drawn again by the algorithm, "
+        "before anything is trained, so that no trial is lost to them.",
     )
     space: SpaceConfig = Field(default_factory=SpaceConfig, description="The hyperparameter space.")
 

@@ -9,13 +9,13 @@ from ensembleflow.models.hyperparameters import Hyperparameters
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["LARGE_IMAGE_PIXELS", "build_resnet"]
+__all__ = ["GROUP_WIDTH", "LARGE_IMAGE_PIXELS", "build_resnet"]
 
 # Images with a longer side get the 7x7 stride-2 stem; the paper names 224 and 32 pixels.
 LARGE_IMAGE_PIXELS = 64
 
 # ResNeXt's first stage is 4 channels a group (Xie et al. 2017, Table 1); later stages double it.
-_GROUP_WIDTH = 4
+GROUP_WIDTH = 4
 
 
 def build_resnet(
@@ -152,8 +152,8 @@ class _Network:
         import keras
 
         filters = self.filters(stage)
-        cardinality = max(1, round(self.hp.stage_filters / _GROUP_WIDTH))
-        width = cardinality * _GROUP_WIDTH * 2**stage
+        cardinality = max(1, round(self.hp.stage_filters / GROUP_WIDTH))
+        width = cardinality * GROUP_WIDTH * 2**stage
         shortcut = self.shortcut(x, filters, stride)
         y = self.normalised_activation(self.convolution(x, width, kernel=1))
         y = self.normalised_activation(self.convolution(y, width, stride=stride, groups=cardinality))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ensembleflow.config import Config, SearchConfig, canonical_json
+from ensembleflow.config import Config, SearchConfig, SearchLimits, canonical_json
 
 __all__ = ["ALGORITHM_VERSION", "SearchPlan", "earlier_jobs", "model_id", "plan_job", "search_jobs"]
 
@@ -130,4 +130,6 @@ def _result_keys(search: SearchConfig) -> dict[str, Any]:
         exclude |= {"min_epochs", "reduction_factor"}
     if search.algorithm not in _MODEL_BASED:
         exclude.add("n_startup_trials")
+    if search.limits == SearchLimits():
+        exclude.add("limits")  # of a later version: trials of before depend on no limit
     return search.model_dump(mode="json", exclude=exclude)

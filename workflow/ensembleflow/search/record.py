@@ -120,6 +120,7 @@ class TrialRecord:
         hyperparameters: by name.
         epochs: the finished ones, in order.
         n_parameters: weights of the network, trained or not.
+        redrawn: multiply-adds of the networks that were proposed before this one and were beyond `search.limits`.
         weights_sha256: of the model's weights after the last epoch; empty before it is kept, and where a failed
             trial's model could not be.
         seconds: where the time went.
@@ -136,6 +137,7 @@ class TrialRecord:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
     n_parameters: int | None = None
+    redrawn: list[int] = field(default_factory=list)
     weights_sha256: str = ""
     started_at: float | None = None
     ended_at: float | None = None

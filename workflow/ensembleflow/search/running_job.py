@@ -20,6 +20,7 @@ from ensembleflow.search.ownership import claim_study
 from ensembleflow.search.process_start import process_started_at
 from ensembleflow.search.progress import progress_line, read_progress
 from ensembleflow.search.record import TrialRecord, TrialStore
+from ensembleflow.search.samplers import network_limits
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study, warn_of_other_versions
@@ -51,7 +52,8 @@ class RunningJob:
         self.plan = spec.plan
         self.store_dir = Path(spec.search_dir) / "store" / self.plan.fingerprint(data.checksum)
         storage = open_storage(Path(spec.search_dir), spec.storage_url)
-        self.study: optuna.Study = open_study(storage, self.plan, data.checksum)
+        limits = network_limits(self.plan.search, data.image_shape, data.n_classes)
+        self.study: optuna.Study = open_study(storage, self.plan, data.checksum, limits)
         claim_study(self.study, self.store_dir)
         if 0 in self.plan.slots:  # one of the study's jobs warns for all
             warn_of_other_versions(storage, self.plan)

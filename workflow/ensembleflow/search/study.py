@@ -18,7 +18,7 @@ from ensembleflow.errors import SearchError
 from ensembleflow.planning.search_plan import ALGORITHM_VERSION, SearchPlan
 from ensembleflow.search.lease import Lease
 from ensembleflow.search.optuna_internals import StoredTrial, add_trial
-from ensembleflow.search.samplers import SlotSampler, make_sampler
+from ensembleflow.search.samplers import NetworkLimits, SlotSampler, make_sampler
 from ensembleflow.search.storage import open_storage
 
 __all__ = [
@@ -52,13 +52,16 @@ def study_name(plan: SearchPlan, dataset_checksum: str) -> str:
     return f"{name}-{plan.search.metric}" if of_another_metric else name
 
 
-def open_study(storage: BaseStorage, plan: SearchPlan, dataset_checksum: str) -> optuna.Study:
+def open_study(
+    storage: BaseStorage, plan: SearchPlan, dataset_checksum: str, limits: NetworkLimits | None = None
+) -> optuna.Study:
     """Create the plan's study or load it, also while other processes do the same.
 
     Args:
         storage: of `open_storage`.
         plan: what the trials depend on.
         dataset_checksum: of the prepared dataset.
+        limits: the networks that may be proposed; None is all.
 
     Raises:
         SearchError: the storage has a study of this name that something else made, or that was made with another
@@ -74,7 +77,7 @@ def open_study(storage: BaseStorage, plan: SearchPlan, dataset_checksum: str) ->
     study = optuna.create_study(
         storage=storage,
         study_name=study_name(plan, dataset_checksum),
-        sampler=make_sampler(plan),
+        sampler=make_sampler(plan, limits),
         pruner=pruner,
         direction="minimize",
         load_if_exists=True,

@@ -40,6 +40,7 @@ from ensembleflow.models import (
 from ensembleflow.search.device_memory import is_out_of_memory
 from ensembleflow.search.optuna_internals import StoredTrial, bracket_of, should_stop
 from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
+from ensembleflow.search.samplers import redrawn_networks
 from ensembleflow.search.space import suggest_hyperparameters
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.sync_to_optuna import finish_trial, sync_trial
@@ -221,6 +222,7 @@ class _Training:
         record, now = self.record, time.time()
         hyperparameters = suggest_hyperparameters(self.trial, self.search)
         record.hyperparameters = hyperparameters.to_dict()
+        record.redrawn = redrawn_networks(self.study, self.trial)
         record.bracket = bracket_of(self.study, record.slot)
         record.attempts += 1
         record.started_at = record.started_at or now

@@ -70,6 +70,21 @@ def _facts(study: Study) -> Iterator[Block]:
             Fact("devices busy", percent(found["occupancy"], 0), "of the time, with trials"),
         ]
     )
+    yield from _redrawn(study)
+
+
+def _redrawn(study: Study) -> Iterator[Block]:
+    """What `search.limits` kept from being trained."""
+    trials = study.csv("search/trials.csv")
+    n_redrawn = int(trials.n_redrawn.sum()) if "n_redrawn" in trials else 0
+    if n_redrawn:
+        mean = trials.redrawn_multiply_adds.sum() / n_redrawn
+        yield Text(
+            f"{n_redrawn:,} of {n_redrawn + len(trials):,} proposals were beyond search.limits and were drawn again "
+            f"before anything was trained; their networks would have taken {mean:,.2g} multiply-adds per image on "
+            "average.",
+            "Networks that were too large:",
+        )
 
 
 def _facts_so_far(study: Study) -> Iterator[Block]:

@@ -8,6 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from ensembleflow.search.samplers.network_limits import NetworkLimits
 from ensembleflow.search.samplers.slot import slot_seed
 from ensembleflow.search.samplers.whole_point import WholePointSampler
 
@@ -42,19 +43,26 @@ class GeneticSampler(WholePointSampler):
         seed: the study's seed.
         space: each hyperparameter's range or choices.
         generation_size: slots a generation.
+        limits: the networks that may be proposed; None is all.
     """
 
-    def __init__(self, seed: int, space: dict[str, BaseDistribution], generation_size: int) -> None:
-        super().__init__(seed, space)
+    def __init__(
+        self,
+        seed: int,
+        space: dict[str, BaseDistribution],
+        generation_size: int,
+        limits: NetworkLimits | None = None,
+    ) -> None:
+        super().__init__(seed, space, limits)
         self.generation_size = generation_size
 
-    def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    def choose(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> dict[str, Any]:
         """A child's values but for those to be redrawn; nothing, that is uniform values, without parents."""
         generation = trial.number // self.generation_size
         parents = parents_of(study.get_trials(deepcopy=False), generation, self.generation_size)
         if not parents:
             return {}
-        return _Breeder(parents, slot_seed(self.seed, trial.number, "genetic")).sample_relative(
+        return _Breeder(parents, slot_seed(self.seed, trial.number, "genetic", attempt)).sample_relative(
             study, trial, self.space
         )
 

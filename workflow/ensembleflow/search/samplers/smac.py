@@ -7,7 +7,7 @@ import math
 import statistics
 import warnings
 from abc import abstractmethod
-from collections.abc import KeysView, Sequence
+from collections.abc import Callable, KeysView, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,9 +82,11 @@ class _SmacSampler(ModelSampler):
     @abstractmethod
     def _model(self, scenario: Scenario, n_observations: int) -> AbstractModel: ...
 
-    def propose(self, study: optuna.Study, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> dict[str, Any]:
-        """The new point with the highest expected improvement; now and then, as SMAC does, a random one."""
-        seed = slot_seed(self.seed, trial.number, "smac")
+    def propose(
+        self, study: optuna.Study, trial: FrozenTrial, others: Sequence[FrozenTrial], attempt: int
+    ) -> dict[str, Any]:
+        """The new allowed point of the highest expected improvement; now and then, as SMAC does, a random one."""
+        seed = slot_seed(self.seed, trial.number, "smac", attempt)
         space = ConfigurationSpace(seed=seed)
         space.add([_hyperparameter(name, each) for name, each in self.space.items()])
         scenario = Scenario(space, deterministic=True, n_trials=2**31 - 1, seed=seed)
@@ -108,9 +110,15 @@ class _SmacSampler(ModelSampler):
                 model=model, eta=predicted[best], incumbent_array=points[best], num_data=len(points), X=points
             )
             starts = points[np.argsort(predicted, kind="stable")[:_N_STARTS]]
-            configuration = _maximize(acquisition, space, points, starts, np.random.default_rng(seed))
+            configuration = _maximize(acquisition, space, points, starts, np.random.default_rng(seed), self._is_allowed)
         if configuration is None:
             return {}
+        return self._values(configuration)
+
+    def _is_allowed(self, configuration: Configuration) -> bool:
+        return self.limits is None or self.limits.allows(self._values(configuration))
+
+    def _values(self, configuration: Configuration) -> dict[str, Any]:
         return {name: _plain(configuration[name], each) for name, each in self.space.items()}
 
 
@@ -156,8 +164,9 @@ def _maximize(
     known: npt.NDArray[np.float64],
     starts: npt.NDArray[np.float64],
     rng: np.random.Generator,
+    is_allowed: Callable[[Configuration], bool],
 ) -> Configuration | None:
-    """The point outside `known` of the highest acquisition that random search and then local search find.
+    """The allowed point outside `known` of the highest acquisition that random search and then local search find.
 
     Local search changes one hyperparameter at a time: a number by a normal step, which gets shorter, a choice to any.
 
@@ -167,6 +176,7 @@ def _maximize(
         known: points that were tried, (points, hyperparameters), as ConfigSpace encodes them.
         starts: the best of them, where local search starts, beside the best random points.
         rng: decides everything.
+        is_allowed: whether a point may be proposed.
 
     Returns:
         None if no new point was found, as where a space of choices is exhausted.
@@ -209,8 +219,8 @@ def _maximize(
     every, every_score = np.concatenate(tried), np.concatenate(tried_scores)
     seen = {point.tobytes() for point in on_grid(known.copy())}
     for index in np.argsort(-every_score, kind="stable"):
-        if every[index].tobytes() not in seen:
-            return Configuration(space, vector=every[index])
+        if every[index].tobytes() not in seen and is_allowed(found := Configuration(space, vector=every[index])):
+            return found
     return None
 
 

@@ -23,13 +23,15 @@ class ParzenSampler(ModelSampler):
     trials of all brackets, as BOHB's does, and not only from those of the trial's own bracket.
     """
 
-    def propose(self, study: optuna.Study, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> dict[str, Any]:
+    def propose(
+        self, study: optuna.Study, trial: FrozenTrial, others: Sequence[FrozenTrial], attempt: int
+    ) -> dict[str, Any]:
         """Of 24 points drawn from the good trials' density, the one that is likeliest among good against bad."""
         estimator = optuna.samplers.TPESampler(
             n_startup_trials=self.n_startup_trials,
             n_ei_candidates=24,
             multivariate=True,
             constant_liar=True,
-            seed=slot_seed(self.seed, trial.number, "tpe"),
+            seed=slot_seed(self.seed, trial.number, "tpe", attempt),
         )
         return estimator.sample_relative(study, trial, self.space)

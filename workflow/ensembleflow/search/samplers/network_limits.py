@@ -1,0 +1,70 @@
+"""Which proposals `search.limits` leaves to the samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+
+from ensembleflow.config import SearchConfig, SearchLimits
+from ensembleflow.errors import SearchError
+from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.network_size import NetworkSize, network_size
+from ensembleflow.search.space import distributions
+
+__all__ = ["NetworkLimits", "network_limits"]
+
+
+@dataclass(frozen=True)
+class NetworkLimits:
+    """The networks that may be trained, as far as their size is known from the hyperparameters.
+
+    Attributes:
+        limits: the config's.
+        space: each hyperparameter's range or choices.
+        image_shape: (height, width, channels) in pixels.
+        n_classes: number of classes.
+    """
+
+    limits: SearchLimits
+    space: Mapping[str, BaseDistribution]
+    image_shape: tuple[int, int, int]
+    n_classes: int
+
+    def size(self, values: Mapping[str, Any]) -> NetworkSize:
+        """The size of the network of some values; what has one value only in the space may be left out."""
+        single = {name: _only_value(each) for name, each in self.space.items() if each.single()}
+        return network_size(Hyperparameters.from_dict({**single, **values}), self.image_shape, self.n_classes)
+
+    def allows(self, values: Mapping[str, Any]) -> bool:
+        """Whether the network of some values is within all limits."""
+        size, limits = self.size(values), self.limits
+        return (limits.multiply_adds is None or size.multiply_adds <= limits.multiply_adds) and (
+            limits.parameters is None or size.parameters <= limits.parameters
+        )
+
+    def nothing_left(self, tried: list[NetworkSize]) -> SearchError:
+        """The error of a space in which no network was found within the limits, after so many were drawn."""
+        smallest = min(tried, key=lambda size: (size.multiply_adds, size.parameters))
+        asked = self.limits.model_dump(exclude_none=True)
+        return SearchError(
+            "no network of the space is within the limits",
+            where="search.limits",
+            found=f"of {len(tried)} networks drawn the smallest has {smallest.multiply_adds:,} multiply-adds per image "
+            f"and {smallest.parameters:,} parameters",
+            expected=", ".join(f"{name} at most {value:,.10g}" for name, value in asked.items()),
+            hint="raise the limits, or give search.space narrower networks (stage_filters, stem_filters)",
+        )
+
+
+def network_limits(search: SearchConfig, image_shape: tuple[int, int, int], n_classes: int) -> NetworkLimits | None:
+    """The limits of a search on images of one shape; None where the config sets none."""
+    if not search.limits.model_dump(exclude_none=True):
+        return None
+    return NetworkLimits(search.limits, distributions(search), image_shape, n_classes)
+
+
+def _only_value(distribution: BaseDistribution) -> Any:
+    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]

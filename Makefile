@@ -1,6 +1,6 @@
 # make run      the whole default workflow on this machine, from images to a report
 # make test     all tests
-# make quicktest  those that train no network and start no cluster, server or browser: some two minutes
+# make quicktest  those of config, io, planning and datasets, which train nothing: a minute or two
 # make docs     the documentation's site, in site/; a link that leads nowhere is an error
 # make paper-docs  the tables, figures and numbers of `snakemake paper` into docs/paper/, which the pages quote
 # make gallery  the figures of `make run` into docs/images/gallery/

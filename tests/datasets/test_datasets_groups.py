@@ -100,9 +100,9 @@ def named(*names: str) -> LabelledImages:
 @pytest.mark.parametrize(
     ("pattern", "groups"),
     [
-        (r"slide\d+", ["slide1", "slide1", "b/other.png"]),
-        (r"(slide)(\d+)", ["slide", "slide", "b/other.png"]),
-        (r"slide(\d+)", ["1", "1", "b/other.png"]),
+        (r"slide\d+", ["slide1", "slide1", "\0b/other.png"]),
+        (r"(slide)(\d+)", ["slide", "slide", "\0b/other.png"]),
+        (r"slide(\d+)", ["1", "1", "\0b/other.png"]),
         (r"^[^/]+", ["a", "b", "b"]),
     ],
 )
@@ -111,9 +111,37 @@ def test_a_pattern_finds_groups_in_names(pattern, groups):
     assert images.groups.tolist() == groups
 
 
-def test_a_pattern_that_occurs_nowhere_is_refused():
-    with pytest.raises(DatasetError, match="no image is of a group"):
-        with_groups(named("a/1.png"), "slide")
+@pytest.mark.parametrize("pattern", ["slide", r"\d*$", "()a", ".*"])
+def test_a_pattern_that_groups_nothing_is_refused(pattern):
+    with pytest.raises(DatasetError, match="no two images are of one group"):
+        with_groups(named("a/1.png", "a/2.png"), pattern)
+
+
+def test_the_first_parentheses_that_take_part_are_the_group():
+    images = with_groups(named("a_1", "a_2", "b_1", "b_2"), "(a)_|(b)_")
+    assert images.groups.tolist() == ["a", "a", "b", "b"]
+
+
+def test_images_that_a_pattern_does_not_find_are_told(caplog):
+    with_groups(named("s1_1", "s1_2", "other"), r"s\d")
+    assert "1 of 3 images are groups of their own, as no group is found: other" in caplog.text
+
+
+def test_one_large_group_among_small_uneven_ones_is_trained_with():
+    counts = [(300, 300, 300), (40, 5, 5), (5, 40, 5)]
+    labels = np.concatenate([np.repeat(np.arange(3), each) for each in counts])
+    groups = np.repeat(np.arange(3), [sum(each) for each in counts])
+    splits = split_whole_groups(labels, groups, {"valid": 0.1, "test": 0.2}, 0)
+    assert {part: len(indices) for part, indices in splits.items()} == {"train": 900, "valid": 50, "test": 50}
+
+
+def test_shares_that_whole_groups_make_impossible_are_told(slides, tmp_path, caplog):
+    for number in range(100, 200):
+        for name in ("oak", "beech"):
+            Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(slides / name / f"s00_{number}.png")
+    prepare_dataset(config_of(slides, group_pattern=r"s\d+_", test_fraction=0.4), tmp_path / "own.h5")
+    assert "groups stay whole, so parts are of other sizes" in caplog.text
+    assert "the largest, s00_, has 204 of 248 images" in caplog.text
 
 
 @pytest.fixture

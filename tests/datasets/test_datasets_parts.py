@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,13 +93,82 @@ def test_classes_that_are_called_train_and_test_are_classes(tmp_path):
         assert dataset.class_names == ["test", "train"]
 
 
-@pytest.mark.parametrize("others", [("valid", "test"), ("train", "extra"), ("train",)], ids="-".join)
+@pytest.mark.parametrize("others", [("train", "extra"), ("train",)], ids="-".join)
 def test_other_folders_of_folders_are_told(tmp_path, others):
     for name in others:
         make_part(tmp_path / "images", "train", name)
     with pytest.raises(DatasetError) as error:
         prepare_dataset(config_of(tmp_path / "images"), tmp_path / "own.h5")
     assert "called train, valid and test" in str(error.value)
+
+
+NEARLY = {
+    "an image beside the classes": (
+        lambda folder: copy_image(folder, "train/stray.png"),
+        "train/stray.png lies beside",
+    ),
+    "a part without classes": (lambda folder: (folder / "dev").mkdir(), "dev is none"),
+    "an empty part": (lambda folder: empty(folder / "valid"), "valid holds no folder"),
+    "a part twice": (lambda folder: shutil.copytree(folder / "valid", folder / "val"), "two folders are valid"),
+    "no training": (lambda folder: shutil.rmtree(folder / "train"), "there is no train"),
+    "a part that is a file": (lambda folder: replaced(folder / "test", Path.touch), "test is no folder"),
+    "a part that leads nowhere": (
+        lambda folder: replaced(folder / "test", lambda path: path.symlink_to("/nowhere")),
+        "test is no folder",
+    ),
+    "flat test images": (lambda folder: flatten(folder / "test"), "test/0.png lies beside the classes"),
+}
+
+
+def copy_image(folder, name):
+    shutil.copy(folder / "train/oak/0.png", folder / name)
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def replaced(folder, make):
+    shutil.rmtree(folder)
+    make(folder)
+
+
+def flatten(folder):
+    for path in (folder / "oak").iterdir():
+        path.rename(folder / path.name)
+    shutil.rmtree(folder / "oak")
+    shutil.rmtree(folder / "beech")
+
+
+@pytest.mark.parametrize("fault", NEARLY)
+def test_what_keeps_folders_from_being_parts_is_told(folder, tmp_path, fault):
+    spoil, reason = NEARLY[fault]
+    spoil(folder)
+    with pytest.raises(DatasetError, match="folders of parts cannot be told from classes") as error:
+        prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    assert reason in error.value.found
+    source_inputs(config_of(folder), tmp_path / "own.h5")  # a plan is made all the same
+
+
+def test_a_part_that_leads_to_itself_is_told(folder, tmp_path):
+    replaced(folder / "test", lambda path: path.symlink_to("test"))
+    with pytest.raises(DatasetError, match="Too many levels of symbolic links"):
+        prepare_dataset(config_of(folder), tmp_path / "own.h5")
+    source_inputs(config_of(folder), tmp_path / "own.h5")
+
+
+def test_a_part_behind_a_link_that_leads_elsewhere_is_noticed(folder, tmp_path):
+    (folder / "test").rename(tmp_path / "test1")
+    shutil.copytree(tmp_path / "test1", tmp_path / "test2")
+    (folder / "test").symlink_to(tmp_path / "test1")
+    config = config_of(folder)
+    prepare_dataset(config, tmp_path / "own.h5")
+    recorded = find_source_files(config).state
+    (tmp_path / "test2/oak/0.png").write_bytes((tmp_path / "test2/oak/1.png").read_bytes())
+    (tmp_path / "test1").rename(tmp_path / "test0")
+    (tmp_path / "test2").rename(tmp_path / "test1")
+    assert source_state(config, tmp_path / "own.h5", recorded) != recorded
 
 
 def test_a_class_that_is_absent_from_one_part_is_told(folder, tmp_path):

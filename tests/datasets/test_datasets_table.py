@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import logging
+import os
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,8 @@ FAULTS = {
     "an empty split": ({"split": ["train"] * 39 + [""]}, "unknown split", "1 rows: row 40: ''"),
     "nothing to train with": ({"split": ["test", "valid"] * 20}, "none to train with", "0 train, 20 valid, 20 test"),
     "a weight of none": ({"weight": ["1", "", "0", "-1", "nan", "inf", "x", "2"] * 5}, "weight", "30 rows: row 2: ''"),
+    "weights far apart": ({"weight": [1e30, 1] * 20}, "too far apart", "1 to 1e+30"),
+    "a negative label": ({"label": ["-1", "1"] * 20}, "a label is negative", "-1"),
     "one class": ({"label": ["oak"] * 40}, "fewer than two classes", "classes: oak"),
     "an empty validation": ({"split": ["train"] * 20 + ["valid"] + ["test"] * 19, "group": range(40)}, "absent", "oak"),
 }
@@ -165,6 +168,10 @@ def test_a_fault_of_the_table_is_told_with_its_rows(rows, tmp_path, fault):
         (b"path;label\na.png;oak\n", "lacks a column"),
         ("path,label\nblätter.png,eiche\n".encode("latin-1"), "utf-8"),
         (b'path,label\n"a.png,oak\n', "cannot be read"),
+        (b"path;label\na.png;oak\n", "separated by ';'"),
+        (b"path\tlabel\na.png\toak\n", "separated by"),
+        (b"path,label\na.png,oak,\nb.png,ash,\n", "more fields than its header"),
+        (b"path,label,label \na.png,oak,oak\n", "columns of the table have one name"),
     ],
 )
 def test_what_is_no_table_is_told(tmp_path, content, message):
@@ -195,6 +202,88 @@ def test_parquet_without_its_package_is_told(rows, tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="Parquet files cannot be read") as error:
         read_table(table, 8)
     assert error.value.hint == "pip install pyarrow"
+
+
+def test_blanks_around_paths_and_labels_are_no_part_of_them(rows, tmp_path):
+    table = written(tmp_path, rows.assign(label=rows["label"] + " ", path=rows["path"] + " "))
+    prepare_dataset(config_of(table), tmp_path / "own.h5")
+    assert sorted(numbers_of(tmp_path / "own.h5", "train")) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("values", "class_names"),
+    [
+        ([2.0, 10.0], ("2", "10")),
+        ([np.nan, 1.0, 2.0], None),
+        ([True, False], ("0", "1")),
+        ([b"oak", b"ash"], ("ash", "oak")),
+        ([1.5, 2.0], ("1.5", "2")),
+    ],
+)
+def test_parquets_values_are_labels_as_a_person_writes_them(rows, tmp_path, values, class_names):
+    labels = pd.Series((values * N_IMAGES)[:N_IMAGES])
+    table = written(tmp_path, rows.drop(columns=["split", "group"]).assign(label=labels), "images.parquet")
+    if class_names is None:
+        with pytest.raises(DatasetError, match="rows of the table have no label"):
+            read_table(table, 8)
+    else:
+        assert read_table(table, 8).class_names == class_names
+
+
+def test_the_index_of_a_parquet_table_does_not_count(rows, tmp_path):
+    rows.loc[3, "group"] = None
+    expected = read_table(written(tmp_path, rows), 8).groups.tolist()
+    for index in (range(1000, 1000 + N_IMAGES), [0] * N_IMAGES):
+        table = written(tmp_path, rows.set_index(pd.Index(index)), "images.parquet")
+        assert read_table(table, 8).groups.tolist() == expected
+
+
+def test_what_is_no_file_is_told_and_not_waited_for(rows, tmp_path):
+    for number in (0, 1):
+        (tmp_path / f"images/{number}.png").unlink()
+    os.mkfifo(tmp_path / "images/0.png")
+    (tmp_path / "images/1.png").mkdir()
+    rows.loc[2, "path"] = "images/\0.png"
+    rows.loc[3, "path"] = "images/" + "x" * 300
+    with pytest.raises(DatasetError, match="4 images cannot be read"):
+        prepare_dataset(config_of(written(tmp_path, rows)), tmp_path / "own.h5")
+
+
+SPOILT = {
+    "an empty label": lambda rows: rows.assign(label=[""] + ["oak"] * (N_IMAGES - 1)).to_csv(index=False),
+    "a column renamed": lambda rows: rows.rename(columns={"label": "class"}).to_csv(index=False),
+    "semicolons": lambda rows: rows.to_csv(index=False, sep=";"),
+    "nothing": lambda rows: "",
+    "a name too long": lambda rows: rows.assign(path=["x" * 300, *rows["path"][1:]]).to_csv(index=False),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_a_table_that_was_spoilt_since_is_noticed(rows, tmp_path, fault):
+    table = written(tmp_path, rows)
+    config = config_of(table)
+    prepare_dataset(config, tmp_path / "own.h5")
+    recorded = find_source_files(config).state
+    table.write_text(SPOILT[fault](rows))
+    assert source_state(config, tmp_path / "own.h5", recorded) != recorded
+
+
+@pytest.mark.parametrize("how", ["moved", "linked"])
+def test_images_in_another_folder_of_the_same_name_are_noticed(rows, tmp_path, how):
+    (tmp_path / "other").mkdir()
+    for number in range(N_IMAGES):
+        Image.fromarray(np.full((9, 12, 3), 200, np.uint8)).save(tmp_path / f"other/{number}.bmp")
+        Image.fromarray(np.full((9, 12, 3), number, np.uint8)).save(tmp_path / f"images/{number}.bmp")
+    config = config_of(written(tmp_path, rows.assign(path=rows["path"].str.replace("png", "bmp"))))
+    prepare_dataset(config, tmp_path / "own.h5")
+    recorded = find_source_files(config).state
+    assert source_state(config, tmp_path / "own.h5", recorded) == recorded
+    (tmp_path / "images").rename(tmp_path / "images_old")
+    if how == "moved":
+        (tmp_path / "other").rename(tmp_path / "images")
+    else:
+        (tmp_path / "images").symlink_to("other")
+    assert source_state(config, tmp_path / "own.h5", recorded) != recorded
 
 
 def test_an_edited_table_or_image_is_noticed(rows, tmp_path):

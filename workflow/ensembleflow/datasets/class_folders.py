@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ensembleflow.datasets.image_file import is_image_name
 
-__all__ = ["PART_NAMES", "ClassFolder", "list_class_folders", "list_parts"]
+__all__ = ["PART_NAMES", "ClassFolder", "list_class_folders", "list_parts", "why_no_parts"]
 
 PART_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -49,7 +49,11 @@ def list_class_folders(folder: Path) -> list[ClassFolder]:
     parts = list_parts(folder)
     if not parts:
         return [_class_folder(entry, None) for entry in _folders(folder)]
-    return [_class_folder(entry, part) for part, path in parts.items() for entry in _folders(path)]
+    return [
+        _class_folder(entry, part, max(path.stat().st_ctime_ns, path.lstat().st_ctime_ns))
+        for part, path in parts.items()
+        for entry in _folders(path)
+    ]
 
 
 def list_parts(folder: Path) -> dict[str, Path]:
@@ -69,6 +73,42 @@ def list_parts(folder: Path) -> dict[str, Path]:
     return {part: parts[part] for part in ("train", "valid", "test") if part in parts}
 
 
+def why_no_parts(folder: Path) -> list[str]:
+    """What keeps folders that are called like parts, two or more, and hold folders from being read as parts.
+
+    Nothing where they are parts, and where none of them holds a folder with an image: then they are classes.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        visible = sorted((entry for entry in entries if entry.name[0] != "."), key=_name)
+    named = [entry for entry in visible if entry.name.lower() in PART_NAMES]
+    folders = [entry for entry in named if entry.is_dir()]
+    if len(folders) < 2 or not any(_holds_folders_of_images(Path(entry.path)) for entry in folders):
+        return []
+    reasons = [f"{entry.name} is no folder" for entry in named if not entry.is_dir()]
+    parts = [PART_NAMES[entry.name.lower()] for entry in folders]
+    reasons += [f"two folders are {part}" for part in dict.fromkeys(parts) if parts.count(part) > 1]
+    reasons += [] if "train" in parts else ["there is no train"]
+    reasons += [f"{entry.name} is none" for entry in visible if entry.is_dir() and entry not in named]
+    for entry in folders:
+        with os.scandir(entry.path) as entries:
+            inner = sorted((each for each in entries if each.name[0] != "."), key=_name)
+        images = [each.name for each in inner if not each.is_dir() and is_image_name(each.name)]
+        reasons += [f"{entry.name}/{images[0]} lies beside the classes"] if images else []
+        reasons += [] if any(each.is_dir() for each in inner) else [f"{entry.name} holds no folder"]
+    return reasons
+
+
+def _holds_folders_of_images(folder: Path) -> bool:
+    for entry in _folders(folder):
+        with os.scandir(entry.path) as entries:
+            if any(is_image_name(each.name) for each in entries):
+                return True
+    return False
+
+
 def _folders(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if entry.name[0] != "." and entry.is_dir()), key=_name)
@@ -84,7 +124,7 @@ def _is_other_file(entry: os.DirEntry[str]) -> bool:
     return not entry.is_dir() and not is_image_name(entry.name)
 
 
-def _class_folder(entry: os.DirEntry[str], part: str | None) -> ClassFolder:
+def _class_folder(entry: os.DirEntry[str], part: str | None, part_changed_ns: int = 0) -> ClassFolder:
     images, others = [], []
     with os.scandir(entry.path) as entries:
         for each in entries:
@@ -94,7 +134,7 @@ def _class_folder(entry: os.DirEntry[str], part: str | None) -> ClassFolder:
                 images.append(each)
             else:
                 others.append(f"{each.name}/" if Path(each.path).is_dir() else each.name)
-    changed_ns = entry.stat().st_ctime_ns
+    changed_ns = max(entry.stat().st_ctime_ns, part_changed_ns)
     if entry.is_symlink():
         changed_ns = max(changed_ns, entry.stat(follow_symlinks=False).st_ctime_ns)
     return ClassFolder(entry.name, sorted(images, key=_name), sorted(others), changed_ns, entry.path, part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,9 @@ from ensembleflow.datasets.labelled_images import LabelledImages
 from ensembleflow.datasets.some import some
 from ensembleflow.errors import DatasetError
 
-__all__ = ["check_groups_are_whole", "joined", "split_whole_groups", "with_groups"]
+__all__ = ["check_groups_are_whole", "joined", "split_whole_groups", "warn_of_shares", "with_groups"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def split_whole_groups(
@@ -21,8 +24,8 @@ def split_whole_groups(
 ) -> dict[str, NDArray[np.int64]]:
     """Split images at random, each group whole, so that each class has about its share in each split.
 
-    Groups are placed one after the other, those first whose images are most unevenly spread over the classes, each
-    where the classes' shares are then nearest to the wanted ones (the least sum of squared deviations over the share).
+    Groups are placed one after the other, those first that hold the largest share of some class, each where the
+    classes' shares are then nearest to the wanted ones (the least sum of squared deviations over the share).
     A class that has no more groups left than splits that lack it goes to one of these.
 
     Args:
@@ -45,7 +48,7 @@ def split_whole_groups(
     counts_of_classes = counts / counts.sum(axis=0)  # so that rare classes count as frequent ones do
     random = np.random.default_rng([seed, len(labels), len(names)])
     order = random.permutation(len(counts))
-    order = order[np.argsort(-counts_of_classes[order].std(axis=1), kind="stable")]
+    order = order[np.argsort(-counts_of_classes[order].max(axis=1), kind="stable")]
     n_left = np.count_nonzero(counts, axis=0)  # groups that hold the class and are not placed
     placed = np.zeros((len(names), counts.shape[1]))
     part_of = np.empty(len(counts), np.int64)
@@ -80,26 +83,34 @@ def with_groups(images: LabelledImages, pattern: str) -> LabelledImages:
 
     Args:
         images: the images, with names such as `oak/slide12_crop3.png`.
-        pattern: a regular expression, searched for in the name; the group is the text of its first pair of parentheses,
-            or of the whole match. An image whose name does not match is a group of its own.
+        pattern: a regular expression, searched for in the name; the group is the text of its first pair of parentheses
+            that takes part, or of the whole match. An image whose name does not match is told, and a group of its own.
 
     Raises:
-        DatasetError: no image's name matches.
+        DatasetError: no two images are of one group.
     """
     names = [images.name(index) for index in range(len(images.labels))]
-    found = [re.search(pattern, name) for name in names]
-    if not any(found):
+    found = [_group_in(re.search(pattern, name)) for name in names]
+    alone = [name for name, group in zip(names, found, strict=True) if not group]
+    if len(set(found) - {""}) in (0, len(names) - len(alone)):
         raise DatasetError(
-            "no image is of a group",
+            "no two images are of one group",
             where="dataset.group_pattern",
-            found=pattern,
-            expected=f"a regular expression that occurs in the images' names, as in {names[0]}",
+            found=f"{pattern}: {len(names) - len(alone)} of {len(names)} names match",
+            expected=f"a regular expression that finds what images of a group share in their names, as in {names[0]}",
         )
-    groups = [
-        name if match is None else (match[1] if match.re.groups else match[0]) or name
-        for name, match in zip(names, found, strict=True)
-    ]
+    if alone:
+        told = (len(alone), len(names), some(alone))
+        _LOG.warning("dataset.group_pattern: %d of %d images are groups of their own, as no group is found: %s", *told)
+    groups = [group if group else f"\0{name}" for name, group in zip(names, found, strict=True)]
     return replace(images, groups=np.array(groups, dtype=np.str_))
+
+
+def _group_in(match: re.Match[str] | None) -> str:
+    """The text of the first pair of parentheses that took part, or of the whole match; "" where there is none."""
+    if match is None:
+        return ""
+    return next(filter(None, match.groups()), "") if match.re.groups else match[0]
 
 
 def check_groups_are_whole(groups: NDArray[np.str_], splits: Mapping[str, NDArray[np.int64]], where: str) -> None:
@@ -117,7 +128,11 @@ def check_groups_are_whole(groups: NDArray[np.str_], splits: Mapping[str, NDArra
     for part, indices in splits.items():
         for group in np.unique(groups[indices]).tolist():
             parts_of.setdefault(group, []).append(part)
-    torn = [f"{group} (in {' and '.join(parts)})" for group, parts in sorted(parts_of.items()) if len(parts) > 1]
+    torn = [
+        f"{group.lstrip(chr(0))} (in {' and '.join(parts)})"
+        for group, parts in sorted(parts_of.items())
+        if len(parts) > 1
+    ]
     if torn:
         raise DatasetError(
             "groups stand in two parts",
@@ -125,4 +140,31 @@ def check_groups_are_whole(groups: NDArray[np.str_], splits: Mapping[str, NDArra
             found=f"{len(torn)} groups: {some(torn)}",
             expected="all images of a group in one part",
             hint="leave the parts out of the source, so that the groups are split whole, or move these images",
+        )
+
+
+def warn_of_shares(
+    groups: NDArray[np.str_], splits: Mapping[str, NDArray[np.int64]], wanted: Mapping[str, float]
+) -> None:
+    """Tell parts whose share of the images is far from the wanted one, since groups stay whole.
+
+    Args:
+        groups: (n_images,) group of each image.
+        splits: for each part the indices of its images.
+        wanted: the share of each part that was cut, of all of them together.
+    """
+    sizes = {part: len(splits[part]) for part in wanted}
+    total = sum(sizes.values())
+    far = [part for part, share in wanted.items() if total and not 0.5 <= sizes[part] / total / share <= 2]
+    if far:
+        together = np.concatenate([splits[part] for part in wanted])
+        names, counts = np.unique(groups[together], return_counts=True)
+        told = ", ".join(f"{part} {sizes[part] / total:.0%} instead of {share:.0%}" for part, share in wanted.items())
+        largest = str(names[counts.argmax()]).lstrip("\0")
+        _LOG.warning(
+            "groups stay whole, so parts are of other sizes: %s; the largest, %s, has %d of %d images",
+            told,
+            largest,
+            counts.max(),
+            total,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensembleflow.datasets.class_folders import ClassFolder, list_class_folders
+from ensembleflow.datasets.class_folders import ClassFolder, list_class_folders, why_no_parts
 from ensembleflow.datasets.dataset_file import SPLITS
 from ensembleflow.datasets.image_file import is_image_name
 from ensembleflow.datasets.image_list import image_reader
@@ -46,6 +46,15 @@ def read_image_folder(path: str | Path, image_size: int, threads: int = 1) -> La
     folder = Path(path)
     image_shape = (image_size, image_size, 3)
     try:
+        reasons = why_no_parts(folder)
+        if reasons:
+            raise DatasetError(
+                "folders of parts cannot be told from classes",
+                where=f"dataset.path: {folder}",
+                found="; ".join(reasons),
+                expected="train, and valid or test or both, which hold the classes' folders and no image, and nothing "
+                "else; or the classes' folders alone",
+            )
         listed = list_class_folders(folder)
         faults = _faults(folder, listed)
     except OSError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,9 @@ def image_reader(
     checksums = np.zeros(len(files), np.uint64)
 
     def read_one(index: int) -> NDArray[np.uint8] | DatasetError:
+        fault = _fault_of(files[index])
+        if fault is not None:
+            return DatasetError("an image cannot be read", where=files[index].replace("\0", "\\0"), found=fault)
         checksums[index] = file_checksum(files[index])
         try:
             return read_image(files[index], image_shape)
@@ -50,3 +55,13 @@ def image_reader(
         return images
 
     return read, checksums
+
+
+def _fault_of(name: str) -> str | None:
+    """Why a file is not even opened: a pipe would be waited for, and some names no file can have."""
+    try:
+        return None if stat.S_ISREG(Path(name).stat().st_mode) else "it is no file"
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)

@@ -16,7 +16,7 @@ from ensembleflow.datasets.cifar100 import read_cifar100
 from ensembleflow.datasets.dataset_file import SPLITS, write_dataset
 from ensembleflow.datasets.digits import read_digits
 from ensembleflow.datasets.duplicates import Duplicates, image_contents, refuse_duplicates
-from ensembleflow.datasets.group_split import joined, split_whole_groups, with_groups
+from ensembleflow.datasets.group_split import joined, split_whole_groups, warn_of_shares, with_groups
 from ensembleflow.datasets.idx import read_idx
 from ensembleflow.datasets.image_folder import read_image_folder
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
@@ -88,7 +88,8 @@ def prepare_dataset(config: DatasetConfig, path: str | Path, threads: int = 1) -
             images = images.without(error.faults)
     sizes = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
     if images.own_split:
-        sizes += f" ({' and '.join(images.own_split)} as the source has them)"
+        given = [part for part in images.own_split if part != "train" or len(images.own_split) == len(SPLITS)]
+        sizes += f" ({' and '.join(given)} as the source has them)" if given else ""
     if images.groups is not None:
         sizes += f", {len(np.unique(images.groups))} groups"
     _LOG.info("%s: %s images of %d classes, checksum %s", config.name, sizes, len(images.class_names), checksum)
@@ -175,6 +176,8 @@ def _split(
     if images.groups is not None:
         groupings = [images.groups[indices], *([] if contents is None else [contents[indices]])]
         splits = split_whole_groups(labels, joined(*groupings), fractions, seed)
+        wanted = {"train": 1 - sum(fractions.values()), **fractions}
+        warn_of_shares(images.groups[indices], splits, wanted)
     elif contents is not None:
         splits = grouped_split(labels, contents[indices], fractions, seed)
     else:

@@ -66,8 +66,10 @@ class SourceFiles:
     @property
     def state(self) -> str:
         """Another text whenever anything was written, renamed or moved, even if it is the same as before."""
-        newest = max(self.folder_changed_ns, int(self.changed_ns.max(initial=0)))
-        return hashlib.blake2b(f"{self.listing} {newest}".encode(), digest_size=8).hexdigest()
+        newest = max(self.folder_changed_ns, self.path_changed_ns, int(self.changed_ns.max(initial=0)))
+        digest = hashlib.blake2b(f"{self.listing} {newest}".encode(), digest_size=8)
+        digest.update(self.changed_ns.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def source_inputs(config: DatasetConfig, dataset: str | Path) -> list[Path]:
         if config.source in ("arrays", "idx"):
             return _array_files(path, config.source)
         # A class whose name is no text is refused by name, once the folder is read.
-        parts = [*list_parts(path).values()]
+        parts = []
+        with suppress(OSError):  # told when the images are read
+            parts = [*list_parts(path).values()]
         classes = [
             each
             for folder in parts or [path]
@@ -139,7 +143,7 @@ def find_source_files(config: DatasetConfig) -> SourceFiles | None:
         names, paths, sizes, changed = hashlib.blake2b(digest_size=16), [], [], []
         if config.source == "table":
             names.update(path.read_bytes())
-            entries = _table_images(path)
+            entries = _table_images(path, suppressed=DatasetError)
         else:
             entries = _images(path) if config.source == "image_folder" else _arrays(path, config.source)
         for name, each, size, changed_ns in entries:
@@ -156,7 +160,7 @@ def find_source_files(config: DatasetConfig) -> SourceFiles | None:
             folder_changed_ns=_changed_ns(path),
             path_changed_ns=max(map(_changed_ns, on_the_way), default=0),
         )
-    except (OSError, DatasetError):  # told when the images are read
+    except OSError:
         return None
 
 
@@ -181,7 +185,7 @@ def file_checksum(path: str | Path) -> int:
                 for start in np.linspace(0, size - block, _BLOCKS).astype(np.int64).tolist():
                     file.seek(start)
                     digest.update(file.read(block))
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return 1
     return max(2, int.from_bytes(digest.digest(), "big"))
 
@@ -200,13 +204,32 @@ def _images(folder: Path) -> Iterator[tuple[str, str, int, int]]:
             yield name, entry.path, status.st_size, changed_ns
 
 
-def _table_images(path: Path) -> Iterator[tuple[str, str, int, int]]:
+def _table_images(path: Path, suppressed: type[Exception]) -> Iterator[tuple[str, str, int, int]]:
     from ensembleflow.datasets.table import image_paths, read_table_rows
 
-    for each in image_paths(path, read_table_rows(path)):
-        image = Path(each)
-        there = image.exists()
-        yield each, each, image.stat().st_size if there else -1, _changed_ns(image) if there else 0
+    images: list[str] = []
+    with suppress(suppressed):  # a faulty table has no images, and is told when they are to be read
+        images = image_paths(path, read_table_rows(path))
+    folders: dict[str, int] = {}
+    for each in images:
+        folder = each.rpartition("/")[0]
+        if folder not in folders:
+            # Any folder on the way may be moved, or a link be led elsewhere.
+            on_the_way = [part for part in (Path(folder), *Path(folder).parents) if part.name]
+            folders[folder] = max(map(_changed_or_0_ns, on_the_way), default=0)
+        try:
+            status, own = Path(each).stat(), Path(each).lstat()
+            size, changed_ns = status.st_size, max(status.st_ctime_ns, own.st_ctime_ns)
+        except (OSError, ValueError):  # missing, or a name that no file can have
+            size, changed_ns = -1, 0
+        yield each, each, size, max(changed_ns, folders[folder])
+
+
+def _changed_or_0_ns(path: Path) -> int:
+    try:
+        return _changed_ns(path)
+    except OSError:
+        return 0
 
 
 def _arrays(path: Path, source: str) -> Iterator[tuple[str, str, int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ __all__ = ["image_paths", "read_table", "read_table_rows"]
 
 _LOG = logging.getLogger(__name__)
 _NEEDED, _OPTIONAL = ("path", "label"), ("split", "group", "weight")
+_MAX_RATIO = 1_000_000
 _EXPECTED = "a CSV or Parquet file with the columns path and label, and, if wished, split, group and weight"
 
 
@@ -77,14 +79,16 @@ def read_table_rows(path: Path) -> pd.DataFrame:
     """
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            rows = pd.read_parquet(path)
-            rows = rows.astype(object).where(rows.notna(), "").map(str)
+            rows = _read_parquet(path)
         else:
-            rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except ImportError:
-        raise DatasetError(
-            "Parquet files cannot be read", where=path, found="pyarrow is not installed", hint="pip install pyarrow"
-        ) from None
+            rows = pd.read_csv(
+                path,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                skipinitialspace=True,
+                compression=None,
+            )
     except (OSError, ValueError, csv.Error) as error:  # pandas' own are ValueErrors, pyarrow's too
         found = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().splitlines()[0]
         hint = None if path.is_absolute() or path.exists() else f"the path is relative to {Path.cwd()}"
@@ -95,18 +99,38 @@ def read_table_rows(path: Path) -> pd.DataFrame:
             expected=_EXPECTED,
             hint=hint,
         ) from None
+    if not isinstance(rows.index, pd.RangeIndex):
+        raise DatasetError(
+            "rows of the table have more fields than its header",
+            where=f"dataset.path: {path}",
+            found=f"columns: {', '.join(map(str, rows.columns))}",
+            expected="as many fields in each row as there are columns",
+            hint="remove commas at the ends of the rows, or put texts with commas into quotes",
+        )
     rows.columns = [str(column).strip() for column in rows.columns]
+    twice = sorted(set(rows.columns[rows.columns.duplicated()]))
+    if twice:
+        raise DatasetError(
+            "columns of the table have one name",
+            where=f"dataset.path: {path}",
+            found=", ".join(twice),
+            expected="distinct names, blanks around them aside",
+        )
     missing = [column for column in _NEEDED if column not in rows.columns]
     if missing:
+        separator = next((mark for mark in (";", "\t") if any(mark in column for column in rows.columns)), None)
         raise DatasetError(
             "the table of images lacks a column",
             where=f"dataset.path: {path}",
             found=f"columns: {', '.join(rows.columns) or 'none'}",
             expected=_EXPECTED,
-            hint=f"name the column {missing[0]}",
+            hint=f"name the column {missing[0]}"
+            if separator is None
+            else f"the columns are separated by {separator!r}; write the table with commas",
         )
     for column in _NEEDED:
-        empty = np.flatnonzero(rows[column].str.strip() == "")
+        rows[column] = rows[column].str.strip()
+        empty = np.flatnonzero(rows[column] == "")
         if len(empty):
             raise DatasetError(
                 f"rows of the table have no {column}",
@@ -117,6 +141,30 @@ def read_table_rows(path: Path) -> pd.DataFrame:
     return rows
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    path.stat()  # a missing file is told as such
+    try:
+        rows = pd.read_parquet(path).reset_index(drop=True)
+    except ImportError:
+        raise DatasetError(
+            "Parquet files cannot be read", where=path, found="pyarrow is not installed", hint="pip install pyarrow"
+        ) from None
+    return pd.DataFrame({column: [_text(value) for value in rows[column]] for column in dict.fromkeys(rows.columns)})
+
+
+def _text(value: Any) -> str:
+    """A cell as a CSV file has it; whole numbers that a missing value beside them made floats are whole again."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
 def image_paths(path: Path, rows: pd.DataFrame) -> list[str]:
     """Where each row's image lies."""
     return [str(path.parent / name) for name in rows["path"]]
@@ -124,8 +172,8 @@ def image_paths(path: Path, rows: pd.DataFrame) -> list[str]:
 
 def _labels(values: pd.Series) -> np.ndarray:
     """Whole numbers where all are, so that classes stand in their order."""
-    if values.str.fullmatch(r"\d{1,18}").all() and not values.str.fullmatch(r"0\d+").any():
-        return values.astype(np.int64).to_numpy()
+    if values.str.fullmatch(r"-?[0-9]{1,18}(\.0+)?").all() and not values.str.fullmatch(r"-?0[0-9]+(\.0+)?").any():
+        return values.str.partition(".")[0].astype(np.int64).to_numpy()
     return values.to_numpy(dtype=np.str_)
 
 
@@ -157,15 +205,15 @@ def _own_split(path: Path, rows: pd.DataFrame) -> dict[str, np.ndarray]:
 def _groups(rows: pd.DataFrame) -> np.ndarray | None:
     if "group" not in rows.columns:
         return None
-    groups = rows["group"].str.strip()
-    alone = pd.Series([f"row {row + 1}" for row in range(len(rows))])
-    return groups.where(groups != "", alone).to_numpy(dtype=np.str_)
+    groups = rows["group"].str.strip().tolist()
+    # No group can have such a name.
+    return np.array([group or f"\0row {row + 1}" for row, group in enumerate(groups)], dtype=np.str_)
 
 
 def _weights(path: Path, rows: pd.DataFrame) -> np.ndarray | None:
     if "weight" not in rows.columns:
         return None
-    weights = pd.to_numeric(rows["weight"], errors="coerce").to_numpy(np.float32)
+    weights = pd.to_numeric(rows["weight"], errors="coerce").to_numpy(np.float64)
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
     if len(wrong):
         told = [f"row {row + 1}: {rows['weight'].iat[row]!r}" for row in wrong.tolist()]
@@ -176,4 +224,11 @@ def _weights(path: Path, rows: pd.DataFrame) -> np.ndarray | None:
             expected="a number above 0 in each row",
             hint="leave rows out that are not to count, or the column, and all images count alike",
         )
-    return weights
+    if weights.max() > _MAX_RATIO * weights.min():
+        raise DatasetError(
+            "weights of the table are too far apart",
+            where=f"dataset.path: {path}",
+            found=f"{weights.min():g} to {weights.max():g}",
+            expected=f"the largest at most {_MAX_RATIO:,} times the smallest",
+        )
+    return (weights / weights.mean()).astype(np.float32)

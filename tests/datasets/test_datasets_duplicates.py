@@ -15,7 +15,7 @@ from PIL import Image
 from ensembleflow.config import DatasetConfig
 from ensembleflow.datasets import SPLITS, open_dataset, prepare_dataset
 from ensembleflow.datasets.duplicates import Duplicates, contents_of, find_duplicates
-from ensembleflow.datasets.labelled_images import LabelledImages
+from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
 from ensembleflow.errors import DatasetError
 
 CLASSES = ("ant", "bee")
@@ -140,6 +140,21 @@ def test_copies_and_unreadable_images_that_are_skipped_go_together(folder, caplo
     path = prepared(folder, duplicates="together", unreadable_images="skip")
     assert all(len(parts) == 1 for parts in parts_of_contents(path).values())
     assert "1 of 80 images cannot be read" in caplog.text
+
+
+def test_all_unreadable_images_are_told_at_once_where_copies_are_looked_for(folder, monkeypatch):
+    monkeypatch.setattr("ensembleflow.datasets.duplicates._IMAGES_A_READ", 7)
+    for number in ("03", "19"):
+        (folder / CLASSES[0] / f"{number}.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImagesError, match="2 images cannot be read"):
+        prepared(folder, duplicates="together")
+
+
+def test_a_folder_without_a_readable_image_is_told_where_copies_are_looked_for(folder):
+    for path in folder.glob("*/*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="classes are absent"):
+        prepared(folder, duplicates="together", unreadable_images="skip")
 
 
 def test_digits_are_all_different(tmp_path, caplog):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembleflow.datasets.labelled_images import LabelledImages
+from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
 from ensembleflow.datasets.some import some
 from ensembleflow.errors import DatasetError
 
@@ -64,13 +64,19 @@ def image_contents(images: LabelledImages) -> NDArray[np.uint64]:
     """A checksum of each image's pixels: reads all of them.
 
     Raises:
-        UnreadableImagesError: images cannot be read.
+        UnreadableImagesError: images cannot be read; all of them are named.
     """
     step, n_images = images.images_a_read or _IMAGES_A_READ, len(images.labels)
     places = np.arange(n_images, dtype=np.int64)
-    return np.concatenate(
-        [contents_of(images.read(places[start : start + step])) for start in range(0, n_images, step)]
-    )
+    contents, faults = [np.empty(0, np.uint64)], {}
+    for start in range(0, n_images, step):
+        try:
+            contents.append(contents_of(images.read(places[start : start + step])))
+        except UnreadableImagesError as error:
+            faults.update(error.faults)
+    if faults:
+        raise UnreadableImagesError(faults)
+    return np.concatenate(contents)
 
 
 def find_duplicates(

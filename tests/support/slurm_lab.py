@@ -74,7 +74,8 @@ SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 ReturnToService=2
-SlurmdTimeout=10
+# Slurm looks at the nodes three times as often, and a look may take a script that is just being launched for a stray one.
+SlurmdTimeout=300
 MessageTimeout=10
 KillWait=30
 # Finished jobs stay in squeue and scontrol for the length of a test session.

@@ -7,8 +7,6 @@
 # All make .venv from the hash-checked lock; nothing else has to be installed by hand.
 PYTHON ?= python3
 CORES ?= all
-# Tests on as many cores as there are, of which eight have enough to do.
-SIDE_BY_SIDE := --numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 QUICK := $(addprefix tests/,config io planning datasets)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,10 +32,10 @@ run: $(VENV)/run.stamp
 	@$(BIN)/ensembleflow summary --results $(RESULTS)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 quicktest: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(QUICK) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

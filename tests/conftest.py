@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import numpy as np
@@ -18,32 +17,9 @@ from support.exported_functions import IMAGE_SHAPE, Exported, export
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Their tests share what takes long to start: each folder runs in one process, and first, for it takes longest.
-SHARING_FOLDERS = ("slurm", "workflow", "serving", "library")
-
 # Its default, 200 ms an example, fails tests of whatever shares a machine with other work.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hand out a folder that shares at once, other tests file by file."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFolderOrFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            path = nodeid.partition("::")[0]
-            return next((name for name in SHARING_FOLDERS if path.startswith(f"tests/{name}/")), path)
-
-    return ByFolderOrFile(config, log)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the folders that share."""
-    order = {name: place for place, name in enumerate(SHARING_FOLDERS)}
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: order.get(item.path.relative_to(tests).parts[0], len(order)))
 
 
 @pytest.fixture(autouse=True)

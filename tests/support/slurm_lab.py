@@ -74,7 +74,7 @@ SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 ReturnToService=2
-# Slurm looks at the nodes three times as often, and a look may take a script that is just being launched for a stray one.
+# Slurm looks at its nodes three times as often; a look may purge the script of a job that is just being launched.
 SlurmdTimeout=300
 MessageTimeout=10
 KillWait=30

@@ -26,6 +26,8 @@ from ensembleflow.report import make_report
 from ensembleflow.report.answers import Answers, difference_interval, error_interval, paired_difference
 from ensembleflow.report.page.importance import _forest_predictions, permutation_importances
 from ensembleflow.report.page.look import log_ticks, value_axis
+from ensembleflow.report.page.search import _redrawn
+from ensembleflow.report.page.study import Study
 from ensembleflow.search.record import TrialRecord, TrialStore
 from support.complete_study import BUDGETS, write_study
 from support.report_artefacts import FAILED_AT_START, FAILED_LATER, STUDY
@@ -290,6 +292,22 @@ def test_a_hyperparameter_that_decides_ranks_first() -> None:
     assert found.table.importance[0] > 10 * found.table.importance[1:].abs().max()
     assert found.correlation > 0.8
     assert permutation_importances(trials.head(19), "valid_error") is None
+
+
+def test_networks_that_were_drawn_again_are_told_where_there_are_any(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    trials_csv = tmp_path / "results" / STUDY / "search/trials.csv"
+    trials = pd.read_csv(trials_csv)
+    study = Study(tmp_path / "results", STUDY, tmp_path / "report.html")
+    assert list(_redrawn(study)) == [], "of an earlier version, without the columns"
+    trials["n_redrawn"], trials["redrawn_multiply_adds"] = 0, 0
+    trials.to_csv(trials_csv, index=False)
+    assert list(_redrawn(study)) == []
+    trials.loc[[0, 3], ["n_redrawn", "redrawn_multiply_adds"]] = [[1, 2_000_000], [2, 7_000_000]]
+    trials.to_csv(trials_csv, index=False)
+    (block,) = _redrawn(Study(tmp_path / "results", STUDY, tmp_path / "report.html"))
+    assert f"3 of {len(trials) + 3} proposals were beyond search.limits" in block.text
+    assert "3e+06 multiply-adds per image" in block.text
 
 
 def test_importances_are_scored_by_what_the_forest_predicts_bit_for_bit() -> None:

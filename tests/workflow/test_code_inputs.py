@@ -116,8 +116,8 @@ EDITED_MODULES: dict[str, tuple[str, set[str]]] = {
     "tabulate_budgets": ("report/measurement.py", {"tabulate_budgets"} | RECORD),
     "tabulate_mistakes": ("report/mistakes.py", {"tabulate_mistakes", "make_report"}),
     "make_report": ("report/page/templates/report.css", {"make_report"}),
-    # Of no row: the engine that all selections share has a row's pattern, a log or the training has none.
-    "a whole folder": ("selection/sums/losses.py", SELECTION_ON),
+    # The engine that all selections share; and what has no row.
+    "the engine of the sums": ("selection/sums/losses.py", SELECTION_ON),
     "how a rule logs": ("io/rule.py", set()),
     "a trial": ("search/trial.py", set()),
     "the training": ("models/training.py", set()),
@@ -207,10 +207,8 @@ def test_an_edited_selection_reruns_the_pruning_study(finished_copy: Clone, tmp_
         path.mkdir() if path.suffix == "" else path.touch()
     finished_copy.run(PRUNING_CSV, "--touch")
     assert finished_copy.plan(PRUNING_CSV) == set()
-    edits = {module: (module, {"study_pruning"}) for module in ("selection/rivals/pruning_study.py",)}
-    assert plans_of_edits(finished_copy, tmp_path / "copies", edits, PRUNING_CSV) == {
-        name: jobs for name, (_, jobs) in edits.items()
-    }
+    clones = make_clones(finished_copy, tmp_path / "copies")
+    assert plan_of_edit(clones, "selection/rivals/pruning_study.py", (PRUNING_CSV,)) == {"study_pruning"}
 
 
 def test_the_rows_of_the_edits_are_all_rows() -> None:

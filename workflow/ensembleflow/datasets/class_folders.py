@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ensembleflow.datasets.dataset_file import SPLITS
 from ensembleflow.datasets.image_file import is_image_name
 
 __all__ = ["PART_NAMES", "ClassFolder", "list_class_folders", "list_parts", "why_no_parts"]
@@ -70,7 +71,7 @@ def list_parts(folder: Path) -> dict[str, Path]:
         return {}
     if not all(_holds_folders_only(path) for path in parts.values()):
         return {}
-    return {part: parts[part] for part in ("train", "valid", "test") if part in parts}
+    return {part: parts[part] for part in SPLITS if part in parts}
 
 
 def why_no_parts(folder: Path) -> list[str]:

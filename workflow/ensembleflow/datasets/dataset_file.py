@@ -194,7 +194,7 @@ def write_dataset(
             digest.update(labels.astype("<i8").tobytes())
             if split == "train" and images.weights is not None:
                 weights = images.weights[indices]
-                weights = (weights / weights.mean(dtype=np.float64)).astype(np.float32)
+                weights = (weights / weights.mean()).astype(np.float32)
                 group.create_dataset("weights", data=weights)
                 digest.update(weights.astype("<f4").tobytes())
             step = images.images_a_read or _images_a_read(images.image_shape)

@@ -47,7 +47,7 @@ class LabelledImages:
         own_split: for each part (train, valid, test) that the source itself sets apart, the indices of its images,
             int64; without `train` the images of no other part are left to be split.
         groups: str (n_images,), the group of each image, none of which may stand in two parts; None without groups.
-        weights: float32 (n_images,), above 0: how much each image counts in training; None if all count alike.
+        weights: float64 (n_images,), above 0: how much each image counts in training; None if all count alike.
         images_a_read: how many images `read` had best be asked for at once; None if it does not matter.
         name_of: gives an image's name by its index; None where images have but their number.
         faults: what is wrong with the source but hinders nobody from reading these images.
@@ -61,7 +61,7 @@ class LabelledImages:
     read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     own_split: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     groups: NDArray[np.str_] | None = None
-    weights: NDArray[np.float32] | None = None
+    weights: NDArray[np.float64] | None = None
     images_a_read: int | None = None
     name_of: Callable[[int], str] | None = None
     faults: tuple[DatasetError, ...] = ()

@@ -90,9 +90,10 @@ def prepare_dataset(config: DatasetConfig, path: str | Path, threads: int = 1) -
     if images.own_split:
         given = [part for part in images.own_split if part != "train" or len(images.own_split) == len(SPLITS)]
         sizes += f" ({' and '.join(given)} as the source has them)" if given else ""
+    classes = f"{len(images.class_names)} classes"
     if images.groups is not None:
-        sizes += f", {len(np.unique(images.groups))} groups"
-    _LOG.info("%s: %s images of %d classes, checksum %s", config.name, sizes, len(images.class_names), checksum)
+        classes += f" in {len(np.unique(images.groups))} groups"
+    _LOG.info("%s: %s images of %s, checksum %s", config.name, sizes, classes, checksum)
 
 
 def _tell_duplicates(config: DatasetConfig, splits: dict[str, np.ndarray], duplicates: Duplicates) -> None:

@@ -143,7 +143,7 @@ def find_source_files(config: DatasetConfig) -> SourceFiles | None:
         names, paths, sizes, changed = hashlib.blake2b(digest_size=16), [], [], []
         if config.source == "table":
             names.update(path.read_bytes())
-            entries = _table_images(path, suppressed=DatasetError)
+            entries = _table_images(path)
         else:
             entries = _images(path) if config.source == "image_folder" else _arrays(path, config.source)
         for name, each, size, changed_ns in entries:
@@ -204,11 +204,11 @@ def _images(folder: Path) -> Iterator[tuple[str, str, int, int]]:
             yield name, entry.path, status.st_size, changed_ns
 
 
-def _table_images(path: Path, suppressed: type[Exception]) -> Iterator[tuple[str, str, int, int]]:
+def _table_images(path: Path) -> Iterator[tuple[str, str, int, int]]:
     from ensembleflow.datasets.table import image_paths, read_table_rows
 
     images: list[str] = []
-    with suppress(suppressed):  # a faulty table has no images, and is told when they are to be read
+    with suppress(DatasetError):  # a faulty table has no images, and is told when they are to be read
         images = image_paths(path, read_table_rows(path))
     folders: dict[str, int] = {}
     for each in images:

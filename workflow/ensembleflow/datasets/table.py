@@ -183,11 +183,10 @@ def _own_split(path: Path, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     parts = rows["split"].str.strip().str.lower().map(PART_NAMES)
     unknown = np.flatnonzero(parts.isna())
     if len(unknown):
-        told = [f"row {row + 1}: {rows['split'].iat[row]!r}" for row in unknown.tolist()]
         raise DatasetError(
             "rows of the table have an unknown split",
             where=f"dataset.path: {path}",
-            found=f"{len(unknown)} rows: {some(told)}",
+            found=_named_rows(rows["split"], unknown),
             expected="train, valid or test in each row",
             hint="without the column split all images are split by dataset.valid_fraction and dataset.test_fraction",
         )
@@ -216,11 +215,10 @@ def _weights(path: Path, rows: pd.DataFrame) -> np.ndarray | None:
     weights = pd.to_numeric(rows["weight"], errors="coerce").to_numpy(np.float64)
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
     if len(wrong):
-        told = [f"row {row + 1}: {rows['weight'].iat[row]!r}" for row in wrong.tolist()]
         raise DatasetError(
             "rows of the table have no weight that can be used",
             where=f"dataset.path: {path}",
-            found=f"{len(wrong)} rows: {some(told)}",
+            found=_named_rows(rows["weight"], wrong),
             expected="a number above 0 in each row",
             hint="leave rows out that are not to count, or the column, and all images count alike",
         )
@@ -231,4 +229,9 @@ def _weights(path: Path, rows: pd.DataFrame) -> np.ndarray | None:
             found=f"{weights.min():g} to {weights.max():g}",
             expected=f"the largest at most {_MAX_RATIO:,} times the smallest",
         )
-    return (weights / weights.mean()).astype(np.float32)
+    return weights
+
+
+def _named_rows(values: pd.Series, places: np.ndarray) -> str:
+    """Rows with what they hold in one column, the first of many."""
+    return f"{len(places)} rows: {some([f'row {row + 1}: {values.iat[row]!r}' for row in places.tolist()])}"

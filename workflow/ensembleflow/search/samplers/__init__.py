@@ -38,4 +38,6 @@ def redrawn_networks(study: Study, trial: Trial) -> list[int]:
     """The multiply-adds of the networks that were proposed for a trial before its own and were beyond the limits."""
     sampler = study.sampler
     assert isinstance(sampler, SlotSampler | WholePointSampler)
+    if sampler.limits is None:  # nor is the storage asked
+        return []
     return sampler.redrawn(study, study.get_trials(deepcopy=False)[trial.number])

@@ -38,9 +38,9 @@ class NetworkLimits:
         single = {name: _only_value(each) for name, each in self.space.items() if each.single()}
         return network_size(Hyperparameters.from_dict({**single, **values}), self.image_shape, self.n_classes)
 
-    def allows(self, values: Mapping[str, Any]) -> bool:
-        """Whether the network of some values is within all limits."""
-        size, limits = self.size(values), self.limits
+    def allows(self, size: NetworkSize) -> bool:
+        """Whether a network of some size is within all limits."""
+        limits = self.limits
         return (limits.multiply_adds is None or size.multiply_adds <= limits.multiply_adds) and (
             limits.parameters is None or size.parameters <= limits.parameters
         )

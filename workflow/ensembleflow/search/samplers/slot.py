@@ -38,6 +38,8 @@ class SlotSampler(optuna.samplers.BaseSampler):
     def __init__(self, seed: int, limits: NetworkLimits | None = None) -> None:
         self.seed = seed
         self.limits = limits
+        # The slot's point that was found last: each of its values is asked for by itself.
+        self._point: tuple[int, dict[str, Any], list[int]] | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -82,13 +84,17 @@ class SlotSampler(optuna.samplers.BaseSampler):
             SearchError: none of 10,000 points is within the limits.
         """
         assert self.limits is not None
+        if self._point is not None and self._point[0] == trial.number:
+            return self._point[1:]
         free = {name: each for name, each in self.limits.space.items() if not each.single()}
         outside: list[NetworkSize] = []
         for attempt in range(_MAX_DRAWS):
             values = {name: self.draw(study, trial, name, each, attempt) for name, each in free.items()}
-            if self.limits.allows(values):
-                return values, [size.multiply_adds for size in outside]
-            outside.append(self.limits.size(values))
+            size = self.limits.size(values)
+            if self.limits.allows(size):
+                self._point = trial.number, values, [each.multiply_adds for each in outside]
+                return self._point[1:]
+            outside.append(size)
         raise self.limits.nothing_left(outside)
 
     def redrawn(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> list[int]:

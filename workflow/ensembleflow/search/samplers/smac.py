@@ -116,7 +116,7 @@ class _SmacSampler(ModelSampler):
         return self._values(configuration)
 
     def _is_allowed(self, configuration: Configuration) -> bool:
-        return self.limits is None or self.limits.allows(self._values(configuration))
+        return self.limits is None or self.limits.allows(self.limits.size(self._values(configuration)))
 
     def _values(self, configuration: Configuration) -> dict[str, Any]:
         return {name: _plain(configuration[name], each) for name, each in self.space.items()}

@@ -80,9 +80,12 @@ class WholePointSampler(optuna.samplers.BaseSampler):
             for name, distribution in self.space.items():
                 if name not in values:
                     values[name] = self.uniform.draw(study, trial, name, distribution, attempt)
-            if self.limits is None or self.limits.allows(values):
+            if self.limits is None:
                 return values, outside
-            outside.append(self.limits.size(values).multiply_adds)
+            size = self.limits.size(values)
+            if self.limits.allows(size):
+                return values, outside
+            outside.append(size.multiply_adds)
         values, more = self.uniform.point(study, trial)
         return values, outside + more
 

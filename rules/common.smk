@@ -28,7 +28,7 @@ else:
         ) from error
     PACKAGE_PARENT = str(Path(ensembleflow.__file__).resolve().parents[1])
 
-from ensembleflow.config import STUDY_PATTERN, canonical_json, parse_config
+from ensembleflow.config import BUNDLED_FAMILIES, STUDY_PATTERN, canonical_json, family_name, parse_config
 from ensembleflow.config.files import read_values
 from ensembleflow.config.paths import expansions
 from ensembleflow.config.storage_url import without_passwords
@@ -37,7 +37,7 @@ from ensembleflow.io.folder import require_writable
 from ensembleflow.io.snakemake_command import record_config_options, set_config_options
 from ensembleflow.planning.dataset_plan import plan_dataset, recorded_source_state
 from ensembleflow.planning.paper_plan import ITEMS, PaperRun, simulated_allocation
-from ensembleflow.planning.search_plan import earlier_jobs, plan_job, search_jobs
+from ensembleflow.planning.search_plan import earlier_jobs, plan_family, plan_job, require_family, search_jobs
 from ensembleflow.planning.studies import study_config
 from snakemake_logger_plugin_ensembleflow.failures import FailureFilter, Resumable
 
@@ -48,6 +48,7 @@ try:
     values = read_values(files, workflow.config_settings.config_args) if files else config
     CONFIG = parse_config(values, files)
     require_writable(CONFIG.results_dir)
+    require_family(CONFIG.search)
     # Every job's hints name the same config.
     set_config_options(files[1:], workflow.config_settings.config_args, workflow.main_snakefile)
     if workflow.is_main_process:
@@ -83,6 +84,7 @@ onstart:
 wildcard_constraints:
     study=STUDY_PATTERN,
     job=r"\d+",
+    family=r"[A-Za-z][A-Za-z0-9_]*",
     budget=r"[A-Za-z0-9_=.,]+",
     n=r"\d+",
 
@@ -219,6 +221,14 @@ def config_of(study):
         return study_config(CONFIG, study)
     except EnsembleflowError as error:
         raise WorkflowError(str(error)) from None
+
+
+def checked_family(study):
+    """The copy of a study's family and what its check found; nothing where the family comes along."""
+    family = config_of(study).search.family
+    if family in BUNDLED_FAMILIES:
+        return []
+    return [f"{RESULTS}/{study}/search/family/{family_name(family)}.{kind}" for kind in ("py", "json")]
 
 
 def study_jobs(study, pattern):

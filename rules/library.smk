@@ -25,6 +25,8 @@ rule cache_predictions:
     input:
         models=f"{RESULTS}/{{study}}/library/models.csv",
         trained=lambda wildcards: study_jobs(wildcards.study, "models/job-{job}"),
+        # It may have layers of its own.
+        family=lambda wildcards: checked_family(wildcards.study)[:1],
         dataset=DATASET,
     output:
         exported=directory(f"{RESULTS}/{{study}}/library/exported"),

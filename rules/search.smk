@@ -5,10 +5,33 @@
 from ensembleflow.search.attempts import n_finished_epochs, too_little_time
 
 
+rule check_family:
+    """Try a family of the user's own before anything is trained with it, and keep a copy of its file."""
+    input:
+        file=lambda wildcards: config_of(wildcards.study).search.family,
+        dataset=DATASET,
+    output:
+        file=f"{RESULTS}/{{study}}/search/family/{{family}}.py",
+        facts=f"{RESULTS}/{{study}}/search/family/{{family}}.json",
+    log:
+        f"{LOGS}/{{study}}/check_family/{{family}}.log",
+    conda:
+        "../envs/training.yaml"
+    threads: CONFIG.resources.library.threads
+    resources:
+        mem_mb=CONFIG.resources.library.mem_mb,
+        runtime=CONFIG.resources.library.runtime_minutes,
+    params:
+        plan=lambda wildcards: plan_family(config_of(wildcards.study)),
+    script:
+        "../workflow/scripts/check_family.py"
+
+
 rule train_trials:
     """Train the trials of one job's slots, resuming those that a killed job left."""
     input:
         dataset=DATASET,
+        family=lambda wildcards: checked_family(wildcards.study),
         # Only an algorithm with generations has any.
         earlier=lambda wildcards: expand(
             f"{RESULTS}/{wildcards.study}/search/trials/job-{{job}}.json",

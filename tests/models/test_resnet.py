@@ -116,8 +116,19 @@ def test_multiply_adds_are_those_of_a_loop_over_places_and_taps(groups: int, ker
 
 def test_a_layer_of_unknown_multiply_adds_is_refused() -> None:
     images = keras.Input((8, 8, 3))
-    with pytest.raises(TypeError, match="DepthwiseConv2D"):
-        count_multiply_adds(keras.Model(images, keras.layers.DepthwiseConv2D(3)(images)))
+    with pytest.raises(TypeError, match="MultiHeadAttention"):
+        count_multiply_adds(keras.Model(images, keras.layers.MultiHeadAttention(1, 2)(images, images)))
+
+
+def test_multiply_adds_are_those_of_every_place_and_of_networks_within() -> None:
+    images = keras.Input((8, 6, 3))
+    depthwise = keras.layers.DepthwiseConv2D(3, padding="same")(images)  # 27 a place
+    separable = keras.layers.SeparableConv2D(5, 3, strides=2, padding="same")(depthwise)  # 27 + 15 at a quarter of them
+    upwards = keras.layers.Conv2DTranspose(2, 4, strides=2, padding="same")(separable)  # 160 at each place of its input
+    pooled = keras.layers.GlobalAveragePooling2D()(upwards)
+    inner = keras.Model(images, pooled)
+    network = keras.Model(images, keras.layers.Dense(7)(inner(images)))
+    assert count_multiply_adds(network) == 27 * 48 + 42 * 12 + 160 * 12 + 14
 
 
 def test_a_grouped_convolution_computes_what_the_plain_layer_with_groups_does() -> None:

@@ -86,7 +86,7 @@ def test_a_search_within_limits_repeats_itself(tmp_path: Path) -> None:
 def test_a_space_without_a_network_that_fits_is_refused(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ensembleflow.search.samplers.slot._MAX_DRAWS", 50)
+    monkeypatch.setattr(NetworkLimits, "max_draws", 50)
     with pytest.raises(SearchError, match="no network of the space is within the limits") as error:
         proposals(tmp_path, algorithm, parameters=10)
     assert "of 50 networks drawn the smallest has" in error.value.found

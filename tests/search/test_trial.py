@@ -16,8 +16,8 @@ from ensembleflow.config import Config
 from ensembleflow.datasets import Dataset, open_dataset
 from ensembleflow.errors import ArtefactError, ConfigError, SearchError
 from ensembleflow.models import Trainer, classification_metrics, load_model, model_function, weights_sha256
+from ensembleflow.models.device_memory import is_out_of_memory
 from ensembleflow.planning.search_plan import model_id
-from ensembleflow.search.device_memory import is_out_of_memory
 from ensembleflow.search.optuna_internals import bracket_of, rung_key, should_stop
 from ensembleflow.search.record import TrialRecord, TrialStore
 from ensembleflow.search.storage import open_storage

@@ -11,6 +11,7 @@ __all__ = [
     "DatasetError",
     "EngineError",
     "EnsembleflowError",
+    "FamilyError",
     "LibraryError",
     "MissingPackageError",
     "SearchError",
@@ -78,6 +79,10 @@ class ArtefactError(EnsembleflowError):
 
 class StorageError(EnsembleflowError):
     """A file cannot be written: full disk, missing permission, read-only file system."""
+
+
+class FamilyError(EnsembleflowError):
+    """The file of a family of networks cannot be used, or does not build what it must."""
 
 
 class SearchError(EnsembleflowError):

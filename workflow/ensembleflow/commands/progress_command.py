@@ -9,6 +9,7 @@ import optuna
 from rich.console import Console
 
 from ensembleflow.commands.configfile_argument import add_configfile, load_run_config, study_folder
+from ensembleflow.config import BUNDLED_FAMILIES
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.io import snakemake_command
@@ -17,6 +18,7 @@ from ensembleflow.search.progress import progress_line, read_progress
 from ensembleflow.search.progress_table import print_running
 from ensembleflow.search.storage import journal_path, open_storage
 from ensembleflow.search.study import study_name
+from ensembleflow.search.study_family import checked_plan, family_copy
 
 __all__ = ["add_command"]
 
@@ -38,10 +40,12 @@ def _run(arguments: argparse.Namespace) -> int:
     search_dir = study_folder(config) / "search"
     hint = f"start it: {snakemake_command(near=search_dir)}"
     dataset = Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5"
-    if not dataset.exists() or (config.search.storage is None and not journal_path(search_dir).exists()):
+    plan = SearchPlan.from_json(plan_job(config, 0), config.search.metric)
+    unchecked = config.search.family not in BUNDLED_FAMILIES and not family_copy(config.search, search_dir).exists()
+    if not dataset.exists() or unchecked or (config.search.storage is None and not journal_path(search_dir).exists()):
         raise SearchError("this study has not started", where=search_dir, hint=hint)
     with open_dataset(dataset) as data:
-        plan = SearchPlan.from_json(plan_job(config, 0), config.search.metric)
+        plan = checked_plan(plan, search_dir)
         checksum = data.checksum
     name = study_name(plan, checksum)
     try:

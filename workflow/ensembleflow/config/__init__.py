@@ -14,13 +14,21 @@ from ensembleflow.config.library import BaselineConfig, CostConfig, LibraryConfi
 from ensembleflow.config.load import canonical_json, load_config, parse_config
 from ensembleflow.config.models import Config
 from ensembleflow.config.paper import PaperConfig
-from ensembleflow.config.ranges import FloatRange, IntRange, Range
+from ensembleflow.config.ranges import FloatRange, IntRange, Range, Values, read_values, written_values
 from ensembleflow.config.report import ReportConfig
-from ensembleflow.config.search import Schedule, SearchConfig, SearchLimits, SpaceConfig
+from ensembleflow.config.search import (
+    BUNDLED_FAMILIES,
+    Schedule,
+    SearchConfig,
+    SearchLimits,
+    SpaceConfig,
+    family_name,
+)
 from ensembleflow.config.selection import SelectionConfig
 from ensembleflow.config.study_name import STUDY_PATTERN, StudyName
 
 __all__ = [
+    "BUNDLED_FAMILIES",
     "MEASURED",
     "PRIMARY_COST",
     "SIMULATED",
@@ -45,11 +53,15 @@ __all__ = [
     "SelectionConfig",
     "SpaceConfig",
     "StudyName",
+    "Values",
     "budget_name",
     "budget_parts",
     "canonical_json",
+    "family_name",
     "is_simulated",
     "load_config",
     "n_kept",
     "parse_config",
+    "read_values",
+    "written_values",
 ]

@@ -105,6 +105,7 @@ def _in_words(annotation: Any, constraints: Sequence[Any] = (), *, many: bool = 
         bool: ("`true` or `false`", "`true` or `false`"),
         str: ("text", "texts"),
         type(None): ("null", "nulls"),
+        Any: ("a range or choices", "ranges or choices"),
     }[annotation]
     return f"{more if many else one} {bounds}".rstrip()
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
-__all__ = ["FloatRange", "IntRange", "Range"]
+__all__ = ["FloatRange", "IntRange", "Range", "Values", "read_values", "written_values"]
 
 
 @dataclass(frozen=True)
@@ -111,3 +111,47 @@ class IntRange(Range):
         if not number.is_integer():
             raise ValueError(f"must be {cls.takes()}")
         return int(number)
+
+
+Values = Range | list[Any]
+"""What a hyperparameter may be: a range, or choices."""
+
+_TAKES = (
+    "a range of two numbers (`[8, 32]`; whole numbers where both are, so write `[0.0, 1.0]` for shares), "
+    "`{low: 1e-5, high: 1e-3, log: true}`, or choices (a list of texts, or of true and false; of numbers "
+    "`{choices: [8, 16]}`)"
+)
+
+
+def read_values(value: Any) -> Values:
+    """A hyperparameter's range or choices, of a family whose hyperparameters' types are not known beforehand.
+
+    A range of two whole numbers is one of whole numbers.
+
+    Raises:
+        ValueError: it is neither; the message says what must be.
+    """
+    choices = value.get("choices") if isinstance(value, Mapping) and value.keys() == {"choices"} else value
+    if isinstance(choices, list | tuple) and choices:
+        kinds = {type(each) for each in choices}
+        if kinds in ({str}, {bool}) or (choices is not value and kinds <= {int, float}):
+            if len(set(choices)) != len(choices):
+                raise ValueError("must be choices that differ from each other")
+            return list(choices)
+    ends = [value.get("low"), value.get("high")] if isinstance(value, Mapping) else value
+    if not isinstance(ends, list | tuple) or len(ends) != 2:
+        if isinstance(value, Range):
+            return value
+        raise ValueError(f"must be {_TAKES}")
+    try:
+        return (IntRange if all(type(each) is int for each in ends) else FloatRange).read(value)
+    except ValueError as error:
+        told = str(error)
+        raise ValueError(f"must be {_TAKES}" if told.startswith("must be a range of") else told) from None
+
+
+def written_values(values: Values) -> Any:
+    """As JSON values that `read_values` reads."""
+    if isinstance(values, Range):
+        return values.written()
+    return values if isinstance(values[0], str | bool) else {"choices": values}

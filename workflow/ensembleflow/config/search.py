@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self, get_args
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from ensembleflow.config.base import Block, Metric, distinct
-from ensembleflow.config.ranges import FloatRange, IntRange
+from ensembleflow.config.paths import expanded
+from ensembleflow.config.ranges import FloatRange, IntRange, read_values, written_values
 from ensembleflow.config.storage_url import check_storage_url
 
-__all__ = ["Algorithm", "Schedule", "SearchConfig", "SearchLimits", "SpaceConfig", "default_min_epochs"]
+__all__ = [
+    "BUNDLED_FAMILIES",
+    "Algorithm",
+    "Schedule",
+    "SearchConfig",
+    "SearchLimits",
+    "SpaceConfig",
+    "default_min_epochs",
+    "family_name",
+]
 
 Algorithm = Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"]
 Schedule = Literal["constant", "cosine", "warmup_cosine"]
+
+BUNDLED_FAMILIES = ("resnet",)
+"""The families of networks that come along."""
+
+_FAMILY_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 _ONE_SCHEDULE = {"type": "string", "enum": list(get_args(Schedule))}
 
 
@@ -29,6 +54,25 @@ def _class_weights(value: object) -> object:
     if value is None or value == "balanced" or (isinstance(value, Mapping) and value and numbers):
         return value
     raise ValueError("must be `balanced`, or a number above 0 for each class that is named (`{cat: 2, dog: 0.5}`)")
+
+
+def family_name(family: str) -> str:
+    """What a family is called: `small_cnn` where the config has `networks/small_cnn.py`."""
+    return Path(family).name.removesuffix(".py")
+
+
+def _family(value: str) -> str:
+    if value in BUNDLED_FAMILIES:
+        return value
+    if not value.endswith(".py"):
+        raise ValueError(f"must be {' or '.join(f'`{name}`' for name in BUNDLED_FAMILIES)}, or a Python file's path")
+    path = expanded(value)
+    name = family_name(path)
+    if not _FAMILY_NAME.fullmatch(name) or name in BUNDLED_FAMILIES:
+        raise ValueError(
+            "must be a file whose name is one of letters, digits and `_`, and not that of a family that comes along"
+        )
+    return path
 
 
 def default_min_epochs(max_epochs: int) -> int:
@@ -213,7 +257,32 @@ class SearchConfig(Block):
         description="The largest networks that may be trained. Proposals beyond are drawn again by the algorithm, "
         "before anything is trained, so that no trial is lost to them.",
     )
-    space: SpaceConfig = Field(default_factory=SpaceConfig, description="The hyperparameter space.")
+    family: Annotated[str, AfterValidator(_family)] = Field(
+        "resnet",
+        description="The networks: `resnet`, the paper's residual networks; or the path of a Python file with networks "
+        "of your own (docs/own-networks.md). Relative to the folder where snakemake runs.",
+    )
+    family_space: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Ranges and choices of the hyperparameters that a family of your own has, in place of those that "
+        "its file gives: `{filters: [8, 16]}`. Those that are not named stay.",
+    )
+    space: SpaceConfig = Field(
+        default_factory=SpaceConfig,
+        description="The hyperparameter space. `l2`, `block` to `blocks_stage_4` are of the family `resnet` and count "
+        "for no other.",
+    )
+
+    @field_validator("family_space")
+    @classmethod
+    def _ranges(cls, space: dict[str, Any]) -> dict[str, Any]:
+        told = {}
+        for name, values in space.items():
+            try:
+                told[name] = written_values(read_values(values))
+            except ValueError as error:
+                raise ValueError(f"{error}: `{name}` is not") from None
+        return told
 
     @model_validator(mode="after")
     def _combination(self) -> Self:
@@ -221,6 +290,8 @@ class SearchConfig(Block):
             raise ValueError("`n_trials` must be at least `trials_per_job`")
         if self.min_epochs > self.max_epochs:
             raise ValueError("`min_epochs` must be at most `max_epochs`: a trial has no more")
+        if self.family == "resnet" and self.family_space:
+            raise ValueError("`family_space` is of a family of your own: those of `resnet` stand in `space`")
         if self.algorithm == "genetic" and self.n_trials < self.n_generations:
             raise ValueError("`n_trials` must be at least `n_generations`: a generation has at least one trial")
         return self

@@ -1,12 +1,14 @@
-"""The residual networks, their training, and the one exported function of each."""
+"""The networks, their training, and the one exported function of each."""
 
+from ensembleflow.models.augmentation import augment
 from ensembleflow.models.batch_statistics import BatchStatistics
 from ensembleflow.models.checkpoint import restore_checkpoint, save_checkpoint
 from ensembleflow.models.class_weights import class_weights
 from ensembleflow.models.energy import open_energy_counter
 from ensembleflow.models.export import ExportedModel, export_model, load_exported, model_function, prediction_batch_size
+from ensembleflow.models.family import Family, load_family
 from ensembleflow.models.gpu import gpu_energy_joules, gpu_memory_bytes
-from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.hyperparameters import FamilyHyperparameters, Hyperparameters, TrainingHyperparameters
 from ensembleflow.models.metrics import classification_metrics
 from ensembleflow.models.model_file import load_model, save_model, weights_sha256
 from ensembleflow.models.resnet import build_resnet
@@ -17,8 +19,12 @@ __all__ = [
     "BatchStatistics",
     "EpochResult",
     "ExportedModel",
+    "Family",
+    "FamilyHyperparameters",
     "Hyperparameters",
     "Trainer",
+    "TrainingHyperparameters",
+    "augment",
     "build_resnet",
     "class_weights",
     "classification_metrics",
@@ -30,6 +36,7 @@ __all__ = [
     "gpu_memory_bytes",
     "import_tensorflow",
     "load_exported",
+    "load_family",
     "load_model",
     "model_function",
     "open_energy_counter",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.hyperparameters import TrainingHyperparameters
 
 __all__ = ["augment", "random_affines"]
 
 
 def random_affines(
-    n_images: int, image_shape: tuple[int, int, int], hyperparameters: Hyperparameters, rng: np.random.Generator
+    n_images: int, image_shape: tuple[int, int, int], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Random zoom, translation, shear and rotation about the image's centre, one matrix an image.
 
@@ -45,7 +45,7 @@ def random_affines(
 
 
 def augment(
-    images: npt.NDArray[np.uint8], hyperparameters: Hyperparameters, rng: np.random.Generator
+    images: npt.NDArray[np.uint8], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
     """Augment a batch; pixels read from outside an image take its nearest pixel's value.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ensembleflow.models.layers import all_layers
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +40,10 @@ class BatchStatistics:
     def __init__(self, model: keras.Model, images: npt.NDArray[np.uint8], batch_size: int) -> None:
         import keras
 
-        self._layers = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+        # A frozen one keeps what it came with.
+        self._layers = [
+            each for each in all_layers(model) if isinstance(each, keras.layers.BatchNormalization) and each.trainable
+        ]
         self._moving = [moving for each in self._layers for moving in (each.moving_mean, each.moving_variance)]
         chosen = np.random.default_rng(0).permutation(len(images))[:RECOMPUTED_FROM_IMAGES]
         self._batches = [
@@ -73,13 +78,22 @@ class BatchStatistics:
 
         @tf.function(input_signature=signature, autograph=False)
         def step(images: Any, kept: Any) -> None:
-            momenta = [each.momentum for each in self._layers]
-            try:
+            with ExitStack() as stack:
                 for layer in self._layers:
-                    layer.momentum = kept
-                model(images, training=True)
-            finally:
-                for layer, momentum in zip(self._layers, momenta, strict=True):
-                    layer.momentum = momentum
+                    stack.enter_context(_taking_in_batches(layer, kept))
+                model(images, training=False)
 
         return step
+
+
+@contextmanager
+def _taking_in_batches(layer: Any, momentum: Any) -> Iterator[None]:
+    """Within it, one layer does as in training whatever the network does: dropout, which is random, stays away."""
+    call, momentum_before = layer.call, layer.momentum
+    layer.momentum = momentum
+    layer.call = lambda inputs, training=None, mask=None: call(inputs, training=True, mask=mask)
+    try:
+        yield
+    finally:
+        layer.momentum = momentum_before
+        del layer.call

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.precision import dtype_policy
 
 if TYPE_CHECKING:
     import keras
@@ -38,14 +39,8 @@ def build_resnet(
         An uncompiled model: uint8 images of shape (batch, height, width, channels), 0 to 255, to float32
         probabilities of shape (batch, classes).
     """
-    import keras
-
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
+    with dtype_policy(precision):
         return _build(hyperparameters, image_shape, n_classes, name)
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 def _build(

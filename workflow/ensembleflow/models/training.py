@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,15 +17,22 @@ import numpy.typing as npt
 from ensembleflow.models.augmentation import augment
 from ensembleflow.models.average import WeightAverage
 from ensembleflow.models.batch_statistics import BatchStatistics
-from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.hyperparameters import TrainingHyperparameters
+from ensembleflow.models.layers import all_layers
 from ensembleflow.models.schedules import learning_rate_schedule
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["EpochResult", "Trainer", "steps_per_epoch", "training_batches"]
+__all__ = ["Augmentation", "EpochResult", "Trainer", "steps_per_epoch", "training_batches"]
 
 _PREPARED_BATCHES = 4
+
+Augmentation = Callable[
+    [npt.NDArray[np.uint8], TrainingHyperparameters, np.random.Generator],
+    npt.NDArray[np.uint8],
+]
+"""What changes a batch of images (batch, height, width, channels), uint8, with a generator of its own."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,10 @@ class EpochResult:
 def training_batches(
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
-    hyperparameters: Hyperparameters,
+    hyperparameters: TrainingHyperparameters,
     seed: tuple[int, ...],
     threads: int = 1,
+    augmentation: Augmentation = augment,
 ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """One epoch's shuffled, augmented batches, prepared by threads a few batches ahead.
 
@@ -65,6 +73,7 @@ def training_batches(
         hyperparameters: batch size and augmentation.
         seed: numbers that name the epoch (seed of the study, slot, epoch).
         threads: batches prepared at the same time.
+        augmentation: what changes a batch of images.
 
     Yields:
         Images (batch, height, width, channels), labels (batch,), and their indices in the epoch's images; the last
@@ -75,7 +84,7 @@ def training_batches(
     def prepare(start: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         chosen = np.sort(order[start : start + hyperparameters.batch_size])  # HDF5 reads ascending indices only
         random = np.random.default_rng([*seed, 1 + start])
-        return augment(images[chosen], hyperparameters, random), labels[chosen], chosen
+        return augmentation(images[chosen], hyperparameters, random), labels[chosen], chosen
 
     starts = iter(range(0, len(images), hyperparameters.batch_size))
     with ThreadPoolExecutor(max_workers=threads) as executor:
@@ -90,7 +99,7 @@ def training_batches(
                 future.cancel()
 
 
-def steps_per_epoch(n_images: int, hyperparameters: Hyperparameters) -> int:
+def steps_per_epoch(n_images: int, hyperparameters: TrainingHyperparameters) -> int:
     """Updates in an epoch, the last of which may be by a smaller batch."""
     return -(-n_images // hyperparameters.batch_size)
 
@@ -106,7 +115,7 @@ class Trainer:
         batch_statistics: recomputed for what is evaluated, or None where the moving ones are used.
 
     Args:
-        model: an uncompiled model of `build_resnet`.
+        model: an uncompiled model from images, 0 to 255, to probabilities.
         hyperparameters: learning rate, its schedule, weight decay, batch size and augmentation.
         n_steps: updates of a training that is never stopped, which schedules other than `constant` are laid out for.
         averaged: average the weights.
@@ -114,12 +123,13 @@ class Trainer:
         class_weights: float (classes,): factors of the images' cross-entropies, by class; None leaves them as they are.
         image_weights: float32 (n,): such factors, one for each image of `train_epoch`; None leaves them as they are.
         threads: CPU threads that prepare batches.
+        augmentation: what changes a batch of images, each time that they are trained on.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        hyperparameters: Hyperparameters,
+        hyperparameters: TrainingHyperparameters,
         n_steps: int,
         *,
         averaged: bool = True,
@@ -127,6 +137,7 @@ class Trainer:
         class_weights: Sequence[float] | None = None,
         image_weights: npt.NDArray[np.float32] | None = None,
         threads: int = 1,
+        augmentation: Augmentation = augment,
     ) -> None:
         import keras
 
@@ -135,6 +146,7 @@ class Trainer:
         self.model = model
         self.hyperparameters = hyperparameters
         self.threads = threads
+        self._augmentation = augmentation
         self._class_weights = class_weights
         self._image_weights = image_weights
         self._adam = FusedAdam(
@@ -144,7 +156,7 @@ class Trainer:
         # A decayed scale or offset would shrink what the network computes, not how it may overfit.
         self._adam.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         optimizer: keras.optimizers.Optimizer = self._adam
-        if any(layer.dtype_policy.name == "mixed_float16" for layer in model.layers):
+        if any(layer.dtype_policy.name == "mixed_float16" for layer in all_layers(model)):
             # Half precision's smallest gradients would be zero.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
@@ -178,7 +190,7 @@ class Trainer:
         started_at = time.perf_counter()
         input_seconds = 0.0
         totals = tf.zeros(3, dtype=tf.float64)
-        batches = training_batches(images, labels, self.hyperparameters, seed, self.threads)
+        batches = training_batches(images, labels, self.hyperparameters, seed, self.threads, self._augmentation)
         while True:
             asked_at = time.perf_counter()
             batch = next(batches, None)
@@ -198,11 +210,6 @@ class Trainer:
         model, optimizer, adam, average = self.model, self.model.optimizer, self._adam, self.average
         class_weights = None if self._class_weights is None else tf.constant(self._class_weights, tf.float32)
         scale_loss = getattr(optimizer, "scale_loss", lambda loss: loss)
-        regularized = [
-            (layer.kernel, layer.kernel_regularizer)
-            for layer in model.layers
-            if getattr(layer, "kernel_regularizer", None) is not None
-        ]
 
         @tf.function(
             input_signature=[
@@ -217,7 +224,7 @@ class Trainer:
             with tf.GradientTape() as tape:
                 probabilities = model(images, training=True)
                 cross_entropies = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
-                penalty = sum((regularizer(kernel) for kernel, regularizer in regularized), tf.constant(0.0))
+                penalty = sum(model.losses, tf.constant(0.0))
                 weighted = cross_entropies
                 if class_weights is not None:
                     weighted = cross_entropies * tf.gather(class_weights, labels)

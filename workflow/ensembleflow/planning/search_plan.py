@@ -6,16 +6,32 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from ensembleflow.config import Config, SearchConfig, SearchLimits, canonical_json
+from ensembleflow.config import BUNDLED_FAMILIES, Config, SearchConfig, SearchLimits, canonical_json, family_name
+from ensembleflow.errors import FamilyError
 
-__all__ = ["ALGORITHM_VERSION", "SearchPlan", "earlier_jobs", "model_id", "plan_job", "search_jobs"]
+__all__ = [
+    "ALGORITHM_VERSION",
+    "SearchPlan",
+    "earlier_jobs",
+    "model_id",
+    "plan_family",
+    "plan_job",
+    "require_family",
+    "search_jobs",
+]
 
 # Raised when a change of the code would give a trial another result. The search's rules do not watch the
 # package's files, so that a docstring cannot void weeks of training.
 ALGORITHM_VERSION = 4
 
+# Of the space, what the family `resnet` has and no other.
+_RESNET_SPACE = {
+    *("l2", "block", "activation", "stem_filters", "stage_filters"),
+    *("blocks_stage_1", "blocks_stage_2", "blocks_stage_3", "blocks_stage_4"),
+}
 _HYPERBAND = ("hyperband", "bohb")
 _MODEL_BASED = ("gp", "tpe", "bohb", "smac")
 
@@ -66,6 +82,8 @@ class SearchPlan:
         search: the search's config; keys in it that the algorithm does not use, `n_trials`, `trials_per_job` and
             `storage` are not to be relied on. Nor is a random search's `metric`, unless `from_json` was given it.
         generation_size: trials of one generation, or None for an algorithm without generations.
+        family_sha256: of the family's file, once it is checked; None for a family that comes along. Then the search's
+            `family_space` has all hyperparameters of the family.
     """
 
     study: str
@@ -73,6 +91,7 @@ class SearchPlan:
     slots: list[int]
     search: SearchConfig
     generation_size: int | None
+    family_sha256: str | None = None
 
     @classmethod
     def from_json(cls, text: str, metric: str | None = None) -> SearchPlan:
@@ -88,15 +107,16 @@ class SearchPlan:
         if metric is not None:
             keys.setdefault("metric", metric)
         search = SearchConfig(**keys)
-        return cls(values["study"], values["seed"], values["slots"], search, values.get("generation_size"))
+        size, sha256 = values.get("generation_size"), values.get("family_sha256")
+        return cls(values["study"], values["seed"], values["slots"], search, size, sha256)
 
     def fingerprint(self, dataset_checksum: str) -> str:
-        """Eight characters that name what a trial's result depends on: data, seed, space, epochs.
+        """Eight characters that name what a trial's result depends on: data, seed, family, space, epochs.
 
         Trials of different fingerprints live in different Optuna studies of one journal, so that an edited
         config starts afresh and going back finds the old trials again.
         """
-        text = canonical_json(self._result_values(), seed=self.seed, data=dataset_checksum, version=ALGORITHM_VERSION)
+        text = canonical_json(self.result_values(), seed=self.seed, data=dataset_checksum, version=ALGORITHM_VERSION)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def to_json(self) -> str:
@@ -105,12 +125,19 @@ class SearchPlan:
         It does not change for a job whose slots stay the same when `n_trials` is raised, but for `genetic`, whose
         generations change.
         """
-        values = {"study": self.study, "seed": self.seed, "slots": self.slots, **self._result_values()}
+        values = {"study": self.study, "seed": self.seed, "slots": self.slots, **self.result_values()}
+        if self.search.family != "resnet":
+            values["search"]["family"] = self.search.family
         return canonical_json(values, algorithm_version=ALGORITHM_VERSION)
 
-    def _result_values(self) -> dict[str, Any]:
+    def result_values(self) -> dict[str, Any]:
+        """What the trials' results depend on, as JSON values: of a family its name and content, not where it lies."""
         values: dict[str, Any] = {"search": _result_keys(self.search)}
-        return values if self.generation_size is None else {**values, "generation_size": self.generation_size}
+        if self.generation_size is not None:
+            values["generation_size"] = self.generation_size
+        if self.family_sha256 is not None:
+            values["family_sha256"] = self.family_sha256
+        return values
 
 
 def plan_job(config: Config, job: int) -> str:
@@ -121,9 +148,30 @@ def plan_job(config: Config, job: int) -> str:
     return SearchPlan(config.study, config.seed, slots, search, size).to_json()
 
 
+def require_family(search: SearchConfig) -> None:
+    """Refuse a family's file that is not there, before Snakemake plans with it.
+
+    Raises:
+        FamilyError: it is missing.
+    """
+    if search.family not in BUNDLED_FAMILIES and not Path(search.family).is_file():
+        raise FamilyError(
+            "a family's file is missing",
+            where=f"search.family: {search.family}",
+            found=f"no such file below {Path.cwd()}",
+            hint="docs/own-networks.md has a file to start from",
+        )
+
+
+def plan_family(config: Config) -> str:
+    """What the check of a family depends on, besides its file and the data: the only parameter of its rule."""
+    search = config.search
+    return canonical_json({"family": search.family, "family_space": search.family_space, "precision": search.precision})
+
+
 def _result_keys(search: SearchConfig) -> dict[str, Any]:
     """The keys that the trials' results depend on."""
-    exclude = {"n_trials", "trials_per_job", "n_generations", "storage"}
+    exclude: set[str] = {"n_trials", "trials_per_job", "n_generations", "storage"}
     if search.algorithm == "random":
         exclude.add("metric")  # every metric is recorded, and none stops a trial or draws another
     if search.algorithm not in _HYPERBAND:
@@ -132,4 +180,10 @@ def _result_keys(search: SearchConfig) -> dict[str, Any]:
         exclude.add("n_startup_trials")
     if search.limits == SearchLimits():
         exclude.add("limits")  # of a later version: trials of before depend on no limit
-    return search.model_dump(mode="json", exclude=exclude)
+    if search.family == "resnet":
+        exclude |= {"family", "family_space"}  # of a later version, as well
+        return search.model_dump(mode="json", exclude=exclude)
+    values = search.model_dump(mode="json", exclude=exclude)
+    values["family"] = family_name(search.family)
+    values["space"] = {name: each for name, each in values["space"].items() if name not in _RESNET_SPACE}
+    return values

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import optuna
 
 from ensembleflow.datasets import Dataset, open_dataset
 from ensembleflow.errors import SearchError
-from ensembleflow.models import configure_tensorflow, device_id
+from ensembleflow.models import Family, configure_tensorflow, device_id, load_family
 from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.job_spec import JobSpec
 from ensembleflow.search.lease import Lease
@@ -24,6 +25,7 @@ from ensembleflow.search.samplers import network_limits
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study, warn_of_other_versions
+from ensembleflow.search.study_family import checked_plan, family_copy
 from ensembleflow.search.sync_to_optuna import sync_finished_trials
 from ensembleflow.search.trial import TrainingProcess, train_trial
 
@@ -49,10 +51,10 @@ class RunningJob:
     def __init__(self, spec: JobSpec, data: Dataset) -> None:
         self.spec = spec
         self.data = data
-        self.plan = spec.plan
+        self.plan = checked_plan(spec.plan, spec.search_dir)
         self.store_dir = Path(spec.search_dir) / "store" / self.plan.fingerprint(data.checksum)
         storage = open_storage(Path(spec.search_dir), spec.storage_url)
-        limits = network_limits(self.plan.search, data.image_shape, data.n_classes)
+        limits = network_limits(self.plan.search, data.image_shape, data.n_classes, self._family)
         self.study: optuna.Study = open_study(storage, self.plan, data.checksum, limits)
         claim_study(self.study, self.store_dir)
         if 0 in self.plan.slots:  # one of the study's jobs warns for all
@@ -72,7 +74,8 @@ class RunningJob:
                 process = self._process(signals, alone)
                 trial = claim_slot(self.study, slot, self.store_dir)
                 store = TrialStore(self.store_dir / model_id(slot), check=lease.check)
-                record = train_trial(self.study, trial, store, self.plan.search, self.plan.seed, self.data, process)
+                search, seed = self.plan.search, self.plan.seed
+                record = train_trial(self.study, trial, store, search, seed, self.data, process, self._family())
                 self.log_progress()
             return record
 
@@ -129,6 +132,13 @@ class RunningJob:
         ]
         text = "stopped; kept: %s" if kept else "stopped before a first epoch was done%s"
         logger.info(text, ", ".join(kept), extra={"progress": True})
+
+    @cache  # noqa: B019 - a process has one job
+    def _family(self) -> Family | None:
+        """The study's family, once TensorFlow is set up; None for one that comes along."""
+        if self.plan.search.family == "resnet":
+            return None
+        return load_family(family_copy(self.plan.search, self.spec.search_dir))
 
     def _process(self, signals: StopSignals, alone: bool) -> TrainingProcess:
         if self._ready_at is None:

@@ -109,11 +109,8 @@ def warn_of_other_versions(storage: BaseStorage, plan: SearchPlan) -> None:
 
 def _check_identity(study: optuna.Study, plan: SearchPlan, dataset_checksum: str) -> None:
     """Compare what the study says it was made for with the plan; a study that says nothing yet is marked."""
-    values = json.loads(plan.to_json())
-    search = {name: values[name] for name in ("search", "generation_size") if name in values}
-    expected = dict(
-        zip(_IDENTITY, (ALGORITHM_VERSION, canonical_json(search, seed=plan.seed), dataset_checksum), strict=True)
-    )
+    search = canonical_json(plan.result_values(), seed=plan.seed)
+    expected = dict(zip(_IDENTITY, (ALGORITHM_VERSION, search, dataset_checksum), strict=True))
     known = study.user_attrs
     if not known.keys() >= expected.keys():
         # Another process may be just as far. Whoever trains has marked it before, so a silent study has no trials.

@@ -15,7 +15,14 @@ from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialSt
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["EPOCH_COLUMNS", "RUN_COLUMNS", "TRIAL_COLUMNS", "freeze_tables", "tables_so_far"]
+__all__ = [
+    "EPOCH_COLUMNS",
+    "RUN_COLUMNS",
+    "TRIAL_COLUMNS",
+    "freeze_tables",
+    "hyperparameter_columns",
+    "tables_so_far",
+]
 
 TRIAL_COLUMNS = [
     "slot",
@@ -44,8 +51,8 @@ TRIAL_COLUMNS = [
     "attempts",
     "host",
     "device",
-    *Hyperparameters.names(),
 ]
+"""The columns of `trials.csv` before those of the hyperparameters, which every family has its own of."""
 EPOCH_COLUMNS = ["slot", "model", "bracket", *Epoch.__dataclass_fields__]
 RUN_COLUMNS = ["slot", "model", "run", *TrialAttempt.__dataclass_fields__]
 
@@ -80,6 +87,11 @@ def freeze_tables(
     write_csv(runs_csv, runs)
 
 
+def hyperparameter_columns(trials: pd.DataFrame) -> list[str]:
+    """The columns of a table of trials that hold hyperparameters."""
+    return [str(name) for name in trials.columns if name not in TRIAL_COLUMNS]
+
+
 def tables_so_far(search_dir: Path) -> dict[str, pd.DataFrame]:
     """What `freeze_tables` will write, of a search that still runs: a table by its file's name below the study.
 
@@ -105,7 +117,8 @@ def _tables(records: list[TrialRecord]) -> tuple[pd.DataFrame, pd.DataFrame, pd.
     """A row for each trial, epoch, and process that worked on a trial."""
     import pandas as pd  # takes half a second, which a search job need not spend
 
-    trials = pd.DataFrame([_trial_row(record) for record in records], columns=TRIAL_COLUMNS)
+    names = dict.fromkeys(name for record in records for name in record.hyperparameters) or Hyperparameters.names()
+    trials = pd.DataFrame([_trial_row(record) for record in records], columns=[*TRIAL_COLUMNS, *names])
     whole = ["bracket", "n_parameters"]
     trials[whole] = trials[whole].astype("Int64")
     epochs = pd.DataFrame([row for record in records for row in _epoch_rows(record)], columns=EPOCH_COLUMNS)

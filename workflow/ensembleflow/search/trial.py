@@ -17,12 +17,16 @@ import optuna
 
 from ensembleflow.config import SearchConfig
 from ensembleflow.datasets import Dataset
-from ensembleflow.errors import ArtefactError, EnsembleflowError, StorageError
+from ensembleflow.errors import ArtefactError, EnsembleflowError, FamilyError, StorageError
 from ensembleflow.models import (
     BatchStatistics,
     EpochResult,
+    Family,
+    FamilyHyperparameters,
     Hyperparameters,
     Trainer,
+    TrainingHyperparameters,
+    augment,
     build_resnet,
     class_weights,
     classification_metrics,
@@ -37,7 +41,7 @@ from ensembleflow.models import (
     steps_per_epoch,
     weights_sha256,
 )
-from ensembleflow.search.device_memory import is_out_of_memory
+from ensembleflow.models.device_memory import is_out_of_memory
 from ensembleflow.search.optuna_internals import StoredTrial, bracket_of, should_stop
 from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 from ensembleflow.search.samplers import redrawn_networks
@@ -113,6 +117,7 @@ def train_trial(
     seed: int,
     data: Dataset,
     process: TrainingProcess,
+    family: Family | None = None,
 ) -> TrialRecord:
     """Train a claimed trial until it completes, is pruned or fails, and record which and why.
 
@@ -127,6 +132,7 @@ def train_trial(
         seed: the study's seed.
         data: the open dataset.
         process: the process that calls.
+        family: of the user's own; None is the residual networks.
 
     Raises:
         ArtefactError: the trial's files are damaged.
@@ -139,7 +145,7 @@ def train_trial(
     if not record.finished:
         store.folder.mkdir(parents=True, exist_ok=True)
         store.discard_leftovers()
-        record = _Training(study, trial, store, record, search, seed, data, process).run()
+        record = _Training(study, trial, store, record, search, seed, data, process, family).run()
     finish_trial(study, record, search)
     return record
 
@@ -157,9 +163,11 @@ class _Training:
         seed: int,
         data: Dataset,
         process: TrainingProcess,
+        family: Family | None,
     ) -> None:
         self.study, self.trial, self.store, self.record = study, trial, store, record
         self.search, self.seed, self.data, self.process = search, seed, data, process
+        self.family = family
         self.seconds = record.seconds
         self.hyperparameters = self._begin()
 
@@ -196,13 +204,14 @@ class _Training:
             with self._memory_watched():
                 state, trainer = self._train()
                 return state, trainer or self._restored()
-        except _TrialFailedError as failure:
-            record.reason = str(failure)
+        except (_TrialFailedError, FamilyError) as failure:
+            # Other points of a family's space may well do.
+            record.reason = f"{failure.what}: {failure.found}" if isinstance(failure, FamilyError) else str(failure)
             logger.warning("trial %d failed: %s", record.slot, failure)
         try:
             with self._memory_watched():
                 return "FAIL", self._restored() if record.epochs else None
-        except _TrialFailedError:
+        except (_TrialFailedError, FamilyError):
             return "FAIL", None
 
     @contextmanager
@@ -218,7 +227,7 @@ class _Training:
             message = str(error).partition("\n")[0][:200] or type(error).__name__
             raise _TrialFailedError(f"out of memory in epoch {len(self.record.epochs) + 1}: {message}") from error
 
-    def _begin(self) -> Hyperparameters:
+    def _begin(self) -> TrainingHyperparameters:
         record, now = self.record, time.time()
         hyperparameters = suggest_hyperparameters(self.trial, self.search)
         record.hyperparameters = hyperparameters.to_dict()
@@ -281,13 +290,7 @@ class _Training:
 
         keras.backend.clear_session()
         keras.utils.set_random_seed(int(np.random.SeedSequence([self.seed, self.record.slot]).generate_state(1)[0]))
-        model = build_resnet(
-            self.hyperparameters,
-            self.data.image_shape,
-            self.data.n_classes,
-            name=f"trial_{self.record.slot}",
-            precision=self.search.precision,
-        )
+        model = self._network()
         images, labels = self.data.image_array("train"), self.data.labels("train")
         batch_statistics = None
         if self.search.batch_statistics == "recomputed":
@@ -301,6 +304,7 @@ class _Training:
             class_weights=class_weights(self.search.class_weights, labels, self.data.class_names),
             image_weights=self.data.training_weights(),
             threads=self.process.threads,
+            augmentation=self.family.augment if self.family is not None and self.family.has_augmentation else augment,
         )
         if self.record.epochs:
             try:
@@ -310,6 +314,15 @@ class _Training:
                 raise
             logger.info("trial %d goes on after epoch %d", self.record.slot, len(self.record.epochs))
         return trainer
+
+    def _network(self) -> keras.Model:
+        hyperparameters, shape, n_classes = self.hyperparameters, self.data.image_shape, self.data.n_classes
+        how = {"name": f"trial_{self.record.slot}", "precision": self.search.precision}
+        if isinstance(hyperparameters, Hyperparameters):
+            return build_resnet(hyperparameters, shape, n_classes, **how)
+        assert self.family is not None
+        assert isinstance(hyperparameters, FamilyHyperparameters)
+        return self.family.build(hyperparameters, shape, n_classes, **how)
 
     def _restored(self) -> Trainer:
         """The training as the last finished epoch left it."""

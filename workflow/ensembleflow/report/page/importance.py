@@ -10,7 +10,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import KFold
 
-from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.search.tables import hyperparameter_columns
 
 __all__ = ["N_FOLDS", "N_SHUFFLES", "Importances", "permutation_importances"]
 
@@ -47,7 +47,7 @@ def permutation_importances(trials: pd.DataFrame, metric: str) -> Importances | 
         None where too few trials, or no differing hyperparameters, are left to tell.
     """
     known = trials[np.isfinite(trials[metric].astype(float)) & (trials.epochs > 0)]
-    names = [name for name in (*Hyperparameters.names(), "epochs") if known[name].nunique() > 1]
+    names = [name for name in (*hyperparameter_columns(trials), "epochs") if known[name].nunique() > 1]
     if len(known) < _MIN_TRIALS or not names or known[metric].nunique() < 2:
         return None
     columns = [

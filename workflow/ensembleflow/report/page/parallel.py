@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.report.drawing import measure
 from ensembleflow.report.page.blocks import Drawing, Table
 from ensembleflow.report.page.look import ACCENT, FAINT, INK, LINE, QUIET, figure, log_ticks, plain
 from ensembleflow.report.page.study import Study
+from ensembleflow.search.tables import hyperparameter_columns
 
 __all__ = ["parallel_coordinates"]
 
@@ -27,10 +27,11 @@ def parallel_coordinates(study: Study) -> Drawing:
         ArtefactError: the table of trials is missing or damaged.
     """
     column, scale = f"valid_{study.metric}", measure(study.metric)
-    trials = study.csv("search/trials.csv", ["model", "epochs", column, *Hyperparameters.names()])
+    trials = study.csv("search/trials.csv", ["model", "epochs", column])
+    hyperparameters = hyperparameter_columns(trials)
     trials = trials[trials[column].notna()].sort_values(column, ascending=False, kind="stable", ignore_index=True)
-    names = [name for name in Hyperparameters.names() if trials[name].nunique() > 1]
-    constant = [name for name in Hyperparameters.names() if name not in names]
+    names = [name for name in hyperparameters if trials[name].nunique() > 1]
+    constant = [name for name in hyperparameters if name not in names]
     values = trials[column] * scale.factor
     places = values.rank(pct=True)
     dimensions = [_dimension(scale.label, values), _dimension("epochs", trials.epochs)]

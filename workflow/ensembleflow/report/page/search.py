@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from ensembleflow.io import snakemake_command
-from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.report.drawing import measure
 from ensembleflow.report.page.blocks import Block, Drawing, Fact, Facts, Section, Table, Text, guarded, rows_of
 from ensembleflow.report.page.importance import N_FOLDS, N_SHUFFLES, permutation_importances
@@ -196,7 +195,7 @@ def _parallel(study: Study) -> Iterator[Block]:
 def _importances(study: Study) -> Iterator[Block]:
     """How much each hyperparameter tells of the outcome."""
     column = f"valid_{study.metric}"
-    trials = study.csv("search/trials.csv", ["epochs", column, *Hyperparameters.names()])
+    trials = study.csv("search/trials.csv", ["epochs", column])
     found = permutation_importances(trials, column)
     if found is None:
         yield Text(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,9 @@ from optuna.distributions import BaseDistribution
 
 from ensembleflow.config import SearchConfig, SearchLimits
 from ensembleflow.errors import SearchError
-from ensembleflow.models.hyperparameters import Hyperparameters
+from ensembleflow.models.family import Family
+from ensembleflow.models.hyperparameters import FamilyHyperparameters, Hyperparameters
+from ensembleflow.models.multiply_adds import count_multiply_adds
 from ensembleflow.models.network_size import NetworkSize, network_size
 from ensembleflow.search.space import distributions
 
@@ -26,17 +28,38 @@ class NetworkLimits:
         space: each hyperparameter's range or choices.
         image_shape: (height, width, channels) in pixels.
         n_classes: number of classes.
+        family: gives the family of the user's own, whose networks are built to know their size; None is the residual
+            networks.
     """
 
     limits: SearchLimits
     space: Mapping[str, BaseDistribution]
     image_shape: tuple[int, int, int]
     n_classes: int
+    family: Callable[[], Family | None] = lambda: None
+
+    @property
+    def max_draws(self) -> int:
+        """Points that are drawn at random before it is said that there is no network within the limits."""
+        return 10_000 if self.family() is None else 200
 
     def size(self, values: Mapping[str, Any]) -> NetworkSize:
         """The size of the network of some values; what has one value only in the space may be left out."""
         single = {name: _only_value(each) for name, each in self.space.items() if each.single()}
-        return network_size(Hyperparameters.from_dict({**single, **values}), self.image_shape, self.n_classes)
+        point, family = {**single, **values}, self.family()
+        if family is None:
+            return network_size(Hyperparameters.from_dict(point), self.image_shape, self.n_classes)
+        network = family.build(FamilyHyperparameters.from_dict(point), self.image_shape, self.n_classes)
+        try:
+            multiply_adds = count_multiply_adds(network)
+        except TypeError as error:
+            raise SearchError(
+                "the size of a family's networks cannot be told",
+                where="search.limits",
+                found=str(error),
+                hint="set no limits, for networks with such layers",
+            ) from None
+        return NetworkSize(parameters=network.count_params(), multiply_adds=multiply_adds)
 
     def allows(self, size: NetworkSize) -> bool:
         """Whether a network of some size is within all limits."""
@@ -55,15 +78,21 @@ class NetworkLimits:
             found=f"of {len(tried)} networks drawn the smallest has {smallest.multiply_adds:,} multiply-adds per image "
             f"and {smallest.parameters:,} parameters",
             expected=", ".join(f"{name} at most {value:,.10g}" for name, value in asked.items()),
-            hint="raise the limits, or give search.space narrower networks (stage_filters, stem_filters)",
+            hint="raise the limits, or give search.space narrower networks (stage_filters, stem_filters), or "
+            "search.family_space where the family is your own",
         )
 
 
-def network_limits(search: SearchConfig, image_shape: tuple[int, int, int], n_classes: int) -> NetworkLimits | None:
+def network_limits(
+    search: SearchConfig,
+    image_shape: tuple[int, int, int],
+    n_classes: int,
+    family: Callable[[], Family | None] = lambda: None,
+) -> NetworkLimits | None:
     """The limits of a search on images of one shape; None where the config sets none."""
     if not search.limits.model_dump(exclude_none=True):
         return None
-    return NetworkLimits(search.limits, distributions(search), image_shape, n_classes)
+    return NetworkLimits(search.limits, distributions(search), image_shape, n_classes, family)
 
 
 def _only_value(distribution: BaseDistribution) -> Any:

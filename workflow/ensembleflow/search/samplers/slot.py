@@ -14,9 +14,6 @@ from ensembleflow.search.samplers.network_limits import NetworkLimits
 
 __all__ = ["SlotSampler", "slot_seed"]
 
-# Drawn at random before it is said that there is no network within the limits.
-_MAX_DRAWS = 10_000
-
 
 def slot_seed(seed: int, slot: int, name: str, attempt: int = 0) -> int:
     """A seed of 32 bits for one purpose within one slot, and for each attempt at it."""
@@ -81,14 +78,14 @@ class SlotSampler(optuna.samplers.BaseSampler):
         """The slot's first point within the limits, and the multiply-adds of those before it.
 
         Raises:
-            SearchError: none of 10,000 points is within the limits.
+            SearchError: none of 10,000 points is within the limits, or of 200 where networks have to be built to know.
         """
         assert self.limits is not None
         if self._point is not None and self._point[0] == trial.number:
             return self._point[1:]
         free = {name: each for name, each in self.limits.space.items() if not each.single()}
         outside: list[NetworkSize] = []
-        for attempt in range(_MAX_DRAWS):
+        for attempt in range(self.limits.max_draws):
             values = {name: self.draw(study, trial, name, each, attempt) for name, each in free.items()}
             size = self.limits.size(values)
             if self.limits.allows(size):

@@ -1,0 +1,212 @@
+"""Families of the user's own: what they must have, and what is told where they have it not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from ensembleflow.config import FloatRange, IntRange
+from ensembleflow.errors import FamilyError
+from ensembleflow.models import FamilyHyperparameters, load_family, load_model, save_model
+from ensembleflow.models.family_check import check_family, points_of
+from support.family_files import GOOD, IMAGE_SHAPE, N_CLASSES, of_the_manual, written
+
+TRAINING = FamilyHyperparameters(
+    learning_rate=0.01,
+    batch_size=4,
+    max_zoom=0.0,
+    max_translation=0.0,
+    max_shear=0.0,
+    max_channel_shift=0.0,
+    max_rotation_degrees=0,
+)
+SPACE = '{"units": [4, 8], "activation": ["relu", "tanh"], "bias": [True, False], "dropout": [0.0, 0.5]}'
+LAST = 'return keras.Model(images, keras.layers.Dense(n_classes, activation="softmax")(x))'
+OWN_LAYER = """
+{decorator}
+class Scale(keras.layers.Layer):
+    def build(self, shape):
+        self.factor = {factor}
+        super().build(shape)
+
+    def call(self, inputs):
+        return inputs * self.factor
+"""
+REGISTERED = '@keras.saving.register_keras_serializable(package="of_a_test")'
+AS_A_WEIGHT = 'self.add_weight(shape=(), initializer="ones")'
+
+
+def with_layer(decorator: str, factor: str) -> str:
+    source = GOOD.replace("import keras\n", "import keras\n" + OWN_LAYER.format(decorator=decorator, factor=factor))
+    return source.replace("x = keras.layers.BatchNormalization()(x)", "x = Scale()(x)")
+
+
+def check(path: Path, precision: str = "float32") -> list[int]:
+    """Check a family as the rule does; the sizes of the networks that were tried."""
+    family = load_family(path)
+    space = family.space(IMAGE_SHAPE, N_CLASSES)
+    return [point.parameters for point in check_family(family, space, TRAINING, IMAGE_SHAPE, N_CLASSES, precision)]
+
+
+@pytest.mark.parametrize(
+    "source", [GOOD, of_the_manual(), with_layer(REGISTERED, AS_A_WEIGHT)], ids=["small", "manual", "layer of its own"]
+)
+def test_a_family_that_does_all_is_taken(source: str, tmp_path: Path) -> None:
+    sizes = check(written(tmp_path, source))
+    assert len(sizes) == 2
+    assert sizes[0] < sizes[1]
+
+
+def test_half_precision_needs_a_last_layer_in_float32(tmp_path: Path) -> None:
+    with pytest.raises(FamilyError, match="are not float32"):
+        check(written(tmp_path, GOOD), "mixed_bfloat16")
+    ends_in_float32 = GOOD.replace('activation="softmax"', 'activation="softmax", dtype="float32"')
+    assert len(check(written(tmp_path, ends_in_float32), "mixed_bfloat16")) == 2
+
+
+FAULTS = {
+    "no Python": (GOOD.replace("def build(", "def build"), "is no Python", "line 7"),
+    "raises when it is read": ("import numpy\n1 / 0\n" + GOOD, "file raises", "ZeroDivisionError"),
+    "a package that is missing": ("import nowhere_to_be_found\n" + GOOD, "file raises", "nowhere_to_be_found"),
+    "without build": (GOOD.replace("def build", "def make"), "lacks a function", "build"),
+    "space raises": (GOOD.replace("return {", "return undefined or {", 1), "space raises", "line 5"),
+    "space is a list": (GOOD.replace(SPACE, "['units']"), "no mapping", "units"),
+    "a range of three": (GOOD.replace("[4, 8]", "[4, 8, 16]"), "something else than a range", "choices: [8, 16]"),
+    "a name of the training": (GOOD.replace('"units": [4', '"batch_size": [4'), "training has already", "batch_size"),
+    "build raises": (GOOD.replace('hp["units"]', 'hp["unit"]'), "build raises", "KeyError: 'unit'"),
+    "build raises at one point": (
+        GOOD.replace("x = keras.layers.Dropout", 'assert hp["units"] < 8, "too wide"\n    x = keras.layers.Dropout'),
+        "build raises",
+        "AssertionError: too wide (at units 8, activation tanh, bias False, dropout 0.5)",
+    ),
+    "no network": (
+        GOOD.replace("return keras.Model(images, ", "return (images, "),
+        "else than a network",
+        "KerasTensor",
+    ),
+    "two outputs": (
+        GOOD.replace("(images, keras", "(images, [x, x] and [keras").replace("(x))", "(x), x])"),
+        "one input",
+        "",
+    ),
+    "another image": (
+        GOOD.replace("keras.Input(image_shape)", "keras.Input((9, 8, 1))"),
+        "another shape",
+        "(None, 9, 8, 1)",
+    ),
+    "a class too few": (GOOD.replace("Dense(n_classes", "Dense(n_classes - 1"), "another shape", "(None, 9)"),
+    "logits": (GOOD.replace(', activation="softmax"', ""), "does not answer probabilities", "softmax"),
+    "looks at the batch": (
+        GOOD.replace("(x))\n", "(x - keras.ops.mean(x, axis=0)))\n"),
+        "otherwise for an image alone",
+        "differ by",
+    ),
+    "frozen": (
+        GOOD.replace(LAST, f"model = {LAST[7:]}\n    model.trainable = False\n    return model"),
+        "nothing to train",
+        "",
+    ),
+    "a Lambda layer": (
+        GOOD.replace(
+            "x = keras.layers.Dropout", "x = keras.layers.Lambda(lambda x: x)(x)\n    x = keras.layers.Dropout"
+        ),
+        "Lambda",
+        "lambda",
+    ),
+    "a layer that is not registered": (with_layer("", AS_A_WEIGHT), "cannot be saved and loaded", "Scale"),
+    "a layer that forgets": (
+        with_layer(REGISTERED, "__import__('random').random()"),
+        "otherwise once it is saved and loaded",
+        "differ by",
+    ),
+    "a loss that is not finite": (
+        GOOD.replace("(1 / 255)", "(1e30)").replace('activation=hp["activation"]', 'activation="exponential"'),
+        "does not answer probabilities",
+        "nan",
+    ),
+    "downloads": (
+        GOOD.replace(
+            "    images =",
+            '    keras.utils.get_file("w.h5", "http://192.0.2.1/w.h5", force_download=True)\n    images =',
+        ),
+        "needs another machine",
+        "192.0.2.1",
+    ),
+    "augments to floats": (
+        GOOD + "\ndef augment(images, hp, rng):\n    return images / 2\n",
+        "else than images",
+        "float64",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_family_that_does_not_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+    source, what, told = FAULTS[name]
+    with pytest.raises(FamilyError, match=what) as error:
+        check(written(tmp_path, source))
+    assert told in str(error.value)
+    assert "own.py" in str(error.value)
+
+
+def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FamilyError, match="cannot be read"):
+        load_family(tmp_path / "own.py")
+
+
+def test_all_choices_and_both_ends_of_all_ranges_are_tried() -> None:
+    space = {"a": IntRange(1, 9), "b": ["x", "y", "z"], "c": FloatRange(0.1, 0.2), "d": [True, False]}
+    points = points_of(space)
+    assert [each["b"] for each in points] == ["x", "y", "z"]
+    assert {each["a"] for each in points} == {1, 9}
+    assert {each["c"] for each in points} == {0.1, 0.2}
+    assert points_of({}) == [{}, {}]
+
+
+def test_only_the_family_is_kept_from_the_network(tmp_path: Path) -> None:
+    """The process's other threads renew leases, perhaps in a database on another machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        source = f"""
+import socket, threading
+{GOOD}
+def connect():
+    socket.create_connection({address!r}).close()
+
+def in_a_thread(done):
+    try:
+        connect()
+        done.append(True)
+    except OSError:
+        done.append(False)
+
+reached = []
+other = threading.Thread(target=in_a_thread, args=(reached,))
+other.start()
+other.join()
+assert reached == [True]
+connect()
+"""
+        with pytest.raises(FamilyError, match="needs another machine"):
+            load_family(written(tmp_path, source))
+        socket.create_connection(address).close()
+    assert threading.active_count() >= 1
+
+
+def test_a_network_keeps_the_layers_of_its_family_in_its_file(tmp_path: Path) -> None:
+    family = load_family(written(tmp_path, with_layer(REGISTERED, AS_A_WEIGHT)))
+    point = points_of(family.space(IMAGE_SHAPE, N_CLASSES))[0]
+    hyperparameters = FamilyHyperparameters.from_dict({**TRAINING.to_dict(), **point})
+    model = family.build(hyperparameters, IMAGE_SHAPE, N_CLASSES, name="trial_3")
+    assert model.name == "trial_3"
+    save_model(model, tmp_path / "network.keras")
+    images = np.random.default_rng(0).integers(0, 256, (2, *IMAGE_SHAPE), dtype=np.uint8)
+    again = load_model(tmp_path / "network.keras")
+    assert np.array_equal(again(images), model(images))
+    assert any(type(layer).__name__ == "Scale" for layer in again.layers)
+    assert keras.config.dtype_policy().name == "float32"

@@ -1,0 +1,40 @@
+"""Families of networks in files, as users write them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGE_SHAPE = (8, 8, 1)
+N_CLASSES = 10
+
+GOOD = """
+import keras
+
+def space(image_shape, n_classes):
+    return {"units": [4, 8], "activation": ["relu", "tanh"], "bias": [True, False], "dropout": [0.0, 0.5]}
+
+def build(hp, image_shape, n_classes):
+    images = keras.Input(image_shape)
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(images))
+    x = keras.layers.Dense(hp["units"], activation=hp["activation"], use_bias=hp["bias"])(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dropout(hp["dropout"])(x)
+    return keras.Model(images, keras.layers.Dense(n_classes, activation="softmax")(x))
+"""
+
+
+def written(folder: Path, source: str, name: str = "own.py") -> Path:
+    """A file with a family in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(source, encoding="utf-8")
+    return folder / name
+
+
+def of_the_manual() -> str:
+    """The file of docs/own-networks.md."""
+    page = (REPOSITORY / "docs/own-networks.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert found
+    return found[1]

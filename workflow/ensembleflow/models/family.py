@@ -1,0 +1,271 @@
+"""A family of networks: a Python file with a space of hyperparameters and what builds a network from a point of it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ensembleflow.config import Values, family_name, read_values
+from ensembleflow.errors import FamilyError
+from ensembleflow.models.device_memory import is_out_of_memory
+from ensembleflow.models.hyperparameters import FamilyHyperparameters, TrainingHyperparameters
+from ensembleflow.models.precision import dtype_policy
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Family", "load_family"]
+
+_MANUAL = "docs/own-networks.md has a file to start from"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family's file, run.
+
+    Attributes:
+        path: the file.
+        source: its content.
+        module: what it defines: `space`, `build`, and `augment` where it has an augmentation of its own.
+    """
+
+    path: Path
+    source: bytes
+    module: types.ModuleType
+
+    @property
+    def name(self) -> str:
+        """The file's name without `.py`."""
+        return family_name(str(self.path))
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's content."""
+        return hashlib.sha256(self.source).hexdigest()
+
+    @property
+    def has_augmentation(self) -> bool:
+        """Whether it augments images itself."""
+        return hasattr(self.module, "augment")
+
+    def space(self, image_shape: tuple[int, int, int], n_classes: int) -> dict[str, Values]:
+        """The ranges and choices that the file gives to its hyperparameters.
+
+        Args:
+            image_shape: (height, width, channels) in pixels.
+            n_classes: number of classes.
+
+        Raises:
+            FamilyError: `space` raises, or gives something else, or a name that the training has already.
+        """
+        with _blaming(self.path, "space"):
+            found = self.module.space(image_shape, n_classes)
+        if not isinstance(found, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in found):
+            raise FamilyError(
+                "a family's space is no mapping from names to ranges or choices",
+                where=f"{self.path}: space",
+                found=repr(found)[:200],
+                hint=_MANUAL,
+            )
+        if taken := sorted({*TrainingHyperparameters.names(), "epochs"} & found.keys()):
+            raise FamilyError(
+                "a family's space has a name that the training has already",
+                where=f"{self.path}: space",
+                found=", ".join(taken),
+                hint=f"set search.space.{taken[0]} in the config, or give it another name in the file",
+            )
+        told = {}
+        for name, values in found.items():
+            try:
+                told[name] = read_values(values)
+            except ValueError as error:
+                raise FamilyError(
+                    "a family's space has something else than a range or choices",
+                    where=f"{self.path}: space, {name}",
+                    found=repr(values)[:200],
+                    expected=str(error).removeprefix("must be "),
+                ) from None
+        return told
+
+    def build(
+        self,
+        hyperparameters: FamilyHyperparameters,
+        image_shape: tuple[int, int, int],
+        n_classes: int,
+        name: str = "network",
+        precision: str = "float32",
+    ) -> keras.Model:
+        """Build the network of one point of the space.
+
+        Args:
+            hyperparameters: of a trial; the file's `build` is given all of its values.
+            image_shape: (height, width, channels) in pixels.
+            n_classes: number of classes.
+            name: the model's name.
+            precision: Keras's dtype policy: `float32`, `mixed_float16`, `mixed_bfloat16`.
+
+        Returns:
+            An uncompiled model from images (batch, height, width, channels), 0 to 255, to float32 probabilities
+            (batch, classes).
+
+        Raises:
+            FamilyError: `build` raises, or gives something else.
+        """
+        import keras
+
+        with dtype_policy(precision), _blaming(self.path, "build"):
+            model = self.module.build(hyperparameters.to_dict(), image_shape, n_classes)
+        where = f"{self.path}: build"
+        if not isinstance(model, keras.Model):
+            raise FamilyError(
+                "a family builds something else than a network", where=where, found=repr(model)[:200], hint=_MANUAL
+            )
+        if len(getattr(model, "inputs", None) or []) != 1 or len(model.outputs) != 1:
+            raise FamilyError(
+                "a family's network has not one input and one output",
+                where=where,
+                found=f"a {type(model).__name__}",
+                expected="keras.Model(images, probabilities), the functional way",
+                hint=_MANUAL,
+            )
+        output = model.outputs[0]
+        if tuple(model.input_shape) != (None, *image_shape) or tuple(output.shape) != (None, n_classes):
+            raise FamilyError(
+                "a family's network is of another shape than images and classes",
+                where=where,
+                found=f"{tuple(model.input_shape)} to {tuple(output.shape)}",
+                expected=f"{(None, *image_shape)} to {(None, n_classes)}",
+            )
+        if output.dtype != "float32":
+            raise FamilyError(
+                "a family's probabilities are not float32",
+                where=where,
+                found=output.dtype,
+                hint='give the last layer dtype="float32"',
+            )
+        # The layers as they are, under the trial's name, and without what they may have been compiled with.
+        return keras.Model(model.inputs[0], output, name=name)
+
+    def augment(
+        self, images: npt.NDArray[np.uint8], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
+    ) -> npt.NDArray[np.uint8]:
+        """Augment a batch as the file does it; arguments and result as of `models.augmentation.augment`.
+
+        Raises:
+            FamilyError: `augment` raises, or gives other images' shape or type.
+        """
+        with _blaming(self.path, "augment"):
+            found = self.module.augment(images, hyperparameters.to_dict(), rng)
+        if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != images.shape:
+            raise FamilyError(
+                "a family's augmentation gives something else than images",
+                where=f"{self.path}: augment",
+                found=f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else repr(found)[:200],
+                expected=f"uint8 {images.shape}",
+            )
+        return found
+
+
+def load_family(path: str | Path) -> Family:
+    """Run a family's file.
+
+    Layers that the file registers (`keras.saving.register_keras_serializable`) are known to Keras from then on.
+
+    Raises:
+        FamilyError: the file is missing, is no Python, raises, or lacks `space` or `build`.
+    """
+    path = Path(path)
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise FamilyError(
+            "a family's file cannot be read", where=path, found=error.strerror, hint="name it in search.family"
+        ) from None
+    # Where layers of it are saved, this name stands in the file: it is the same for the copy beside the results.
+    module = types.ModuleType(f"ensembleflow_family_{family_name(str(path))}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    with _blaming(path, None):
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    for name in ("space", "build"):
+        if not callable(getattr(module, name, None)):
+            raise FamilyError("a family's file lacks a function", where=path, found=f"no `{name}`", hint=_MANUAL)
+    return Family(path, source, module)
+
+
+@contextmanager
+def _blaming(path: Path, function: str | None) -> Iterator[None]:
+    """Tell what goes wrong in the file as the file's fault, with its line."""
+    where = f"{path}: {function}" if function else str(path)
+    try:
+        with _without_network():
+            yield
+    except SyntaxError as error:
+        raise FamilyError(
+            "a family's file is no Python", where=f"{error.filename}, line {error.lineno}", found=error.msg
+        ) from None
+    except FamilyError:
+        raise
+    except Exception as error:
+        if _here.refused:
+            raise FamilyError(
+                "a family needs another machine",
+                where=_line(path, error) or where,
+                found=f"it asks {_here.refused}",
+                hint="load weights from a local file: a cluster's nodes have no internet, and what is downloaded again "
+                "may be another network",
+            ) from None
+        if is_out_of_memory(error):
+            raise
+        told = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        raise FamilyError(
+            f"a family's {function} raises" if function else "a family's file raises",
+            where=_line(path, error) or where,
+            found=told.rstrip(": ")[:400],
+        ) from error
+
+
+def _line(path: Path, error: BaseException) -> str:
+    """The file's own line that was running, the innermost; empty where there is none."""
+    lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == str(path)]
+    return f"{path}, line {lines[-1]}" if lines else ""
+
+
+_here = threading.local()
+_hook_added = threading.Event()
+
+
+@contextmanager
+def _without_network() -> Iterator[None]:
+    """Refuse this thread's connections; the process's other threads, which may renew leases, keep theirs."""
+    if not _hook_added.is_set():
+        _hook_added.set()
+        sys.addaudithook(_refuse_connections)
+    _here.guarded, _here.refused = True, ""
+    try:
+        yield
+    finally:
+        _here.guarded = False
+
+
+def _refuse_connections(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in ("socket.getaddrinfo", "socket.connect") or not getattr(_here, "guarded", False):
+        return
+    host = arguments[0] if event == "socket.getaddrinfo" else arguments[1]
+    if isinstance(host, tuple):
+        host = host[0]
+    elif event == "socket.connect":
+        return  # of this machine: a file's name
+    _here.refused = str(host)
+    raise ConnectionRefusedError(f"families are run without a network: no connection to {host}")

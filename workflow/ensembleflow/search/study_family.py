@@ -1,0 +1,166 @@
+"""A study's family of networks: checked once, copied beside the results, and run from there."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ensembleflow.config import (
+    FloatRange,
+    IntRange,
+    Range,
+    SearchConfig,
+    Values,
+    family_name,
+    read_values,
+    written_values,
+)
+from ensembleflow.datasets import open_dataset
+from ensembleflow.errors import ArtefactError, FamilyError
+from ensembleflow.io import atomic_path, provenance, read_json, write_json
+from ensembleflow.planning.search_plan import SearchPlan
+
+__all__ = ["check_study_family", "checked_plan", "family_copy"]
+
+logger = logging.getLogger("ensembleflow.search")
+
+_AUGMENTATION = ("max_zoom", "max_translation", "max_shear", "max_channel_shift", "max_rotation_degrees")
+
+
+def family_copy(search: SearchConfig, search_dir: str | Path) -> Path:
+    """The copy of the family's file that the study's jobs run; `.json` beside it has what the check found."""
+    return Path(search_dir) / "family" / f"{family_name(search.family)}.py"
+
+
+def check_study_family(
+    file: str | Path,
+    plan_json: str,
+    dataset_path: str | Path,
+    output_copy: str | Path,
+    output_json: str | Path,
+    threads: int = 1,
+) -> None:
+    """Check that a family does all that is asked of it, then copy its file and write down its space.
+
+    Args:
+        file: the family's.
+        plan_json: what `planning.plan_family` made.
+        dataset_path: the prepared dataset, for the images' shape and the number of classes.
+        output_copy: the copy to write.
+        output_json: the space, the config's ranges in it, and the networks that were tried.
+        threads: CPU cores to use.
+
+    Raises:
+        FamilyError: the file cannot be used, or the config names hyperparameters that it does not have.
+    """
+    from ensembleflow.models import FamilyHyperparameters, configure_tensorflow, load_family
+    from ensembleflow.models.family_check import check_family
+
+    configure_tensorflow(threads, training=True)
+    search = SearchConfig.model_validate_json(plan_json)
+    with open_dataset(dataset_path) as data:
+        image_shape, n_classes = data.image_shape, data.n_classes
+    family = load_family(file)
+    space = _with_config(family.space(image_shape, n_classes), search.family_space, file)
+    written = {name: written_values(values) for name, values in space.items()}
+    training = _lowest(_with_family(search, written, family.has_augmentation))
+    points = check_family(
+        family, space, FamilyHyperparameters.from_dict(training), image_shape, n_classes, search.precision
+    )
+    with atomic_path(output_copy) as aside:
+        aside.write_bytes(family.source)
+    write_json(
+        output_json,
+        {
+            "family": family.name,
+            "sha256": family.sha256,
+            "space": written,
+            "has_augmentation": family.has_augmentation,
+            "image_shape": list(image_shape),
+            "n_classes": n_classes,
+            "networks": [asdict(point) for point in points],
+            "provenance": provenance(),
+        },
+    )
+
+
+def checked_plan(plan: SearchPlan, search_dir: str | Path) -> SearchPlan:
+    """A job's plan with what the check of its family found; of a family that comes along, as it is.
+
+    Raises:
+        ArtefactError: the check has not been made, or the copy of the family is not the one that was checked.
+    """
+    if plan.search.family == "resnet":
+        return plan
+    copy = family_copy(plan.search, search_dir)
+    facts = read_json(copy.with_suffix(".json"), expected_keys=("sha256", "space", "has_augmentation"))
+    found = hashlib.sha256(copy.read_bytes()).hexdigest() if copy.exists() else "no file"
+    if found != facts["sha256"]:
+        raise ArtefactError(
+            "the copy of the family is not the one that was checked",
+            where=copy,
+            found=found,
+            expected=facts["sha256"],
+            hint=f"edit {plan.search.family} instead, and delete this copy: the next run makes it again",
+        )
+    search = _with_family(plan.search, facts["space"], facts["has_augmentation"])
+    return replace(plan, search=search, family_sha256=facts["sha256"])
+
+
+def _with_family(search: SearchConfig, space: Mapping[str, Any], has_augmentation: bool) -> SearchConfig:
+    """The search with the family's whole space, and without our augmentation where the family has its own."""
+    off: dict[str, Range] = {name: FloatRange(0.0, 0.0) for name in _AUGMENTATION[:-1]}
+    off[_AUGMENTATION[-1]] = IntRange(0, 0)
+    updated = search.space.model_copy(update=off) if has_augmentation else search.space
+    return search.model_copy(update={"family_space": dict(space), "space": updated})
+
+
+def _lowest(search: SearchConfig) -> dict[str, Any]:
+    """A point of the space: the lowest of each range, the first of each choice."""
+    from ensembleflow.search.space import distributions
+
+    return {
+        name: each.choices[0] if hasattr(each, "choices") else each.low  # type: ignore[attr-defined]
+        for name, each in distributions(search).items()
+    }
+
+
+def _with_config(space: dict[str, Values], config: Mapping[str, Any], file: str | Path) -> dict[str, Values]:
+    """The family's space with the config's ranges and choices in it."""
+    if unknown := sorted(config.keys() - space.keys()):
+        raise FamilyError(
+            "the config has ranges for hyperparameters that the family does not have",
+            where=f"search.family_space: {', '.join(unknown)}",
+            expected=f"some of {', '.join(space) or 'none: its space is empty'}",
+            hint=f"see `space` in {file}",
+        )
+    return {
+        name: _overridden(name, values, config[name]) if name in config else values for name, values in space.items()
+    }
+
+
+def _overridden(name: str, values: Values, written: Any) -> Values:
+    asked = read_values(written)
+    if isinstance(values, FloatRange) and isinstance(asked, IntRange):
+        return FloatRange(float(asked.low), float(asked.high), asked.log)
+    kinds = {_kind(values), _kind(asked)}
+    if len(kinds) > 1:
+        raise FamilyError(
+            "the config has values of another kind than the family",
+            where=f"search.family_space.{name}",
+            found=f"{_kind(asked)}: {written}",
+            expected=f"{_kind(values)}, as in {written_values(values)}",
+        )
+    return asked
+
+
+def _kind(values: Values) -> str:
+    if isinstance(values, Range):
+        return "whole numbers" if isinstance(values, IntRange) else "numbers"
+    if all(type(each) is int for each in values):
+        return "whole numbers"
+    return {str: "texts", bool: "true and false"}.get(type(values[0]), "numbers")

@@ -1,5 +1,5 @@
 # make run      the whole default workflow on this machine, from images to a report
-# make test     all tests
+# make test     all tests, on all cores; with PYTEST_ARGS='-k selection' those only, in one process
 # make quicktest  those of config, io, planning and datasets, which train nothing: a minute or two
 # make docs     the documentation's site, in site/; a link that leads nowhere is an error
 # make paper-docs  the tables, figures and numbers of `snakemake paper` into docs/paper/, which the pages quote
@@ -32,7 +32,7 @@ run: $(VENV)/run.stamp
 	@$(BIN)/ensembleflow summary --results $(RESULTS)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python $(if $(PYTEST_ARGS),-m pytest $(PYTEST_ARGS),tests/on_all_cores.py)
 
 quicktest: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)

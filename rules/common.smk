@@ -28,7 +28,7 @@ else:
         ) from error
     PACKAGE_PARENT = str(Path(ensembleflow.__file__).resolve().parents[1])
 
-from ensembleflow.config import BUNDLED_FAMILIES, STUDY_PATTERN, canonical_json, family_name, parse_config
+from ensembleflow.config import STUDY_PATTERN, canonical_json, family_name, parse_config
 from ensembleflow.config.files import read_values
 from ensembleflow.config.paths import expansions
 from ensembleflow.config.storage_url import without_passwords
@@ -37,7 +37,14 @@ from ensembleflow.io.folder import require_writable
 from ensembleflow.io.snakemake_command import record_config_options, set_config_options
 from ensembleflow.planning.dataset_plan import plan_dataset, recorded_source_state
 from ensembleflow.planning.paper_plan import ITEMS, PaperRun, simulated_allocation
-from ensembleflow.planning.search_plan import earlier_jobs, plan_family, plan_job, require_family, search_jobs
+from ensembleflow.planning.search_plan import (
+    earlier_jobs,
+    family_inputs,
+    plan_family,
+    plan_job,
+    require_family,
+    search_jobs,
+)
 from ensembleflow.planning.studies import study_config
 from snakemake_logger_plugin_ensembleflow.failures import FailureFilter, Resumable
 
@@ -226,7 +233,7 @@ def config_of(study):
 def checked_family(study):
     """The copy of a study's family and what its check found; nothing where the family comes along."""
     family = config_of(study).search.family
-    if family in BUNDLED_FAMILIES:
+    if family == "resnet":
         return []
     return [f"{RESULTS}/{study}/search/family/{family_name(family)}.{kind}" for kind in ("py", "json")]
 

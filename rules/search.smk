@@ -8,7 +8,8 @@ from ensembleflow.search.attempts import n_finished_epochs, too_little_time
 rule check_family:
     """Try a family of the user's own before anything is trained with it, and keep a copy of its file."""
     input:
-        file=lambda wildcards: config_of(wildcards.study).search.family,
+        # The first is the family's own; others are weights that the config names.
+        files=lambda wildcards: family_inputs(config_of(wildcards.study).search),
         dataset=DATASET,
     output:
         file=f"{RESULTS}/{{study}}/search/family/{{family}}.py",

@@ -12,9 +12,18 @@ import pytest
 
 from ensembleflow.config import FloatRange, IntRange
 from ensembleflow.errors import FamilyError
-from ensembleflow.models import FamilyHyperparameters, load_family, load_model, save_model
+from ensembleflow.models import (
+    BatchStatistics,
+    FamilyHyperparameters,
+    Trainer,
+    families,
+    load_family,
+    load_model,
+    save_model,
+)
 from ensembleflow.models.family_check import check_family, points_of
-from support.family_files import GOOD, IMAGE_SHAPE, N_CLASSES, of_the_manual, written
+from ensembleflow.models.phases import Phase, phase_of
+from support.family_files import GOOD, IMAGE_SHAPE, N_CLASSES, in_two_phases, of_the_manual, written
 
 TRAINING = FamilyHyperparameters(
     learning_rate=0.01,
@@ -54,7 +63,9 @@ def check(path: Path, precision: str = "float32") -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "source", [GOOD, of_the_manual(), with_layer(REGISTERED, AS_A_WEIGHT)], ids=["small", "manual", "layer of its own"]
+    "source",
+    [GOOD, of_the_manual(), with_layer(REGISTERED, AS_A_WEIGHT), in_two_phases()],
+    ids=["small", "manual", "layer of its own", "phases"],
 )
 def test_a_family_that_does_all_is_taken(source: str, tmp_path: Path) -> None:
     sizes = check(written(tmp_path, source))
@@ -137,6 +148,11 @@ FAULTS = {
         "needs another machine",
         "192.0.2.1",
     ),
+    "a phase that is unknown": (in_two_phases(trainable='["head"]'), "does not have", "head"),
+    "a phase without a layer": (in_two_phases(trainable="[]"), "phase is none", "trains nothing"),
+    "a phase without epochs": (in_two_phases(epochs="None"), "phase is none", "no epochs"),
+    "a phase of half an epoch": (in_two_phases(epochs="0.5"), "phase is none", "whole number"),
+    "a learning rate of nothing": (in_two_phases(rate="0"), "phase is none", "above 0"),
     "augments to floats": (
         GOOD + "\ndef augment(images, hp, rng):\n    return images / 2\n",
         "else than images",
@@ -210,3 +226,86 @@ def test_a_network_keeps_the_layers_of_its_family_in_its_file(tmp_path: Path) ->
     assert np.array_equal(again(images), model(images))
     assert any(type(layer).__name__ == "Scale" for layer in again.layers)
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_frozen_layer_keeps_its_weights_and_statistics_and_is_trained_in_its_phase(tmp_path: Path) -> None:
+    family = load_family(written(tmp_path, in_two_phases(epochs="2", trainable='["last"]', rate="0.1")))
+    point = points_of(family.space(IMAGE_SHAPE, N_CLASSES))[0]
+    hyperparameters = FamilyHyperparameters.from_dict({**TRAINING.to_dict(), **point, "weight_decay": 0.1})
+    model = family.build(hyperparameters, IMAGE_SHAPE, N_CLASSES)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (16, *IMAGE_SHAPE), dtype=np.uint8), rng.integers(0, N_CLASSES, 16)
+    statistics = BatchStatistics(model, images, 8)
+    trainer = Trainer(
+        model, hyperparameters, 16, batch_statistics=statistics, phases=family.phases(hyperparameters, model)
+    )
+
+    def changed(epoch: int) -> set[str]:
+        before = {weight.path: weight.numpy() for weight in model.weights}
+        trainer.begin_epoch(epoch)
+        trainer.train_epoch(images, labels, (0, 0, epoch))
+        return {weight.path.split("/")[0] for weight in model.weights if (weight.numpy() != before[weight.path]).any()}
+
+    for epoch in (1, 2):
+        assert changed(epoch) == {"last"}
+        assert trainer.learning_rate == pytest.approx(0.01)
+        moving = [weight.numpy() for weight in model.weights if "moving" in weight.path]
+        with trainer.evaluated_weights():
+            kept = [weight.numpy() for weight in model.weights if "moving" in weight.path]
+        assert all(map(np.array_equal, moving, kept)), "frozen batch normalisation is not recomputed either"
+    assert changed(3) == {"first", "last"}
+    assert trainer.learning_rate == pytest.approx(0.001)
+
+
+def test_phases_follow_each_other_by_their_epochs() -> None:
+    first, none, last = (Phase(frozenset({name}), epochs=epochs) for name, epochs in (("a", 2), ("b", 0), ("c", None)))
+    assert [phase_of([first, none, last], epoch) for epoch in (1, 2, 3, 99)] == [first, first, last, last]
+
+
+BACKBONE = Path(families.__file__).with_name("backbone.py")
+
+
+def backbone_point(**values: object) -> FamilyHyperparameters:
+    network = {"weights": "random", "side": 32, "width": 1.0, "dropout": 0.1, "frozen_epochs": 1, "unfrozen": 0.2}
+    return FamilyHyperparameters.from_dict({**TRAINING.to_dict(), **network, "fine_tuning_rate": 0.1, **values})
+
+
+def test_every_network_of_keras_has_its_preprocessing() -> None:
+    names = [name for name in dir(keras.applications) if name[0].isupper()]
+    modules = load_family(BACKBONE).module._MODULES
+    for name in names:
+        module = next(module for start, (module, _) in modules.items() if name.startswith(start))
+        assert module == "mobilenet_v3" or hasattr(getattr(keras.applications, module), name), "it is the module's own"
+        assert callable(getattr(keras.applications, module).preprocess_input)
+    assert len(names) > 30
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_backbone_is_fine_tuned_from_a_local_file(channels: int, tmp_path: Path) -> None:
+    family, shape = load_family(BACKBONE), (12, 16, channels)
+    pretrained = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg", alpha=0.35
+    )
+    pretrained.save_weights(tmp_path / "of.weights.h5")
+    point = backbone_point(backbone="MobileNetV2", weights=str(tmp_path / "of.weights.h5"), width=0.35)
+    model = family.build(point, shape, N_CLASSES)
+    inner = model.get_layer("backbone")
+    assert all(map(np.array_equal, inner.get_weights(), pretrained.get_weights()))
+    first, second = family.phases(point, model)
+    names = [layer.name for layer in inner.layers]
+    assert not first.trainable & {*names}
+    assert "probabilities" in first.trainable
+    assert first.trainable < second.trainable
+    share = len(second.trainable & {*names}) / len(names)
+    assert 0.2 <= share < 0.22
+    assert names[-1] in second.trainable
+
+    wrong = backbone_point(backbone="MobileNetV2", weights=str(tmp_path / "of.weights.h5"), width=0.5)
+    with pytest.raises(FamilyError, match="build raises"):
+        family.build(wrong, shape, N_CLASSES)
+
+
+def test_a_backbone_that_keras_does_not_have_is_told() -> None:
+    with pytest.raises(FamilyError, match="build raises") as error:
+        load_family(BACKBONE).build(backbone_point(backbone="MobileNetV9"), IMAGE_SHAPE, N_CLASSES)
+    assert "MobileNetV9" in str(error.value)

@@ -12,18 +12,21 @@ import pytest
 
 from ensembleflow.config import Config, parse_config
 from ensembleflow.errors import ArtefactError, FamilyError, SearchError
-from ensembleflow.planning.search_plan import SearchPlan, plan_family, plan_job
+from ensembleflow.planning.search_plan import SearchPlan, family_inputs, plan_family, plan_job
 from ensembleflow.search.samplers import network_limits
 from ensembleflow.search.space import distributions, suggest_hyperparameters
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study
 from ensembleflow.search.study_family import check_study_family, checked_plan, family_copy
 from ensembleflow.search.tables import freeze_tables, hyperparameter_columns
-from support.family_files import GOOD, IMAGE_SHAPE, N_CLASSES, written
+from support.family_files import GOOD, IMAGE_SHAPE, N_CLASSES, in_two_phases, written
 from support.search_jobs import results, run, start, wait_for_epochs
 from support.slot_study import ALGORITHMS
 
-AUGMENTING = GOOD + "\ndef augment(images, hp, rng):\n    return images if rng.random() < 0.5 else images[:, ::-1]\n"
+AUGMENTING = (
+    in_two_phases(epochs="3")
+    + "\ndef augment(images, hp, rng):\n    return images if rng.random() < 0.5 else images[:, ::-1]\n"
+)
 
 
 def config_of(file: Path, **search: Any) -> Config:
@@ -209,3 +212,23 @@ def test_attention_is_told_where_sizes_are_limited(digits: Path, tmp_path: Path)
     study = open_study(open_storage(tmp_path), plan, "checksum", limits)
     with pytest.raises(SearchError, match="cannot be told"):
         suggest_hyperparameters(claim_slot(study, 0, tmp_path), plan.search)
+
+
+def test_files_among_the_choices_are_part_of_what_a_search_depends_on(digits: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "some.weights.h5"
+    source = GOOD.replace('"units"', f'"weights": ["random", "{weights}"], "units"', 1)
+    config = config_of(written(tmp_path, source))
+
+    def fingerprint(content: bytes, name: str) -> str:
+        weights.write_bytes(content)
+        return planned(config, checked(config, digits, tmp_path / name)).fingerprint("checksum")
+
+    first = fingerprint(b"one", "one")
+    assert fingerprint(b"other", "other") != first
+    assert fingerprint(b"one", "again") == first
+    weights.write_bytes(b"other")
+    with pytest.raises(ArtefactError, match="not the one that it was checked with") as error:
+        planned(config, tmp_path / "one")
+    assert str(weights) in str(error.value)
+    named = config_of(Path(config.search.family), family_space={"weights": [str(weights)]})
+    assert family_inputs(named.search) == [config.search.family, str(weights)], "Snakemake looks at them too"

@@ -38,3 +38,15 @@ def of_the_manual() -> str:
     found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert found
     return found[1]
+
+
+def in_two_phases(epochs: str = "1", trainable: str = '["last"]', rate: str = "0.5") -> str:
+    """The family that first trains its last layer only, and then all, slower."""
+    named = GOOD.replace('activation="softmax")', 'activation="softmax", name="last")').replace(
+        'use_bias=hp["bias"])', 'use_bias=hp["bias"], name="first")'
+    )
+    return named + (
+        "\ndef phases(hp, model):\n"
+        f'    return [{{"epochs": {epochs}, "trainable": {trainable}}},\n'
+        f'            {{"trainable": ["first", "last"], "learning_rate": {rate}}}]\n'
+    )

@@ -37,7 +37,7 @@ __all__ = [
 Algorithm = Literal["random", "hyperband", "gp", "bohb", "smac", "tpe", "genetic"]
 Schedule = Literal["constant", "cosine", "warmup_cosine"]
 
-BUNDLED_FAMILIES = ("resnet",)
+BUNDLED_FAMILIES = ("resnet", "backbone")
 """The families of networks that come along."""
 
 _FAMILY_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
@@ -259,12 +259,13 @@ class SearchConfig(Block):
     )
     family: Annotated[str, AfterValidator(_family)] = Field(
         "resnet",
-        description="The networks: `resnet`, the paper's residual networks; or the path of a Python file with networks "
-        "of your own (docs/own-networks.md). Relative to the folder where snakemake runs.",
+        description="The networks: `resnet`, the paper's residual networks; `backbone`, those of keras.applications, "
+        "from random weights or fine-tuned; or the path of a Python file with networks of your own, relative to the "
+        "folder where snakemake runs (docs/own-networks.md).",
     )
     family_space: dict[str, Any] = Field(
         default_factory=dict,
-        description="Ranges and choices of the hyperparameters that a family of your own has, in place of those that "
+        description="Ranges and choices of the hyperparameters of a family other than `resnet`, in place of those that "
         "its file gives: `{filters: [8, 16]}`. Those that are not named stay.",
     )
     space: SpaceConfig = Field(
@@ -291,7 +292,7 @@ class SearchConfig(Block):
         if self.min_epochs > self.max_epochs:
             raise ValueError("`min_epochs` must be at most `max_epochs`: a trial has no more")
         if self.family == "resnet" and self.family_space:
-            raise ValueError("`family_space` is of a family of your own: those of `resnet` stand in `space`")
+            raise ValueError("`family_space` is of another family than `resnet`, whose ranges stand in `space`")
         if self.algorithm == "genetic" and self.n_trials < self.n_generations:
             raise ValueError("`n_trials` must be at least `n_generations`: a generation has at least one trial")
         return self

@@ -10,7 +10,7 @@ from ensembleflow.models.family import Family, load_family
 from ensembleflow.models.gpu import gpu_energy_joules, gpu_memory_bytes
 from ensembleflow.models.hyperparameters import FamilyHyperparameters, Hyperparameters, TrainingHyperparameters
 from ensembleflow.models.metrics import classification_metrics
-from ensembleflow.models.model_file import load_model, save_model, weights_sha256
+from ensembleflow.models.model_file import load_model, save_model, uncompiled, weights_sha256
 from ensembleflow.models.resnet import build_resnet
 from ensembleflow.models.runtime import configure_tensorflow, device_id, device_name, import_tensorflow
 from ensembleflow.models.training import EpochResult, Trainer, steps_per_epoch, training_batches
@@ -46,5 +46,6 @@ __all__ = [
     "save_model",
     "steps_per_epoch",
     "training_batches",
+    "uncompiled",
     "weights_sha256",
 ]

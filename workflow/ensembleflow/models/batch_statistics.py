@@ -38,18 +38,24 @@ class BatchStatistics:
     """
 
     def __init__(self, model: keras.Model, images: npt.NDArray[np.uint8], batch_size: int) -> None:
-        import keras
-
-        # A frozen one keeps what it came with.
-        self._layers = [
-            each for each in all_layers(model) if isinstance(each, keras.layers.BatchNormalization) and each.trainable
-        ]
-        self._moving = [moving for each in self._layers for moving in (each.moving_mean, each.moving_variance)]
+        self._model = model
         chosen = np.random.default_rng(0).permutation(len(images))[:RECOMPUTED_FROM_IMAGES]
         self._batches = [
             images[np.sort(chosen[start : start + batch_size])] for start in range(0, len(chosen), batch_size)
         ]
-        self._step = self._compile_step(model)
+        self.compile()
+
+    def compile(self) -> None:
+        """Recompute from now on those layers' statistics that are trainable now: a frozen one keeps its own."""
+        import keras
+
+        self._layers = [
+            each
+            for each in all_layers(self._model)
+            if isinstance(each, keras.layers.BatchNormalization) and each.trainable
+        ]
+        self._moving = [moving for each in self._layers for moving in (each.moving_mean, each.moving_variance)]
+        self._step = self._compile_step(self._model)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import threading
 import traceback
@@ -20,6 +21,8 @@ from ensembleflow.config import Values, family_name, read_values
 from ensembleflow.errors import FamilyError
 from ensembleflow.models.device_memory import is_out_of_memory
 from ensembleflow.models.hyperparameters import FamilyHyperparameters, TrainingHyperparameters
+from ensembleflow.models.layers import layers_by_names
+from ensembleflow.models.phases import Phase
 from ensembleflow.models.precision import dtype_policy
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class Family:
     Attributes:
         path: the file.
         source: its content.
-        module: what it defines: `space`, `build`, and `augment` where it has an augmentation of its own.
+        module: what it defines: `space`, `build`, and `augment` or `phases` where it has such of its own.
     """
 
     path: Path
@@ -157,6 +160,44 @@ class Family:
         # The layers as they are, under the trial's name, and without what they may have been compiled with.
         return keras.Model(model.inputs[0], output, name=name)
 
+    def phases(self, hyperparameters: FamilyHyperparameters, model: keras.Model) -> list[Phase]:
+        """Which layers of a network are trained when; empty where the file does not say.
+
+        Args:
+            hyperparameters: of the trial.
+            model: what `build` made of them.
+
+        Raises:
+            FamilyError: `phases` raises, or gives something else, or names a layer that the network does not have.
+        """
+        if not hasattr(self.module, "phases"):
+            return []
+        with _blaming(self.path, "phases"):
+            found = self.module.phases(hyperparameters.to_dict(), model)
+        where, names = f"{self.path}: phases", frozenset().union(*(names for _, names in layers_by_names(model)))
+        phases = []
+        for place, each in enumerate(found):
+            last = place == len(found) - 1
+            try:
+                phases.append(_phase(each, last=last))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise FamilyError(
+                    "a family's phase is none",
+                    where=where,
+                    found=f"{repr(each)[:200]}: {error}",
+                    expected='{"epochs": …, "trainable": [names of layers], "learning_rate": factor}, the last without '
+                    "epochs",
+                    hint=_MANUAL,
+                ) from None
+            if unknown := sorted(phases[-1].trainable - names):
+                raise FamilyError(
+                    "a family's phase trains layers that the network does not have",
+                    where=where,
+                    found=", ".join(unknown[:10]),
+                    expected=f"names such as {', '.join(sorted(names)[-5:])}",
+                )
+        return phases
+
     def augment(
         self, images: npt.NDArray[np.uint8], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
     ) -> npt.NDArray[np.uint8]:
@@ -175,6 +216,23 @@ class Family:
                 expected=f"uint8 {images.shape}",
             )
         return found
+
+
+def _phase(values: Any, *, last: bool) -> Phase:
+    if unknown := set(values) - {"epochs", "trainable", "learning_rate"}:
+        raise ValueError(f"{', '.join(sorted(unknown))} is unknown")
+    epochs, trainable, factor = values.get("epochs"), values.get("trainable"), values.get("learning_rate", 1.0)
+    if (epochs is None) != last:
+        raise ValueError("the last phase takes all epochs that are left" if last else "it has no epochs")
+    if epochs is not None and (type(epochs) is not int or epochs < 0):
+        raise ValueError("epochs is no whole number from 0 on")
+    if isinstance(trainable, str) or not all(isinstance(name, str) for name in trainable):
+        raise ValueError("trainable is no list of layers' names")
+    if not trainable:
+        raise ValueError("it trains nothing")
+    if isinstance(factor, bool) or not 0 < float(factor) < math.inf:
+        raise ValueError("learning_rate is no number above 0")
+    return Phase(frozenset(trainable), float(factor), epochs)
 
 
 def load_family(path: str | Path) -> Family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import tempfile
@@ -17,7 +18,7 @@ from ensembleflow.errors import ArtefactError, FamilyError
 from ensembleflow.models.export import export_model, load_exported
 from ensembleflow.models.family import Family
 from ensembleflow.models.hyperparameters import FamilyHyperparameters
-from ensembleflow.models.model_file import load_model, save_model
+from ensembleflow.models.model_file import load_model, save_model, uncompiled
 from ensembleflow.models.training import Trainer
 
 if TYPE_CHECKING:
@@ -181,8 +182,12 @@ def _check_training(
         raise FamilyError("a family's network has nothing to train", where=where, found="no weight that is trainable")
     try:
         augmentation = {"augmentation": family.augment} if family.has_augmentation else {}
-        trainer = Trainer(model, hyperparameters, 1, **augmentation)  # type: ignore[arg-type]
-        result = trainer.train_epoch(images, labels, (0, 0, 0))
+        phases = family.phases(hyperparameters, model)
+        trainer = Trainer(model, hyperparameters, 1, phases=phases, **augmentation)  # type: ignore[arg-type]
+        epochs = itertools.accumulate(phase.epochs or 0 for phase in phases[:-1])
+        for epoch in (1, *(last + 1 for last in epochs)):
+            trainer.begin_epoch(epoch)
+            result = trainer.train_epoch(images, labels, (0, 0, epoch))
     except (ValueError, TypeError) as error:
         raise FamilyError(
             "a family's network cannot be trained", where=where, found=str(error).strip().splitlines()[0][:400]
@@ -200,7 +205,7 @@ def _check_files(family: Family, model: keras.Model, images: np.ndarray, answers
     """Save and load, then export and load, and compare the answers."""
     where = f"{family.path}: build"
     try:
-        save_model(model, folder / "network.keras")
+        save_model(uncompiled(model), folder / "network.keras")
         again = load_model(folder / "network.keras")
     except (ArtefactError, NotImplementedError, TypeError, ValueError) as error:
         found = error.found if isinstance(error, ArtefactError) else str(error).strip().splitlines()[0]

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["all_layers"]
+__all__ = ["all_layers", "layers_by_names"]
 
 
 def all_layers(model: keras.Model) -> Iterator[Any]:
     """Each layer of a network in its order, and instead of a network within it that one's layers."""
+    return (layer for layer, _ in layers_by_names(model))
+
+
+def layers_by_names(model: keras.Model) -> Iterator[tuple[Any, frozenset[str]]]:
+    """Each of `all_layers` with its name and those of the networks that it is within, but for the whole."""
     for layer in model.layers:
         if hasattr(layer, "layers"):
-            yield from all_layers(layer)
+            yield from ((inner, names | {layer.name}) for inner, names in layers_by_names(layer))
         else:
-            yield layer
+            yield layer, frozenset({layer.name})

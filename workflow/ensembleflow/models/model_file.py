@@ -14,7 +14,7 @@ from ensembleflow.io import atomic_path
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["load_model", "save_model", "weights_sha256"]
+__all__ = ["load_model", "save_model", "uncompiled", "weights_sha256"]
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:
@@ -25,6 +25,13 @@ def save_model(model: keras.Model, path: str | Path) -> None:
     """
     with atomic_path(path) as aside:
         model.save(aside)
+
+
+def uncompiled(model: keras.Model) -> keras.Model:
+    """A network of the same layers without the optimizer, whose state is twice the weights' size."""
+    import keras
+
+    return keras.Model(model.input, model.output, name=model.name)
 
 
 def load_model(path: str | Path) -> keras.Model:

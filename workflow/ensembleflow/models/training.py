@@ -19,6 +19,7 @@ from ensembleflow.models.average import WeightAverage
 from ensembleflow.models.batch_statistics import BatchStatistics
 from ensembleflow.models.hyperparameters import TrainingHyperparameters
 from ensembleflow.models.layers import all_layers
+from ensembleflow.models.phases import Phase, freeze, phase_of, scaled_schedule
 from ensembleflow.models.schedules import learning_rate_schedule
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Trainer:
         image_weights: float32 (n,): such factors, one for each image of `train_epoch`; None leaves them as they are.
         threads: CPU threads that prepare batches.
         augmentation: what changes a batch of images, each time that they are trained on.
+        phases: which layers are trained when; without any, those that the model leaves trainable, always.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Trainer:
         image_weights: npt.NDArray[np.float32] | None = None,
         threads: int = 1,
         augmentation: Augmentation = augment,
+        phases: Sequence[Phase] = (),
     ) -> None:
         import keras
 
@@ -149,8 +152,15 @@ class Trainer:
         self._augmentation = augmentation
         self._class_weights = class_weights
         self._image_weights = image_weights
+        self._phases = phases
+        schedule = learning_rate_schedule(hyperparameters.schedule, hyperparameters.learning_rate, n_steps)
+        if phases:
+            self._learning_rate_factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
+            schedule = scaled_schedule(schedule, lambda: self._learning_rate_factor)
+            # The optimizer knows all that any phase trains.
+            freeze(model, frozenset().union(*(phase.trainable for phase in phases)))
         self._adam = FusedAdam(
-            learning_rate_schedule(hyperparameters.schedule, hyperparameters.learning_rate, n_steps),
+            schedule,
             weight_decay=hyperparameters.weight_decay or None,
         )
         # A decayed scale or offset would shrink what the network computes, not how it may overfit.
@@ -163,8 +173,25 @@ class Trainer:
         model.compile(optimizer=optimizer, jit_compile=False)
         self.average = WeightAverage(model) if averaged else None
         self.batch_statistics = batch_statistics
+        self._phase: Phase | None = None
+        if phases:
+            self.begin_epoch(1)
+        else:
+            self._step = self._compile_step()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Train from now on what is trained in an epoch, counted from 1; the step is compiled again for a new phase."""
+        if not self._phases:
+            return
+        phase = phase_of(self._phases, epoch)
+        if phase is self._phase:
+            return
+        self._phase = phase
+        freeze(self.model, phase.trainable)
+        self._learning_rate_factor.assign(phase.learning_rate_factor)
+        if self.batch_statistics is not None:
+            self.batch_statistics.compile()
         self._step = self._compile_step()
-        self._step.get_concrete_function()
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
@@ -247,4 +274,5 @@ class Trainer:
                 ]
             )
 
+        step.get_concrete_function()
         return step

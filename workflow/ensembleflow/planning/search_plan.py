@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = [
     "ALGORITHM_VERSION",
     "SearchPlan",
     "earlier_jobs",
+    "family_inputs",
     "model_id",
     "plan_family",
     "plan_job",
@@ -146,6 +148,20 @@ def plan_job(config: Config, job: int) -> str:
     size = generation_size(search)
     slots = list(_job_slots(search.n_trials, search.trials_per_job, size)[job])
     return SearchPlan(config.study, config.seed, slots, search, size).to_json()
+
+
+def family_file(search: SearchConfig) -> str:
+    """The file of a family other than `resnet`: the user's own, or that of one that comes along."""
+    if search.family in BUNDLED_FAMILIES:
+        # Relative, so that a project folder that moves has the same inputs as before.
+        return os.path.relpath(Path(__file__).parents[1] / "models" / "families" / f"{search.family}.py")
+    return search.family
+
+
+def family_inputs(search: SearchConfig) -> list[str]:
+    """The files that the config names for a family: its own, and those among the choices of `family_space`."""
+    choices = [each for values in search.family_space.values() if isinstance(values, list) for each in values]
+    return [family_file(search), *(each for each in choices if isinstance(each, str) and Path(each).is_file())]
 
 
 def require_family(search: SearchConfig) -> None:

@@ -15,6 +15,7 @@ from ensembleflow.config import (
     Range,
     SearchConfig,
     Values,
+    canonical_json,
     family_name,
     read_values,
     written_values,
@@ -79,6 +80,7 @@ def check_study_family(
             "family": family.name,
             "sha256": family.sha256,
             "space": written,
+            "files": _checksums(space),
             "has_augmentation": family.has_augmentation,
             "image_shape": list(image_shape),
             "n_classes": n_classes,
@@ -97,7 +99,7 @@ def checked_plan(plan: SearchPlan, search_dir: str | Path) -> SearchPlan:
     if plan.search.family == "resnet":
         return plan
     copy = family_copy(plan.search, search_dir)
-    facts = read_json(copy.with_suffix(".json"), expected_keys=("sha256", "space", "has_augmentation"))
+    facts = read_json(copy.with_suffix(".json"), expected_keys=("sha256", "space", "files", "has_augmentation"))
     found = hashlib.sha256(copy.read_bytes()).hexdigest() if copy.exists() else "no file"
     if found != facts["sha256"]:
         raise ArtefactError(
@@ -107,8 +109,31 @@ def checked_plan(plan: SearchPlan, search_dir: str | Path) -> SearchPlan:
             expected=facts["sha256"],
             hint=f"edit {plan.search.family} instead, and delete this copy: the next run makes it again",
         )
+    for path, sha256 in facts["files"].items():
+        found = _sha256(path) if Path(path).is_file() else "no file"
+        if found != sha256:
+            raise ArtefactError(
+                "a file that the family reads is not the one that it was checked with",
+                where=path,
+                found=found,
+                expected=sha256,
+                hint=f"delete {copy} to have it checked again, and trained anew; or put the former file back",
+            )
     search = _with_family(plan.search, facts["space"], facts["has_augmentation"])
-    return replace(plan, search=search, family_sha256=facts["sha256"])
+    content = canonical_json({"family": facts["sha256"], "files": sorted(facts["files"].values())})
+    sha256 = hashlib.sha256(content.encode()).hexdigest() if facts["files"] else facts["sha256"]
+    return replace(plan, search=search, family_sha256=sha256)
+
+
+def _checksums(space: Mapping[str, Values]) -> dict[str, str]:
+    """The files among the choices, weights for example, which the trials' results depend on too."""
+    choices = {each for values in space.values() if not isinstance(values, Range) for each in values}
+    return {each: _sha256(each) for each in sorted(map(str, choices)) if Path(each).is_file()}
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _with_family(search: SearchConfig, space: Mapping[str, Any], has_augmentation: bool) -> SearchConfig:

@@ -39,9 +39,11 @@ from ensembleflow.models import (
     save_checkpoint,
     save_model,
     steps_per_epoch,
+    uncompiled,
     weights_sha256,
 )
 from ensembleflow.models.device_memory import is_out_of_memory
+from ensembleflow.models.phases import Phase
 from ensembleflow.search.optuna_internals import StoredTrial, bracket_of, should_stop
 from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 from ensembleflow.search.samplers import redrawn_networks
@@ -275,6 +277,7 @@ class _Training:
         batch_size = prediction_batch_size(self.data.image_shape)
         while epoch < self.search.max_epochs:
             epoch, started_at = epoch + 1, time.time()
+            trainer.begin_epoch(epoch)
             training = trainer.train_epoch(train_images, train_labels, (self.seed, record.slot, epoch))
             with self.seconds.measure("valid"), trainer.evaluated_weights():
                 metrics = classification_metrics(function.predict(valid_images, batch_size), valid_labels)
@@ -305,8 +308,10 @@ class _Training:
             image_weights=self.data.training_weights(),
             threads=self.process.threads,
             augmentation=self.family.augment if self.family is not None and self.family.has_augmentation else augment,
+            phases=self._phases(model),
         )
         if self.record.epochs:
+            trainer.begin_epoch(len(self.record.epochs))
             try:
                 restore_checkpoint(trainer, self.store.checkpoint_path(len(self.record.epochs)))
             except ArtefactError as error:
@@ -314,6 +319,12 @@ class _Training:
                 raise
             logger.info("trial %d goes on after epoch %d", self.record.slot, len(self.record.epochs))
         return trainer
+
+    def _phases(self, model: keras.Model) -> list[Phase]:
+        if self.family is None:
+            return []
+        assert isinstance(self.hyperparameters, FamilyHyperparameters)
+        return self.family.phases(self.hyperparameters, model)
 
     def _network(self) -> keras.Model:
         hyperparameters, shape, n_classes = self.hyperparameters, self.data.image_shape, self.data.n_classes
@@ -379,10 +390,8 @@ class _Training:
         return record.stopped
 
     def _keep(self, trained: keras.Model) -> None:
-        """Save the weights, the average if there is one, without the optimizer's state, which is twice their size."""
-        import keras
-
-        model = keras.Model(trained.inputs, trained.outputs, name=trained.name)  # the same layers, uncompiled
+        """Save the weights, the average if there is one, without the optimizer's state."""
+        model = uncompiled(trained)
         self.record.weights_sha256 = weights_sha256(model)
         self.store.check()
         save_model(model, self.store.model_path)

@@ -1,0 +1,1 @@
+"""Families of networks that come along, each a file as a user would write it (docs/own-networks.md)."""

@@ -22,7 +22,7 @@ from ensembleflow.models import (
     save_model,
 )
 from ensembleflow.models.family_check import check_family, points_of
-from ensembleflow.models.phases import Phase, phase_of
+from ensembleflow.models.phases import Phase, freeze, phase_of
 from support.family_files import GOOD, IMAGE_SHAPE, N_CLASSES, in_two_phases, of_the_manual, written
 
 TRAINING = FamilyHyperparameters(
@@ -289,7 +289,7 @@ def test_a_backbone_is_fine_tuned_from_a_local_file(channels: int, tmp_path: Pat
     pretrained.save_weights(tmp_path / "of.weights.h5")
     point = backbone_point(backbone="MobileNetV2", weights=str(tmp_path / "of.weights.h5"), width=0.35)
     model = family.build(point, shape, N_CLASSES)
-    inner = model.get_layer("backbone")
+    (inner,) = (layer for layer in model.layers if hasattr(layer, "layers"))
     assert all(map(np.array_equal, inner.get_weights(), pretrained.get_weights()))
     first, second = family.phases(point, model)
     names = [layer.name for layer in inner.layers]
@@ -309,3 +309,18 @@ def test_a_backbone_that_keras_does_not_have_is_told() -> None:
     with pytest.raises(FamilyError, match="build raises") as error:
         load_family(BACKBONE).build(backbone_point(backbone="MobileNetV9"), IMAGE_SHAPE, N_CLASSES)
     assert "MobileNetV9" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ConvNeXtTiny", "EfficientNetV2B0", "MobileNet"])
+def test_backbones_of_other_kinds_have_phases_too(name: str) -> None:
+    """One has networks within it, one looks at its own name, one has its scaling outside."""
+    family, point = load_family(BACKBONE), backbone_point(backbone=name)
+    model = family.build(point, IMAGE_SHAPE, N_CLASSES)
+    first, second = family.phases(point, model)
+    assert first.trainable < second.trainable
+    sizes = []
+    for phase in (first, second):
+        freeze(model, phase.trainable)
+        sizes.append(len(model.trainable_variables))
+    assert sizes[0] == 2, "the last layer's kernel and bias"
+    assert sizes[1] > 2

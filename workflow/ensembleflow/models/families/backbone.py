@@ -73,7 +73,7 @@ def build(hyperparameters: dict[str, Any], image_shape: tuple[int, int, int], n_
         x = layers.Conv2D(3, 1, name="to_three_channels")(x)
     x = getattr(keras.applications, module).preprocess_input(x)
     alpha = {"alpha": hp["width"]} if "alpha" in inspect.signature(make).parameters else {}
-    backbone = make(include_top=False, weights=None, input_shape=(*side, 3), pooling="avg", name="backbone", **alpha)
+    backbone = make(include_top=False, weights=None, input_shape=(*side, 3), pooling="avg", **alpha)
     if hp["weights"] != "random":
         backbone.load_weights(hp["weights"])
     x = backbone(x)
@@ -85,8 +85,9 @@ def build(hyperparameters: dict[str, Any], image_shape: tuple[int, int, int], n_
 def phases(hyperparameters: dict[str, Any], model: keras.Model) -> list[dict[str, Any]]:
     """First what comes after the backbone, then the backbone's last layers too."""
     hp = hyperparameters
-    within = [layer.name for layer in model.get_layer("backbone").layers]
-    around = [layer.name for layer in model.layers if layer.name != "backbone"]
+    (backbone,) = (layer for layer in model.layers if hasattr(layer, "layers"))
+    within = [layer.name for layer in backbone.layers]
+    around = [layer.name for layer in model.layers if layer is not backbone]
     n_trained = math.ceil(hp["unfrozen"] * len(within))
     return [
         {"epochs": hp["frozen_epochs"], "trainable": around},

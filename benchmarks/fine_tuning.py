@@ -160,9 +160,13 @@ def train(
     import keras
 
     if epochs is None:
-        # Two epochs, thrown away, say how long one takes: the cosine has to know its end.
-        first, second = (train(data, hyperparameters, family, seed, epochs=each)[1] for each in (1, 2))
-        epochs = max(2, int((cpu_seconds - first) / max(second - first, 1e-3)) + 1)
+        # Some epochs, thrown away, say how long one takes: the cosine has to know its end.
+        for n_more in (2, 20):
+            first, second = (train(data, hyperparameters, family, seed, epochs=1 + each)[1] for each in (0, n_more))
+            epoch_seconds = (second - first) / n_more
+            if epoch_seconds > 1:
+                break
+        epochs = max(2, round((cpu_seconds - first) / epoch_seconds) + 1)
     started_at = time.process_time()
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)

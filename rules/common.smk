@@ -28,7 +28,7 @@ else:
         ) from error
     PACKAGE_PARENT = str(Path(ensembleflow.__file__).resolve().parents[1])
 
-from ensembleflow.config import STUDY_PATTERN, canonical_json, family_name, parse_config
+from ensembleflow.config import STUDY_PATTERN, canonical_json, parse_config
 from ensembleflow.config.files import read_values
 from ensembleflow.config.paths import expansions
 from ensembleflow.config.storage_url import without_passwords
@@ -42,7 +42,7 @@ from ensembleflow.planning.search_plan import (
     family_inputs,
     plan_family,
     plan_job,
-    require_family,
+    require_families,
     search_jobs,
 )
 from ensembleflow.planning.studies import study_config
@@ -55,7 +55,7 @@ try:
     values = read_values(files, workflow.config_settings.config_args) if files else config
     CONFIG = parse_config(values, files)
     require_writable(CONFIG.results_dir)
-    require_family(CONFIG.search)
+    require_families(CONFIG.search)
     # Every job's hints name the same config.
     set_config_options(files[1:], workflow.config_settings.config_args, workflow.main_snakefile)
     if workflow.is_main_process:
@@ -230,12 +230,10 @@ def config_of(study):
         raise WorkflowError(str(error)) from None
 
 
-def checked_family(study):
-    """The copy of a study's family and what its check found; nothing where the family comes along."""
-    family = config_of(study).search.family
-    if family == "resnet":
-        return []
-    return [f"{RESULTS}/{study}/search/family/{family_name(family)}.{kind}" for kind in ("py", "json")]
+def checked_families(study, *kinds):
+    """The copies (`py`) of a study's families other than `resnet`, and what their checks found (`json`)."""
+    names = config_of(study).search.own_families
+    return [f"{RESULTS}/{study}/search/family/{name}.{kind}" for name in names for kind in kinds]
 
 
 def study_jobs(study, pattern):

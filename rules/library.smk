@@ -25,8 +25,8 @@ rule cache_predictions:
     input:
         models=f"{RESULTS}/{{study}}/library/models.csv",
         trained=lambda wildcards: study_jobs(wildcards.study, "models/job-{job}"),
-        # It may have layers of its own.
-        family=lambda wildcards: checked_family(wildcards.study)[:1],
+        # Which may have layers of their own.
+        families=lambda wildcards: checked_families(wildcards.study, "py"),
         dataset=DATASET,
     output:
         exported=directory(f"{RESULTS}/{{study}}/library/exported"),

@@ -9,7 +9,7 @@ rule check_family:
     """Try a family of the user's own before anything is trained with it, and keep a copy of its file."""
     input:
         # The first is the family's own; others are weights that the config names.
-        files=lambda wildcards: family_inputs(config_of(wildcards.study).search),
+        files=lambda wildcards: family_inputs(config_of(wildcards.study).search, wildcards.family),
         dataset=DATASET,
     output:
         file=f"{RESULTS}/{{study}}/search/family/{{family}}.py",
@@ -23,7 +23,7 @@ rule check_family:
         mem_mb=CONFIG.resources.library.mem_mb,
         runtime=CONFIG.resources.library.runtime_minutes,
     params:
-        plan=lambda wildcards: plan_family(config_of(wildcards.study)),
+        plan=lambda wildcards: plan_family(config_of(wildcards.study), wildcards.family),
     script:
         "../workflow/scripts/check_family.py"
 
@@ -32,7 +32,7 @@ rule train_trials:
     """Train the trials of one job's slots, resuming those that a killed job left."""
     input:
         dataset=DATASET,
-        family=lambda wildcards: checked_family(wildcards.study),
+        families=lambda wildcards: checked_families(wildcards.study, "py", "json"),
         # Only an algorithm with generations has any.
         earlier=lambda wildcards: expand(
             f"{RESULTS}/{wildcards.study}/search/trials/job-{{job}}.json",

@@ -36,7 +36,7 @@ def proposals(folder: Path, algorithm: str, n_trials: int = N_TRIALS, **limits: 
     allowed = network_limits(plan.search, SHAPE, N_CLASSES)
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study(open_storage(folder), plan, CHECKSUM, allowed)
-    sizes = NetworkLimits(settings.search.limits, {}, SHAPE, N_CLASSES)
+    sizes = NetworkLimits(plan.search, SHAPE, N_CLASSES)
     found = []
     for _ in range(n_trials):
         trial = study.ask()

@@ -8,10 +8,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from ensembleflow.config import Config, parse_config
 from ensembleflow.errors import ArtefactError, FamilyError, SearchError
+from ensembleflow.models import FamilyHyperparameters
 from ensembleflow.planning.search_plan import SearchPlan, family_inputs, plan_family, plan_job
 from ensembleflow.search.samplers import network_limits
 from ensembleflow.search.space import distributions, suggest_hyperparameters
@@ -36,8 +38,10 @@ def config_of(file: Path, **search: Any) -> Config:
 
 def checked(config: Config, dataset: Path, search_dir: Path) -> Path:
     """Check as the rule does; the folder of the search."""
-    copy = family_copy(config.search, search_dir)
-    check_study_family(config.search.family, plan_family(config), dataset, copy, copy.with_suffix(".json"))
+    for name in config.search.own_families:
+        copy = family_copy(search_dir, name)
+        file = family_inputs(config.search, name)[0]
+        check_study_family(file, plan_family(config, name), dataset, copy, copy.with_suffix(".json"))
     return search_dir
 
 
@@ -72,8 +76,6 @@ def test_a_killed_search_ends_as_one_that_was_not(small: tuple[Config, Path], di
 
     tables = [tmp_path / f"{name}.csv" for name in ("trials", "epochs", "runs")]
     freeze_tables([whole / "trials/job-0.json"], *tables)
-    import pandas as pd
-
     columns = hyperparameter_columns(pd.read_csv(tables[0]))
     assert {*columns} >= {"learning_rate", "units", "activation", "bias", "dropout"}
     assert not {"stem_filters", "l2", "block"} & {*columns}
@@ -85,7 +87,7 @@ def test_every_algorithm_proposes_within_the_familys_space(
 ) -> None:
     startup = {} if algorithm == "genetic" else {"n_startup_trials": 3}
     extra = {"n_generations": 2} if algorithm == "genetic" else {}
-    config = config_of(Path(small[0].search.family), algorithm=algorithm, n_trials=6, **startup, **extra)
+    config = config_of(Path(small[0].search.family[0]), algorithm=algorithm, n_trials=6, **startup, **extra)
     plan = planned(config, small[1])
     study = open_study(open_storage(tmp_path), plan, "checksum")
     for slot in range(6):
@@ -101,9 +103,9 @@ def test_every_algorithm_proposes_within_the_familys_space(
 def test_limits_hold_for_networks_that_have_to_be_built(small: tuple[Config, Path]) -> None:
     from ensembleflow.models import load_family
 
-    config = config_of(Path(small[0].search.family), limits={"parameters": 420})
-    plan, family = planned(config, small[1]), load_family(family_copy(config.search, small[1]))
-    limits = network_limits(plan.search, IMAGE_SHAPE, N_CLASSES, lambda: family)
+    config = config_of(Path(small[0].search.family[0]), limits={"parameters": 420})
+    plan, family = planned(config, small[1]), load_family(family_copy(small[1], "own"))
+    limits = network_limits(plan.search, IMAGE_SHAPE, N_CLASSES, lambda: {"own": family})
     assert limits is not None
     values = {"units": 4, "bias": True, "activation": "relu", "dropout": 0.1}
     lowest = {
@@ -114,8 +116,8 @@ def test_limits_hold_for_networks_that_have_to_be_built(small: tuple[Config, Pat
     assert (size.parameters, size.multiply_adds) == (64 * 4 + 4 + 16 + 50, 64 * 4 + 40)
     assert limits.allows(size)
     assert not limits.allows(limits.size({**lowest, **values, "units": 8}))
-    none_fits = config_of(Path(small[0].search.family), limits={"parameters": 10})
-    limits = network_limits(planned(none_fits, small[1]).search, IMAGE_SHAPE, N_CLASSES, lambda: family)
+    none_fits = config_of(Path(small[0].search.family[0]), limits={"parameters": 10})
+    limits = network_limits(planned(none_fits, small[1]).search, IMAGE_SHAPE, N_CLASSES, lambda: {"own": family})
     assert limits is not None
     assert "search.family_space" in str(limits.nothing_left([size]).hint)
 
@@ -133,7 +135,7 @@ def test_a_search_depends_on_the_familys_content_and_not_on_its_place(digits: Pa
 
 
 def test_the_residual_networks_space_counts_for_them_only(small: tuple[Config, Path]) -> None:
-    config = config_of(Path(small[0].search.family), space={"stem_filters": [3, 99], "l2": [0.1, 0.2]})
+    config = config_of(Path(small[0].search.family[0]), space={"stem_filters": [3, 99], "l2": [0.1, 0.2]})
     assert planned(config, small[1]).fingerprint("checksum") == planned(*small).fingerprint("checksum")
     assert plan_job(config, 0) == plan_job(small[0], 0)
 
@@ -143,7 +145,7 @@ def test_an_edited_copy_is_refused_and_a_missing_check_too(
 ) -> None:
     config, _ = small
     search_dir = checked(config, digits, tmp_path)
-    copy = family_copy(config.search, search_dir)
+    copy = family_copy(search_dir, "own")
     copy.write_text(copy.read_text() + "\n")
     with pytest.raises(ArtefactError, match="not the one that was checked"):
         planned(config, search_dir)
@@ -168,15 +170,15 @@ def test_ranges_of_the_config_that_do_not_suit_are_refused(
 ) -> None:
     space, what, told = OVERRIDES[name]
     with pytest.raises(FamilyError, match=what) as error:
-        checked(config_of(Path(small[0].search.family), family_space=space), digits, tmp_path)
+        checked(config_of(Path(small[0].search.family[0]), family_space=space), digits, tmp_path)
     assert told in str(error.value)
     assert not (tmp_path / "family").exists()
 
 
 def test_the_configs_ranges_stand_in_for_the_files(small: tuple[Config, Path], digits: Path, tmp_path: Path) -> None:
     space = {"dropout": [0, 1], "units": {"choices": [4, 6]}}
-    config = config_of(Path(small[0].search.family), family_space=space)
-    found = json.loads(family_copy(config.search, checked(config, digits, tmp_path)).with_suffix(".json").read_text())
+    config = config_of(Path(small[0].search.family[0]), family_space=space)
+    found = json.loads(family_copy(checked(config, digits, tmp_path), "own").with_suffix(".json").read_text())
     assert found["space"]["dropout"] == [0.0, 1.0]
     assert found["space"]["units"] == {"choices": [4, 6]}
     assert found["space"]["bias"] == [True, False]
@@ -208,7 +210,7 @@ def test_attention_is_told_where_sizes_are_limited(digits: Path, tmp_path: Path)
     )
     config = config_of(written(tmp_path, source), limits={"multiply_adds": 1e5})
     plan = planned(config, checked(config, digits, tmp_path / "search"))
-    limits = network_limits(plan.search, IMAGE_SHAPE, N_CLASSES, lambda: load_family(config.search.family))
+    limits = network_limits(plan.search, IMAGE_SHAPE, N_CLASSES, lambda: {"own": load_family(config.search.family[0])})
     study = open_study(open_storage(tmp_path), plan, "checksum", limits)
     with pytest.raises(SearchError, match="cannot be told"):
         suggest_hyperparameters(claim_slot(study, 0, tmp_path), plan.search)
@@ -230,5 +232,65 @@ def test_files_among_the_choices_are_part_of_what_a_search_depends_on(digits: Pa
     with pytest.raises(ArtefactError, match="not the one that it was checked with") as error:
         planned(config, tmp_path / "one")
     assert str(weights) in str(error.value)
-    named = config_of(Path(config.search.family), family_space={"weights": [str(weights)]})
-    assert family_inputs(named.search) == [config.search.family, str(weights)], "Snakemake looks at them too"
+    named = config_of(Path(config.search.family[0]), family_space={"weights": [str(weights)]})
+    assert family_inputs(named.search, "own") == [config.search.family[0], str(weights)], "Snakemake looks at them too"
+
+
+@pytest.fixture(scope="module")
+def mixed(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    """Residual networks and two families of one's own, one of which augments images itself."""
+    folder = tmp_path_factory.mktemp("mixed")
+    files = [written(folder, GOOD, "own.py"), written(folder, AUGMENTING, "phased.py")]
+    config = config_of(files[0], family=["resnet", *map(str, files)], family_space={"phased": {"units": [5, 6]}})
+    return config, checked(config, digits, folder / "search")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_search_over_several_families_proposes_networks_of_each(
+    algorithm: str, mixed: tuple[Config, Path], tmp_path: Path
+) -> None:
+    extra: dict[str, Any] = {"n_generations": 2} if algorithm == "genetic" else {"n_startup_trials": 8}
+    search = mixed[0].search
+    config = config_of(
+        Path(), family=search.family, family_space=search.family_space, algorithm=algorithm, n_trials=16, **extra
+    )
+    plan = planned(config, mixed[1])
+    study = open_study(open_storage(tmp_path), plan, "checksum")
+    families = []
+    for slot in range(16):
+        trial = claim_slot(study, slot, tmp_path)
+        found = suggest_hyperparameters(trial, plan.search)
+        families.append(getattr(found, "family", "resnet"))
+        assert trial.params["family"] == families[-1]
+        if isinstance(found, FamilyHyperparameters):
+            assert {*found.network} == {"units", "activation", "bias", "dropout"}
+            assert found.network["units"] in (range(5, 7) if found.family == "phased" else range(4, 9))
+        study.tell(trial, 0.1 * slot)
+    assert {*families} == {"resnet", "own", "phased"}
+
+
+def test_trials_of_several_families_lie_in_one_table(mixed: tuple[Config, Path], digits: Path, tmp_path: Path) -> None:
+    search = mixed[0].search
+    how = {"n_trials": 6, "trials_per_job": 6, "max_epochs": 1}
+    config = config_of(Path(), family=search.family, family_space=search.family_space, **how)
+    run(config, 0, digits, mixed[1])
+    tables = [tmp_path / f"{name}.csv" for name in ("trials", "epochs", "runs")]
+    freeze_tables([mixed[1] / "trials/job-0.json"], *tables)
+    trials = pd.read_csv(tables[0])
+    assert set(trials.state) == {"COMPLETE"}
+    assert len({*trials.family}) > 1
+    for row in trials.to_dict("records"):
+        values = {name: row[name] for name in hyperparameter_columns(trials) if "." in name}
+        assert {name.partition(".")[0] for name, value in values.items() if not pd.isna(value)} == {row["family"]}
+    assert {"resnet.block", "own.units", "phased.units"} <= {*hyperparameter_columns(trials)}
+
+
+def test_which_families_a_study_has_is_part_of_what_it_depends_on(mixed: tuple[Config, Path]) -> None:
+    search = mixed[0].search
+    two = config_of(Path(), family=search.family[:2])
+    three = config_of(Path(), family=search.family)
+    other = config_of(Path(), family=search.family, family_space={"own": {"units": [4, 5]}})
+    found = [planned(each, mixed[1]).fingerprint("checksum") for each in (two, three)]
+    assert len({*found}) == 2
+    assert plan_family(other, "own") != plan_family(three, "own")
+    assert plan_family(other, "phased") == plan_family(three, "phased")

@@ -15,5 +15,5 @@ with rule_log(snakemake.log[0]):
         predictions_h5=snakemake.output.predictions,
         threads=snakemake.threads,
         use_gpu=snakemake.resources.gpu > 0,
-        family=next(iter(snakemake.input.family), None),
+        families=snakemake.input.families,
     )

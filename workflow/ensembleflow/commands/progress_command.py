@@ -40,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
     hint = f"start it: {snakemake_command(near=search_dir)}"
     dataset = Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5"
     plan = SearchPlan.from_json(plan_job(config, 0), config.search.metric)
-    unchecked = config.search.family != "resnet" and not family_copy(config.search, search_dir).exists()
+    unchecked = not all(family_copy(search_dir, name).exists() for name in config.search.own_families)
     if not dataset.exists() or unchecked or (config.search.storage is None and not journal_path(search_dir).exists()):
         raise SearchError("this study has not started", where=search_dir, hint=hint)
     with open_dataset(dataset) as data:

@@ -41,6 +41,7 @@ BUNDLED_FAMILIES = ("resnet", "backbone")
 """The families of networks that come along."""
 
 _FAMILY_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
+_TEXT = {"type": "string"}
 _ONE_SCHEDULE = {"type": "string", "enum": list(get_args(Schedule))}
 
 
@@ -73,6 +74,21 @@ def _family(value: str) -> str:
             "must be a file whose name is one of letters, digits and `_`, and not that of a family that comes along"
         )
     return path
+
+
+def _families_of_other_names(families: list[str]) -> list[str]:
+    distinct([family_name(each) for each in families])
+    return families
+
+
+def _written(space: Mapping[str, Any]) -> dict[str, Any]:
+    written = {}
+    for name, values in space.items():
+        try:
+            written[name] = written_values(read_values(values))
+        except ValueError as error:
+            raise ValueError(f"{error}: `{name}` is not") from None
+    return written
 
 
 def default_min_epochs(max_epochs: int) -> int:
@@ -257,16 +273,23 @@ class SearchConfig(Block):
         description="The largest networks that may be trained. Proposals beyond are drawn again by the algorithm, "
         "before anything is trained, so that no trial is lost to them.",
     )
-    family: Annotated[str, AfterValidator(_family)] = Field(
-        "resnet",
+    family: Annotated[
+        list[Annotated[str, AfterValidator(_family)]],
+        BeforeValidator(_as_list),
+        AfterValidator(_families_of_other_names),
+        WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
+    ] = Field(
+        ["resnet"],
+        min_length=1,
         description="The networks: `resnet`, the paper's residual networks; `backbone`, those of keras.applications, "
         "from random weights or fine-tuned; or the path of a Python file with networks of your own, relative to the "
-        "folder where snakemake runs (docs/own-networks.md).",
+        "folder where snakemake runs (docs/own-networks.md). Of several, each trial draws one.",
     )
     family_space: dict[str, Any] = Field(
         default_factory=dict,
         description="Ranges and choices of the hyperparameters of a family other than `resnet`, in place of those that "
-        "its file gives: `{filters: [8, 16]}`. Those that are not named stay.",
+        "its file gives: `{filters: [8, 16]}`, and where there are several families `{small_cnn: {filters: [8, 16]}}`. "
+        "Those that are not named stay.",
     )
     space: SpaceConfig = Field(
         default_factory=SpaceConfig,
@@ -276,14 +299,23 @@ class SearchConfig(Block):
 
     @field_validator("family_space")
     @classmethod
-    def _ranges(cls, space: dict[str, Any]) -> dict[str, Any]:
-        told = {}
-        for name, values in space.items():
-            try:
-                told[name] = written_values(read_values(values))
-            except ValueError as error:
-                raise ValueError(f"{error}: `{name}` is not") from None
-        return told
+    def _ranges(cls, space: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        families = [family_name(each) for each in info.data.get("family", [])]
+        if len(families) < 2:
+            return _written(space)
+        others = [name for name in families if name != "resnet"]
+        if not space.keys() <= {*others} or not all(isinstance(each, Mapping) for each in space.values()):
+            raise ValueError(f"must have a block for each of several families: `{others[0]}: {{…}}` for example")
+        return {name: _written(each) for name, each in space.items()}
+
+    @property
+    def own_families(self) -> dict[str, str]:
+        """By their names, what `family` has of families other than `resnet`."""
+        return {family_name(each): each for each in self.family if each != "resnet"}
+
+    def own_space(self, name: str) -> dict[str, Any]:
+        """The part of `family_space` that is of one family."""
+        return self.family_space if len(self.family) == 1 else dict(self.family_space.get(name, {}))
 
     @model_validator(mode="after")
     def _combination(self) -> Self:
@@ -291,7 +323,7 @@ class SearchConfig(Block):
             raise ValueError("`n_trials` must be at least `trials_per_job`")
         if self.min_epochs > self.max_epochs:
             raise ValueError("`min_epochs` must be at most `max_epochs`: a trial has no more")
-        if self.family == "resnet" and self.family_space:
+        if self.family == ["resnet"] and self.family_space:
             raise ValueError("`family_space` is of another family than `resnet`, whose ranges stand in `space`")
         if self.algorithm == "genetic" and self.n_trials < self.n_generations:
             raise ValueError("`n_trials` must be at least `n_generations`: a generation has at least one trial")

@@ -42,7 +42,7 @@ def cache_predictions(
     predictions_h5: str | Path,
     threads: int = 1,
     use_gpu: bool = False,
-    family: str | Path | None = None,
+    families: Sequence[str | Path] = (),
 ) -> None:
     """Export each kept model and cache what its exported function predicts on validation and test.
 
@@ -58,10 +58,10 @@ def cache_predictions(
         predictions_h5: the cache to write.
         threads: CPU cores to use.
         use_gpu: predict on a GPU if there is one.
-        family: the file of a family of the user's own, whose layers the models may have.
+        families: the files of families other than `resnet`, whose layers the models may have.
 
     Raises:
-        FamilyError: the family's file cannot be run.
+        FamilyError: a family's file cannot be run.
         ArtefactError: a model's file is missing, damaged, or holds other weights than the trial recorded.
         LibraryError: what a model answers are no class probabilities.
     """
@@ -74,7 +74,7 @@ def cache_predictions(
             hint="delete the study's folder search/models and run snakemake again: no trial is trained again",
         )
     configure_tensorflow(threads, use_gpu=use_gpu)
-    if family is not None:
+    for family in families:
         load_family(family)
     weights = dict(zip(kept["model"].astype(str), kept["weights_sha256"].astype(str), strict=True))
     with (

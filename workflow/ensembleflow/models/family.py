@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ensembleflow.config import Values, family_name, read_values
 from ensembleflow.errors import FamilyError
 from ensembleflow.models.device_memory import is_out_of_memory
-from ensembleflow.models.hyperparameters import FamilyHyperparameters, TrainingHyperparameters
+from ensembleflow.models.hyperparameters import FAMILY, FamilyHyperparameters, TrainingHyperparameters
 from ensembleflow.models.layers import layers_by_names
 from ensembleflow.models.phases import Phase
 from ensembleflow.models.precision import dtype_policy
@@ -81,7 +81,7 @@ class Family:
                 found=repr(found)[:200],
                 hint=_MANUAL,
             )
-        if taken := sorted({*TrainingHyperparameters.names(), "epochs"} & found.keys()):
+        if taken := sorted({*TrainingHyperparameters.names(), FAMILY, "epochs"} & found.keys()):
             raise FamilyError(
                 "a family's space has a name that the training has already",
                 where=f"{self.path}: space",

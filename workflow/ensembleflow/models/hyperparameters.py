@@ -8,7 +8,10 @@ from typing import Any, Literal, Self
 
 from ensembleflow.config import Schedule
 
-__all__ = ["FamilyHyperparameters", "Hyperparameters", "TrainingHyperparameters"]
+__all__ = ["FAMILY", "FamilyHyperparameters", "Hyperparameters", "TrainingHyperparameters"]
+
+FAMILY = "family"
+"""The hyperparameter that says which family a trial's network is of, where the study has several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +94,14 @@ class Hyperparameters(TrainingHyperparameters):
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyHyperparameters(TrainingHyperparameters):
-    """What a trial of a family of the user's own trains with.
+    """What a trial of a family other than `resnet` trains with.
 
     Attributes:
+        family: the family's name.
         network: the values of the family's own hyperparameters, by name.
     """
 
+    family: str = ""
     network: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

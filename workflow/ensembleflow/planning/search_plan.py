@@ -21,7 +21,7 @@ __all__ = [
     "model_id",
     "plan_family",
     "plan_job",
-    "require_family",
+    "require_families",
     "search_jobs",
 ]
 
@@ -84,8 +84,8 @@ class SearchPlan:
         search: the search's config; keys in it that the algorithm does not use, `n_trials`, `trials_per_job` and
             `storage` are not to be relied on. Nor is a random search's `metric`, unless `from_json` was given it.
         generation_size: trials of one generation, or None for an algorithm without generations.
-        family_sha256: of the family's file, once it is checked; None for a family that comes along. Then the search's
-            `family_space` has all hyperparameters of the family.
+        families_sha256: of the files of families other than `resnet`, once they are checked; None where there is none.
+            The search's `family_space` then has all their hyperparameters.
     """
 
     study: str
@@ -93,7 +93,7 @@ class SearchPlan:
     slots: list[int]
     search: SearchConfig
     generation_size: int | None
-    family_sha256: str | None = None
+    families_sha256: str | None = None
 
     @classmethod
     def from_json(cls, text: str, metric: str | None = None) -> SearchPlan:
@@ -109,7 +109,7 @@ class SearchPlan:
         if metric is not None:
             keys.setdefault("metric", metric)
         search = SearchConfig(**keys)
-        size, sha256 = values.get("generation_size"), values.get("family_sha256")
+        size, sha256 = values.get("generation_size"), values.get("families_sha256")
         return cls(values["study"], values["seed"], values["slots"], search, size, sha256)
 
     def fingerprint(self, dataset_checksum: str) -> str:
@@ -128,7 +128,7 @@ class SearchPlan:
         generations change.
         """
         values = {"study": self.study, "seed": self.seed, "slots": self.slots, **self.result_values()}
-        if self.search.family != "resnet":
+        if self.search.own_families:
             values["search"]["family"] = self.search.family
         return canonical_json(values, algorithm_version=ALGORITHM_VERSION)
 
@@ -137,8 +137,8 @@ class SearchPlan:
         values: dict[str, Any] = {"search": _result_keys(self.search)}
         if self.generation_size is not None:
             values["generation_size"] = self.generation_size
-        if self.family_sha256 is not None:
-            values["family_sha256"] = self.family_sha256
+        if self.families_sha256 is not None:
+            values["families_sha256"] = self.families_sha256
         return values
 
 
@@ -150,39 +150,44 @@ def plan_job(config: Config, job: int) -> str:
     return SearchPlan(config.study, config.seed, slots, search, size).to_json()
 
 
-def family_file(search: SearchConfig) -> str:
-    """The file of a family other than `resnet`: the user's own, or that of one that comes along."""
-    if search.family in BUNDLED_FAMILIES:
+def family_inputs(search: SearchConfig, name: str) -> list[str]:
+    """The files that the config names for a family other than `resnet`.
+
+    Returns:
+        Its own, the user's or that of one that comes along; then those among the choices of its `family_space`.
+    """
+    file = search.own_families[name]
+    if file in BUNDLED_FAMILIES:
         # Relative, so that a project folder that moves has the same inputs as before.
-        return os.path.relpath(Path(__file__).parents[1] / "models" / "families" / f"{search.family}.py")
-    return search.family
+        file = os.path.relpath(Path(__file__).parents[1] / "models" / "families" / f"{name}.py")
+    choices = [each for values in search.own_space(name).values() if isinstance(values, list) for each in values]
+    return [file, *(each for each in choices if isinstance(each, str) and Path(each).is_file())]
 
 
-def family_inputs(search: SearchConfig) -> list[str]:
-    """The files that the config names for a family: its own, and those among the choices of `family_space`."""
-    choices = [each for values in search.family_space.values() if isinstance(values, list) for each in values]
-    return [family_file(search), *(each for each in choices if isinstance(each, str) and Path(each).is_file())]
-
-
-def require_family(search: SearchConfig) -> None:
+def require_families(search: SearchConfig) -> None:
     """Refuse a family's file that is not there, before Snakemake plans with it.
 
     Raises:
         FamilyError: it is missing.
     """
-    if search.family not in BUNDLED_FAMILIES and not Path(search.family).is_file():
-        raise FamilyError(
-            "a family's file is missing",
-            where=f"search.family: {search.family}",
-            found=f"no such file below {Path.cwd()}",
-            hint="docs/own-networks.md has a file to start from",
-        )
+    for family in search.own_families.values():
+        if family not in BUNDLED_FAMILIES and not Path(family).is_file():
+            raise FamilyError(
+                "a family's file is missing",
+                where=f"search.family: {family}",
+                found=f"no such file below {Path.cwd()}",
+                hint="docs/own-networks.md has a file to start from",
+            )
 
 
-def plan_family(config: Config) -> str:
-    """What the check of a family depends on, besides its file and the data: the only parameter of its rule."""
+def plan_family(config: Config, name: str) -> str:
+    """What the check of a family depends on, besides its files and the data: the only parameter of its rule.
+
+    It is itself a search block, of that family alone, with the defaults for all other keys.
+    """
     search = config.search
-    return canonical_json({"family": search.family, "family_space": search.family_space, "precision": search.precision})
+    values = {"family": search.own_families[name], "family_space": search.own_space(name)}
+    return canonical_json({**values, "precision": search.precision})
 
 
 def _result_keys(search: SearchConfig) -> dict[str, Any]:
@@ -196,10 +201,11 @@ def _result_keys(search: SearchConfig) -> dict[str, Any]:
         exclude.add("n_startup_trials")
     if search.limits == SearchLimits():
         exclude.add("limits")  # of a later version: trials of before depend on no limit
-    if search.family == "resnet":
+    if not search.own_families:
         exclude |= {"family", "family_space"}  # of a later version, as well
         return search.model_dump(mode="json", exclude=exclude)
     values = search.model_dump(mode="json", exclude=exclude)
-    values["family"] = family_name(search.family)
-    values["space"] = {name: each for name, each in values["space"].items() if name not in _RESNET_SPACE}
+    values["family"] = [family_name(each) for each in search.family]
+    if "resnet" not in search.family:
+        values["space"] = {name: each for name, each in values["space"].items() if name not in _RESNET_SPACE}
     return values

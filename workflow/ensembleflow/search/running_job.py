@@ -54,7 +54,7 @@ class RunningJob:
         self.plan = checked_plan(spec.plan, spec.search_dir)
         self.store_dir = Path(spec.search_dir) / "store" / self.plan.fingerprint(data.checksum)
         storage = open_storage(Path(spec.search_dir), spec.storage_url)
-        limits = network_limits(self.plan.search, data.image_shape, data.n_classes, self._family)
+        limits = network_limits(self.plan.search, data.image_shape, data.n_classes, self._families)
         self.study: optuna.Study = open_study(storage, self.plan, data.checksum, limits)
         claim_study(self.study, self.store_dir)
         if 0 in self.plan.slots:  # one of the study's jobs warns for all
@@ -75,7 +75,7 @@ class RunningJob:
                 trial = claim_slot(self.study, slot, self.store_dir)
                 store = TrialStore(self.store_dir / model_id(slot), check=lease.check)
                 search, seed = self.plan.search, self.plan.seed
-                record = train_trial(self.study, trial, store, search, seed, self.data, process, self._family())
+                record = train_trial(self.study, trial, store, search, seed, self.data, process, self._families())
                 self.log_progress()
             return record
 
@@ -134,11 +134,10 @@ class RunningJob:
         logger.info(text, ", ".join(kept), extra={"progress": True})
 
     @cache  # noqa: B019 - a process has one job
-    def _family(self) -> Family | None:
-        """The study's family, once TensorFlow is set up; None for one that comes along."""
-        if self.plan.search.family == "resnet":
-            return None
-        return load_family(family_copy(self.plan.search, self.spec.search_dir))
+    def _families(self) -> dict[str, Family]:
+        """The study's families other than `resnet`, by name, once TensorFlow is set up."""
+        names = self.plan.search.own_families
+        return {name: load_family(family_copy(self.spec.search_dir, name)) for name in names}
 
     def _process(self, signals: StopSignals, alone: bool) -> TrainingProcess:
         if self._ready_at is None:

@@ -2,47 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from ensembleflow.config import IntRange, Range, SearchConfig, Values, read_values
-from ensembleflow.models.hyperparameters import FamilyHyperparameters, Hyperparameters, TrainingHyperparameters
+from ensembleflow.config import IntRange, Range, SearchConfig, Values, family_name, read_values
+from ensembleflow.models.hyperparameters import FAMILY, FamilyHyperparameters, Hyperparameters, TrainingHyperparameters
 
-__all__ = ["distributions", "suggest_hyperparameters"]
+__all__ = ["distributions", "hyperparameters_of", "suggest_hyperparameters", "suggest_values"]
 
 
 def distributions(search: SearchConfig) -> dict[str, BaseDistribution]:
     """Every hyperparameter's range or choices: Table 5's in its order, then those that it has not.
 
-    Of a family of the user's own, its hyperparameters stand where the residual networks' would.
+    Hyperparameters of other families stand where those of the residual networks would. Where the study has several
+    families, all have their names before them (`resnet.block`): each trial has a value of each, and uses its family's.
     """
-    return {name: _distribution(_values(search, name)) for name in _names(search)}
+    training = {name: _training_values(search, name) for name in TrainingHyperparameters.names()}
+    networks: dict[str, Values] = {}
+    if len(search.family) > 1:
+        networks[FAMILY] = [family_name(each) for each in search.family]
+    for name in map(family_name, search.family):
+        networks |= {f"{_prefix(search, name)}{key}": values for key, values in _network_values(search, name).items()}
+    first, rest = list(training)[:2], list(training)[2:]
+    ordered = {name: {**training, **networks}[name] for name in (*first, *networks, *rest)}
+    return {name: _distribution(values) for name, values in ordered.items()}
 
 
-def suggest_hyperparameters(trial: optuna.Trial, search: SearchConfig) -> TrainingHyperparameters:
+def suggest_values(trial: optuna.Trial, search: SearchConfig) -> dict[str, Any]:
     """Ask the trial's sampler for every hyperparameter, always in the order of `distributions`.
 
     A resumed trial gets back the values that it was first given.
-
-    Returns:
-        `Hyperparameters` of the family `resnet`, or `FamilyHyperparameters`.
     """
-    values = {name: _suggest(trial, name, each) for name, each in distributions(search).items()}
-    return (Hyperparameters if search.family == "resnet" else FamilyHyperparameters).from_dict(values)
+    return {name: _suggest(trial, name, each) for name, each in distributions(search).items()}
 
 
-def _names(search: SearchConfig) -> list[str]:
-    if search.family == "resnet":
-        return Hyperparameters.names()
-    training = TrainingHyperparameters.names()
-    return [*training[:2], *search.family_space, *training[2:]]
+def hyperparameters_of(values: Mapping[str, Any], search: SearchConfig) -> TrainingHyperparameters:
+    """A trial's values as what it trains with: `Hyperparameters` of the family `resnet`, or `FamilyHyperparameters`."""
+    family = values[FAMILY] if len(search.family) > 1 else family_name(search.family[0])
+    training = {name: values[name] for name in TrainingHyperparameters.names()}
+    keys = _network_values(search, family)
+    network = {name: values[f"{_prefix(search, family)}{name}"] for name in keys}
+    if family == "resnet":
+        return Hyperparameters(**training, **network)
+    return FamilyHyperparameters(**training, family=family, network=network)
 
 
-def _values(search: SearchConfig, name: str) -> Values:
-    if name in search.family_space:
-        return read_values(search.family_space[name])
+def suggest_hyperparameters(trial: optuna.Trial, search: SearchConfig) -> TrainingHyperparameters:
+    """`suggest_values`, as what the trial trains with."""
+    return hyperparameters_of(suggest_values(trial, search), search)
+
+
+def _prefix(search: SearchConfig, family: str) -> str:
+    return f"{family}." if len(search.family) > 1 else ""
+
+
+def _network_values(search: SearchConfig, family: str) -> dict[str, Values]:
+    """The ranges and choices of one family's own hyperparameters."""
+    if family != "resnet":
+        return {name: read_values(values) for name, values in search.own_space(family).items()}
+    own = [name for name in Hyperparameters.names() if name not in TrainingHyperparameters.names()]
+    return {name: getattr(search.space, name) for name in own}
+
+
+def _training_values(search: SearchConfig, name: str) -> Values:
     values: Values = search.schedule if name == "schedule" else getattr(search.space, name)
     return values
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution
+
 from ensembleflow.config import (
     FloatRange,
     IntRange,
@@ -16,14 +18,15 @@ from ensembleflow.config import (
     SearchConfig,
     Values,
     canonical_json,
-    family_name,
     read_values,
     written_values,
 )
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import ArtefactError, FamilyError
 from ensembleflow.io import atomic_path, provenance, read_json, write_json
+from ensembleflow.models.hyperparameters import FamilyHyperparameters
 from ensembleflow.planning.search_plan import SearchPlan
+from ensembleflow.search.space import distributions, hyperparameters_of
 
 __all__ = ["check_study_family", "checked_plan", "family_copy"]
 
@@ -32,9 +35,9 @@ logger = logging.getLogger("ensembleflow.search")
 _AUGMENTATION = ("max_zoom", "max_translation", "max_shear", "max_channel_shift", "max_rotation_degrees")
 
 
-def family_copy(search: SearchConfig, search_dir: str | Path) -> Path:
-    """The copy of the family's file that the study's jobs run; `.json` beside it has what the check found."""
-    return Path(search_dir) / "family" / f"{family_name(search.family)}.py"
+def family_copy(search_dir: str | Path, name: str) -> Path:
+    """The copy of a family's file that the study's jobs run; `.json` beside it has what the check found."""
+    return Path(search_dir) / "family" / f"{name}.py"
 
 
 def check_study_family(
@@ -58,7 +61,7 @@ def check_study_family(
     Raises:
         FamilyError: the file cannot be used, or the config names hyperparameters that it does not have.
     """
-    from ensembleflow.models import FamilyHyperparameters, configure_tensorflow, load_family
+    from ensembleflow.models import configure_tensorflow, load_family
     from ensembleflow.models.family_check import check_family
 
     configure_tensorflow(threads, training=True)
@@ -68,10 +71,8 @@ def check_study_family(
     family = load_family(file)
     space = _with_config(family.space(image_shape, n_classes), search.family_space, file)
     written = {name: written_values(values) for name, values in space.items()}
-    training = _lowest(_with_family(search, written, family.has_augmentation))
-    points = check_family(
-        family, space, FamilyHyperparameters.from_dict(training), image_shape, n_classes, search.precision
-    )
+    training = _lowest(_with_families(search, {family.name: written}, family.has_augmentation))
+    points = check_family(family, space, training, image_shape, n_classes, search.precision)
     with atomic_path(output_copy) as aside:
         aside.write_bytes(family.source)
     write_json(
@@ -91,23 +92,38 @@ def check_study_family(
 
 
 def checked_plan(plan: SearchPlan, search_dir: str | Path) -> SearchPlan:
-    """A job's plan with what the check of its family found; of a family that comes along, as it is.
+    """A job's plan with what the check of its families found; with `resnet` alone, as it is.
 
     Raises:
-        ArtefactError: the check has not been made, or the copy of the family is not the one that was checked.
+        ArtefactError: a check has not been made, or a file is not the one that was checked.
     """
-    if plan.search.family == "resnet":
+    names = list(plan.search.own_families)
+    if not names:
         return plan
-    copy = family_copy(plan.search, search_dir)
-    facts = read_json(copy.with_suffix(".json"), expected_keys=("sha256", "space", "files", "has_augmentation"))
-    found = hashlib.sha256(copy.read_bytes()).hexdigest() if copy.exists() else "no file"
+    facts = {name: _checked_facts(search_dir, name, plan.search) for name in names}
+    spaces = {name: each["space"] for name, each in facts.items()}
+    resnet = len(names) < len(plan.search.family)
+    has_augmentation = not resnet and all(each["has_augmentation"] for each in facts.values())
+    search = _with_families(plan.search, spaces, has_augmentation)
+    content = {name: {"file": each["sha256"], **each["files"]} for name, each in facts.items()}
+    # Where files lie does not count, what is in them does.
+    told = canonical_json({name: sorted(each.values()) for name, each in content.items()})
+    return replace(plan, search=search, families_sha256=hashlib.sha256(told.encode()).hexdigest())
+
+
+def _checked_facts(search_dir: str | Path, name: str, search: SearchConfig) -> dict[str, Any]:
+    copy = family_copy(search_dir, name)
+    facts: dict[str, Any] = read_json(
+        copy.with_suffix(".json"), expected_keys=("sha256", "space", "files", "has_augmentation")
+    )
+    found = _sha256(copy) if copy.exists() else "no file"
     if found != facts["sha256"]:
         raise ArtefactError(
             "the copy of the family is not the one that was checked",
             where=copy,
             found=found,
             expected=facts["sha256"],
-            hint=f"edit {plan.search.family} instead, and delete this copy: the next run makes it again",
+            hint=f"edit {search.own_families[name]} instead, and delete this copy: the next run makes it again",
         )
     for path, sha256 in facts["files"].items():
         found = _sha256(path) if Path(path).is_file() else "no file"
@@ -119,10 +135,7 @@ def checked_plan(plan: SearchPlan, search_dir: str | Path) -> SearchPlan:
                 expected=sha256,
                 hint=f"delete {copy} to have it checked again, and trained anew; or put the former file back",
             )
-    search = _with_family(plan.search, facts["space"], facts["has_augmentation"])
-    content = canonical_json({"family": facts["sha256"], "files": sorted(facts["files"].values())})
-    sha256 = hashlib.sha256(content.encode()).hexdigest() if facts["files"] else facts["sha256"]
-    return replace(plan, search=search, family_sha256=sha256)
+    return facts
 
 
 def _checksums(space: Mapping[str, Values]) -> dict[str, str]:
@@ -131,27 +144,29 @@ def _checksums(space: Mapping[str, Values]) -> dict[str, str]:
     return {each: _sha256(each) for each in sorted(map(str, choices)) if Path(each).is_file()}
 
 
-def _sha256(path: str) -> str:
+def _sha256(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _with_family(search: SearchConfig, space: Mapping[str, Any], has_augmentation: bool) -> SearchConfig:
-    """The search with the family's whole space, and without our augmentation where the family has its own."""
+def _with_families(search: SearchConfig, spaces: Mapping[str, Any], has_augmentation: bool) -> SearchConfig:
+    """The search with the families' whole spaces, and without our augmentation where all have their own."""
     off: dict[str, Range] = {name: FloatRange(0.0, 0.0) for name in _AUGMENTATION[:-1]}
     off[_AUGMENTATION[-1]] = IntRange(0, 0)
     updated = search.space.model_copy(update=off) if has_augmentation else search.space
-    return search.model_copy(update={"family_space": dict(space), "space": updated})
+    family_space = dict(spaces) if len(search.family) > 1 else next(iter(spaces.values()))
+    return search.model_copy(update={"family_space": family_space, "space": updated})
 
 
-def _lowest(search: SearchConfig) -> dict[str, Any]:
+def _lowest(search: SearchConfig) -> FamilyHyperparameters:
     """A point of the space: the lowest of each range, the first of each choice."""
-    from ensembleflow.search.space import distributions
-
-    return {
-        name: each.choices[0] if hasattr(each, "choices") else each.low  # type: ignore[attr-defined]
+    values = {
+        name: each.choices[0] if isinstance(each, CategoricalDistribution) else each.low  # type: ignore[attr-defined]
         for name, each in distributions(search).items()
     }
+    point = hyperparameters_of(values, search)
+    assert isinstance(point, FamilyHyperparameters)
+    return point
 
 
 def _with_config(space: dict[str, Values], config: Mapping[str, Any], file: str | Path) -> dict[str, Values]:

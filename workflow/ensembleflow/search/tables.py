@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_csv
-from ensembleflow.models import Hyperparameters
+from ensembleflow.models.hyperparameters import FAMILY, Hyperparameters
 from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 
@@ -152,8 +152,14 @@ def _trial_row(record: TrialRecord) -> dict[str, Any]:
         "attempts": record.attempts,
         "host": record.runs[-1].host,
         "device": record.runs[-1].device,
-        **record.hyperparameters,
+        **_used(record.hyperparameters),
     }
+
+
+def _used(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a study with several families, a trial's values without those of others than its own."""
+    own = f"{hyperparameters.get(FAMILY)}."
+    return {name: value for name, value in hyperparameters.items() if "." not in name or name.startswith(own)}
 
 
 def _epoch_rows(record: TrialRecord) -> list[dict[str, Any]]:

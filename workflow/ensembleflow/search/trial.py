@@ -7,9 +7,10 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +48,7 @@ from ensembleflow.models.phases import Phase
 from ensembleflow.search.optuna_internals import StoredTrial, bracket_of, should_stop
 from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 from ensembleflow.search.samplers import redrawn_networks
-from ensembleflow.search.space import suggest_hyperparameters
+from ensembleflow.search.space import hyperparameters_of, suggest_values
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.sync_to_optuna import finish_trial, sync_trial
 
@@ -119,7 +120,7 @@ def train_trial(
     seed: int,
     data: Dataset,
     process: TrainingProcess,
-    family: Family | None = None,
+    families: Mapping[str, Family] = MappingProxyType({}),
 ) -> TrialRecord:
     """Train a claimed trial until it completes, is pruned or fails, and record which and why.
 
@@ -134,7 +135,7 @@ def train_trial(
         seed: the study's seed.
         data: the open dataset.
         process: the process that calls.
-        family: of the user's own; None is the residual networks.
+        families: those of the study other than `resnet`, by name.
 
     Raises:
         ArtefactError: the trial's files are damaged.
@@ -147,7 +148,7 @@ def train_trial(
     if not record.finished:
         store.folder.mkdir(parents=True, exist_ok=True)
         store.discard_leftovers()
-        record = _Training(study, trial, store, record, search, seed, data, process, family).run()
+        record = _Training(study, trial, store, record, search, seed, data, process, families).run()
     finish_trial(study, record, search)
     return record
 
@@ -165,13 +166,15 @@ class _Training:
         seed: int,
         data: Dataset,
         process: TrainingProcess,
-        family: Family | None,
+        families: Mapping[str, Family],
     ) -> None:
         self.study, self.trial, self.store, self.record = study, trial, store, record
         self.search, self.seed, self.data, self.process = search, seed, data, process
-        self.family = family
         self.seconds = record.seconds
         self.hyperparameters = self._begin()
+        self.family: Family | None = None
+        if isinstance(self.hyperparameters, FamilyHyperparameters):
+            self.family = families[self.hyperparameters.family]
 
     def run(self) -> TrialRecord:
         """Train to the end; the finished record, which the study has still to get."""
@@ -231,8 +234,7 @@ class _Training:
 
     def _begin(self) -> TrainingHyperparameters:
         record, now = self.record, time.time()
-        hyperparameters = suggest_hyperparameters(self.trial, self.search)
-        record.hyperparameters = hyperparameters.to_dict()
+        record.hyperparameters = suggest_values(self.trial, self.search)
         record.redrawn = redrawn_networks(self.study, self.trial)
         record.bracket = bracket_of(self.study, record.slot)
         record.attempts += 1
@@ -252,7 +254,7 @@ class _Training:
         )
         self.energy_at_start = gpu_energy_joules() if record.runs[-1].device_id != "cpu" else None
         self._write()
-        return hyperparameters
+        return hyperparameters_of(record.hyperparameters, self.search)
 
     def _write(self) -> None:
         run = self.record.runs[-1]

@@ -51,7 +51,8 @@ def permutation_importances(trials: pd.DataFrame, metric: str) -> Importances | 
     if len(known) < _MIN_TRIALS or not names or known[metric].nunique() < 2:
         return None
     columns = [
-        column if pd.api.types.is_numeric_dtype(column) else column.astype("category").cat.codes
+        # Of several families, a trial has its own's hyperparameters only.
+        column.fillna(column.median()) if pd.api.types.is_numeric_dtype(column) else column.astype("category").cat.codes
         for column in (known[name] for name in names)
     ]
     inputs = np.column_stack([column.to_numpy(dtype=float) for column in columns])

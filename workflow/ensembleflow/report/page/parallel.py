@@ -30,8 +30,10 @@ def parallel_coordinates(study: Study) -> Drawing:
     trials = study.csv("search/trials.csv", ["model", "epochs", column])
     hyperparameters = hyperparameter_columns(trials)
     trials = trials[trials[column].notna()].sort_values(column, ascending=False, kind="stable", ignore_index=True)
-    names = [name for name in hyperparameters if trials[name].nunique() > 1]
-    constant = [name for name in hyperparameters if name not in names]
+    # Of several families, each trial has its own's only.
+    shared = [name for name in hyperparameters if trials[name].notna().all()]
+    names = [name for name in shared if trials[name].nunique() > 1]
+    constant = [name for name in shared if name not in names]
     values = trials[column] * scale.factor
     places = values.rank(pct=True)
     dimensions = [_dimension(scale.label, values), _dimension("epochs", trials.epochs)]
@@ -62,6 +64,8 @@ def parallel_coordinates(study: Study) -> Drawing:
     )
     if constant:
         description += f" The same in all trials: {', '.join(f'{name} {trials[name].iloc[0]}' for name in constant)}."
+    if len(shared) < len(hyperparameters):
+        description += " Hyperparameters that only one of the families has are left out."
     columns = ["trial", f"validation {scale.label}", "epochs", *(name.replace("_", " ") for name in names)]
     rows = [
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -14,7 +15,7 @@ from ensembleflow.models.family import Family
 from ensembleflow.models.hyperparameters import FamilyHyperparameters, Hyperparameters
 from ensembleflow.models.multiply_adds import count_multiply_adds
 from ensembleflow.models.network_size import NetworkSize, network_size
-from ensembleflow.search.space import distributions
+from ensembleflow.search.space import distributions, hyperparameters_of
 
 __all__ = ["NetworkLimits", "network_limits"]
 
@@ -24,32 +25,40 @@ class NetworkLimits:
     """The networks that may be trained, as far as their size is known from the hyperparameters.
 
     Attributes:
-        limits: the config's.
-        space: each hyperparameter's range or choices.
+        search: of the study: its limits and its space.
         image_shape: (height, width, channels) in pixels.
         n_classes: number of classes.
-        family: gives the family of the user's own, whose networks are built to know their size; None is the residual
-            networks.
+        families: gives those other than `resnet`, whose networks are built to know their size.
     """
 
-    limits: SearchLimits
-    space: Mapping[str, BaseDistribution]
+    search: SearchConfig
     image_shape: tuple[int, int, int]
     n_classes: int
-    family: Callable[[], Family | None] = lambda: None
+    families: Callable[[], Mapping[str, Family]] = dict
+
+    @property
+    def limits(self) -> SearchLimits:
+        """The config's."""
+        return self.search.limits
+
+    @cached_property
+    def space(self) -> dict[str, BaseDistribution]:
+        """Each hyperparameter's range or choices."""
+        return distributions(self.search)
 
     @property
     def max_draws(self) -> int:
         """Points that are drawn at random before it is said that there is no network within the limits."""
-        return 10_000 if self.family() is None else 200
+        return 200 if self.search.own_families else 10_000
 
     def size(self, values: Mapping[str, Any]) -> NetworkSize:
         """The size of the network of some values; what has one value only in the space may be left out."""
         single = {name: _only_value(each) for name, each in self.space.items() if each.single()}
-        point, family = {**single, **values}, self.family()
-        if family is None:
-            return network_size(Hyperparameters.from_dict(point), self.image_shape, self.n_classes)
-        network = family.build(FamilyHyperparameters.from_dict(point), self.image_shape, self.n_classes)
+        point = hyperparameters_of({**single, **values}, self.search)
+        if isinstance(point, Hyperparameters):
+            return network_size(point, self.image_shape, self.n_classes)
+        assert isinstance(point, FamilyHyperparameters)
+        network = self.families()[point.family].build(point, self.image_shape, self.n_classes)
         try:
             multiply_adds = count_multiply_adds(network)
         except TypeError as error:
@@ -87,12 +96,12 @@ def network_limits(
     search: SearchConfig,
     image_shape: tuple[int, int, int],
     n_classes: int,
-    family: Callable[[], Family | None] = lambda: None,
+    families: Callable[[], Mapping[str, Family]] = dict,
 ) -> NetworkLimits | None:
     """The limits of a search on images of one shape; None where the config sets none."""
     if not search.limits.model_dump(exclude_none=True):
         return None
-    return NetworkLimits(search.limits, distributions(search), image_shape, n_classes, family)
+    return NetworkLimits(search, image_shape, n_classes, families)
 
 
 def _only_value(distribution: BaseDistribution) -> Any:

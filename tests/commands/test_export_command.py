@@ -85,7 +85,7 @@ def test_it_tells_what_it_wrote_how_near_that_is_and_how_to_use_it(
     assert near.endswith("(allowed: 0.0001), 0 classes (0.0 %) are others")
     assert f"-v '{here.resolve()}/a b/models:/models:ro'" in use[-1]
     assert main([*words[:3], "openvino", *words[4:]]) == 0
-    assert "--config_path /models/config.json" in capsys.readouterr().out.splitlines()[-1]
+    assert "--config_path /models/config.json" in capsys.readouterr().out.splitlines()[-2]
     assert sorted(path.name for path in Path("a b/models").iterdir()) == ["config.json", "digits", "export.json"]
 
 

@@ -79,7 +79,8 @@ def _how_to_use(export_format: str, export: Export, bundle: Bundle) -> str:
         return (
             "serve it:\n"
             f"  docker run --rm -p 8000:8000 -v {repository} openvino/model_server:latest "
-            "--config_path /models/config.json --rest_port 8000"
+            "--config_path /models/config.json --rest_port 8000\n"
+            "where you load model.xml yourself, ask for float32 with INFERENCE_PRECISION_HINT, as config.json does"
         )
     shape = ", ".join(map(str, bundle.manifest.image_shape))
     return (

@@ -77,19 +77,18 @@ def _merged(models: Mapping[str, onnx.ModelProto], image_shape: list[int], n_cla
 
     first = next(iter(models.values()))
     opsets = _opsets(first)
-    names = [_tensor_names(model) for model in models.values()]
-    graph = _images_for_all(list(models), image_shape)
-    for (model_id, model), (images, _) in zip(models.items(), names, strict=True):
+    images, answers, graphs = [], [], []
+    for model_id, model in models.items():
         if _opsets(model) != opsets:
             raise ValueError(f"operators of versions {opsets} and, in {model_id}, {_opsets(model)}")
-        prefixed = compose.add_prefix(model, f"{model_id}/")
-        graph = compose.merge_graphs(
-            graph, prefixed.graph, [(_copy_for(model_id), f"{model_id}/{images}")], doc_string=""
-        )
-    answers = [f"{model_id}/{answer}" for model_id, (_, answer) in zip(models, names, strict=True)]
-    mean = _mean([f"{PROBABILITIES}:{model_id}" for model_id in models], n_classes)
-    to_mean = [(answer, each.name) for answer, each in zip(answers, mean.input, strict=True)]
-    graph = compose.merge_graphs(graph, mean, to_mean, name="ensemble", doc_string="")
+        taken, given = _tensor_names(model)
+        images.append((f"{INPUT}:{model_id}", f"{model_id}/{taken}"))  # no model id has a colon
+        answers.append((f"{model_id}/{given}", f"{PROBABILITIES}:{model_id}"))
+        graphs.append(compose.add_prefix(model, f"{model_id}/", inplace=True).graph)
+    head = _copies_of_images([copy for copy, _ in images], image_shape)
+    tail = _mean([name for _, name in answers], n_classes)
+    graph = compose.merge_graphs(head, _side_by_side(graphs), images, doc_string="")
+    graph = compose.merge_graphs(graph, tail, answers, name="ensemble", doc_string="")
     return helper.make_model(
         graph,
         producer_name="ensembleflow",
@@ -113,18 +112,24 @@ def _tensor_names(model: onnx.ModelProto) -> tuple[str, str]:
     return inputs[0], outputs[0]
 
 
-def _copy_for(model_id: str) -> str:
-    return f"{INPUT}:{model_id}"  # no model id has a colon
+def _side_by_side(graphs: list[onnx.GraphProto]) -> onnx.GraphProto:
+    from onnx import compose
+
+    # Two and two, since each merge copies both.
+    while len(graphs) > 1:
+        left_over = [graphs.pop()] if len(graphs) % 2 else []
+        pairs = zip(graphs[::2], graphs[1::2], strict=True)
+        graphs = [compose.merge_graphs(first, second, [], doc_string="") for first, second in pairs] + left_over
+    return graphs[0]
 
 
-def _images_for_all(model_ids: Sequence[str], image_shape: list[int]) -> onnx.GraphProto:
+def _copies_of_images(copies: Sequence[str], image_shape: list[int]) -> onnx.GraphProto:
     """The ensemble's input, under a name for each member: two graphs merge where an output meets an input."""
     from onnx import TensorProto, helper
 
     def images(name: str) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.UINT8, [BATCH_AXIS, *image_shape])
 
-    copies = [_copy_for(model_id) for model_id in model_ids]
     nodes = [helper.make_node("Identity", [INPUT], [copy], name=f"give:{copy}") for copy in copies]
     return helper.make_graph(nodes, "images", [images(INPUT)], [images(copy) for copy in copies])
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import ensembleflow
 from ensembleflow.arguments import file_path, instance, one_of
+from ensembleflow.datasets.some import some
 from ensembleflow.errors import ArgumentError, EngineError, MissingPackageError
 from ensembleflow.io import atomic_directory, provenance, write_json
 from ensembleflow.models.engines import ONNX_FILE, convert_to_onnx
@@ -153,7 +154,7 @@ def _onnx_members(bundle: Bundle, scratch: Path) -> dict[str, Path]:
     if _has_onnx_files(bundle):
         return {member.model: member.exported / ONNX_FILE for member in bundle.members}
     files = {member.model: scratch / f"{member.model}.onnx" for member in bundle.members}
-    _LOG.info("converting %d members to ONNX", len(files), extra={"progress": True})
+    _LOG.info("converting to ONNX: %s", some([*files]), extra={"progress": True})
     try:
         convert_to_onnx({member.exported: files[member.model] for member in bundle.members})
     except EngineError as error:

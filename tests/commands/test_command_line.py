@@ -31,9 +31,11 @@ def run(hidden: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=wide)
 
 
-@pytest.mark.parametrize("command", ["predict", "serve", "allocate"])
+@pytest.mark.parametrize("command", ["predict", "serve", "allocate", "export"])
 def test_a_command_of_a_serving_host_needs_nothing_of_the_workflow(command: str) -> None:
-    words = {"predict": ["no-image.png"], "allocate": ["--output", "a.json"]}.get(command, [])
+    words = {"predict": ["no-image.png"], "allocate": ["--output", "a.json"], "export": ["--format", "onnx"]}.get(
+        command, []
+    )
     done = run(OF_THE_WORKFLOW, command, "no-such-bundle", *words)
     assert done.returncode == 1
     assert "needs a package" not in done.stderr

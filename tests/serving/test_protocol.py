@@ -13,15 +13,14 @@ from hypothesis.extra.numpy import arrays
 from ensembleflow.inference import Answer
 from ensembleflow.serving.protocol import (
     INPUT_DATATYPES,
-    OUTPUTS,
     InferenceRequest,
     ProtocolError,
     RequestedOutput,
-    Signature,
     build_response,
     disagreement,
     parse_request,
 )
+from ensembleflow.serving.signature import OUTPUTS, Signature
 
 IMAGE_SHAPE = (2, 3, 1)
 SIGNATURE = Signature("study", "4x", IMAGE_SHAPE, max_images=5)

@@ -26,7 +26,7 @@ def export(name, weights, most_images):
     module = tf.Module()
     module.weights = [tf.Variable(weights)]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.uint8, name="images")])
     def serve(images):
         tf.debugging.assert_less_equal(tf.shape(images)[0], most_images, "out of pretended memory")
         flat = tf.reshape(tf.cast(images, tf.float32), (-1, 64)) / 255.0

@@ -24,11 +24,12 @@ _COMMANDS = (
     "predict",
     "allocate",
     "serve",
+    "export",
     "summary",
     "report",
 )
 # The commands that the extra `serve` is enough for; the others need `workflow`.
-_SERVING = ("devices", "predict", "allocate", "serve")
+_SERVING = ("devices", "predict", "allocate", "serve", "export")
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ import numpy as np
 from ensembleflow.allocation import Ensemble, Tuning, log_tuning, search_table, tune_allocation
 from ensembleflow.allocation.benches.score import OBJECTIVES
 from ensembleflow.commands.number_arguments import whole_number
+from ensembleflow.commands.progress_on_terminal import progress_on_terminal
 from ensembleflow.config import AllocationConfig, load_config, parse_config
 from ensembleflow.inference import detect_devices
 from ensembleflow.io import write_csv, write_json
@@ -56,7 +54,7 @@ def add_command(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 def _run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
     config = _config(arguments, bundle)
-    with _progress_on_the_terminal():
+    with progress_on_terminal():
         tuning = allocate_bundle(bundle, config)
         log_tuning(str(arguments.bundle), tuning)
     if arguments.search:
@@ -100,18 +98,3 @@ def _config(arguments: argparse.Namespace, bundle: Bundle) -> AllocationConfig:
     batch_sizes = dict.fromkeys((*config.batch_sizes, *(each.batch_size for each in bundle.allocation)))
     values = config.model_dump(mode="json") | {"engines": list(engines), "batch_sizes": list(batch_sizes)} | given
     return parse_config({"allocation": values}).allocation
-
-
-@contextmanager
-def _progress_on_the_terminal() -> Iterator[None]:
-    logger = logging.getLogger("ensembleflow")
-    handler = logging.StreamHandler()
-    handler.addFilter(lambda record: record.levelno >= logging.WARNING or getattr(record, "progress", False))
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import orjson
 
 from ensembleflow.errors import ServingError
-from ensembleflow.serving.protocol import HEADER_LENGTH, INPUT, PROBABILITIES
+from ensembleflow.serving.protocol import HEADER_LENGTH
+from ensembleflow.serving.signature import INPUT, PROBABILITIES
 
 __all__ = ["ask_server"]
 

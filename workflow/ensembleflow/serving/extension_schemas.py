@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ensembleflow.serving.metrics import Served, Timed
-from ensembleflow.serving.protocol import DISAGREEMENT, INPUT, MEMBER_PROBABILITIES, PROBABILITIES, Signature
+from ensembleflow.serving.signature import DISAGREEMENT, INPUT, MEMBER_PROBABILITIES, PROBABILITIES, Signature
 
 __all__ = [
     "IndexBody",

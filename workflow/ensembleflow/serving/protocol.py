@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +13,20 @@ import orjson
 
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.inference import Answer
+from ensembleflow.serving.signature import (
+    DISAGREEMENT,
+    INPUT,
+    OUTPUTS,
+    PROBABILITIES,
+    Signature,
+)
 
 __all__ = [
-    "DISAGREEMENT",
     "HEADER_LENGTH",
-    "INPUT",
     "INPUT_DATATYPES",
-    "MEMBER_PROBABILITIES",
-    "OUTPUTS",
-    "PROBABILITIES",
     "InferenceRequest",
-    "InputName",
-    "OutputName",
     "ProtocolError",
     "RequestedOutput",
-    "Signature",
     "build_response",
     "disagreement",
     "parse_request",
@@ -35,11 +34,6 @@ __all__ = [
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """The header with the length of the JSON in bytes, where tensors follow it as bytes."""
-
-InputName = Literal["images"]
-OutputName = Literal["probabilities", "member_probabilities", "disagreement"]
-(INPUT,) = get_args(InputName)
-OUTPUTS = PROBABILITIES, MEMBER_PROBABILITIES, DISAGREEMENT = get_args(OutputName)
 
 INPUT_DATATYPES = {"UINT8": "<u1", "INT32": "<i4", "INT64": "<i8", "FP32": "<f4"}
 
@@ -49,23 +43,6 @@ _IMAGES_RANK = 4
 
 class ProtocolError(EnsembleflowError):
     """A request does not follow the protocol, or asks for what the model does not have."""
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a model is called and takes.
-
-    Attributes:
-        model_name: its name in the protocol.
-        model_version: its version in the protocol.
-        image_shape: (height, width, channels).
-        max_images: the most images of one request.
-    """
-
-    model_name: str
-    model_version: str
-    image_shape: tuple[int, int, int]
-    max_images: int
 
 
 @dataclass(frozen=True)

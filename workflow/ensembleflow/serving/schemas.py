@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ensembleflow.serving.bundle import Manifest
-from ensembleflow.serving.protocol import (
+from ensembleflow.serving.signature import (
     DISAGREEMENT,
     INPUT,
     MEMBER_PROBABILITIES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,11 +11,10 @@ from ensembleflow.errors import BundleError, ConfigError, ServingError
 from ensembleflow.inference import Answer, Dispatcher
 from ensembleflow.serving.bundle import MANIFEST, Bundle, require_equal_answers, split_check_images
 from ensembleflow.serving.metrics import Metrics
-from ensembleflow.serving.protocol import Signature
+from ensembleflow.serving.signature import Signature, most_images
 
 __all__ = ["NotReadyError", "Service"]
 
-_MAX_IMAGES, _MAX_IMAGES_BYTES = 1024, 32 * 2**20
 _DECODING_THREADS = 2  # bounds the memory of large images
 
 
@@ -65,7 +63,7 @@ class Service:
                 hint="make the bundle again: snakemake bundles",
             )
         if max_images is None:
-            max_images = max(1, min(_MAX_IMAGES, _MAX_IMAGES_BYTES // math.prod(manifest.image_shape)))
+            max_images = most_images(manifest.image_shape)
         if max_images > dispatcher.deployment.limits.max_queued_images:
             raise ConfigError(
                 "the longest request would never find room",

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ensembleflow.serving.http.connection import BODY_IS_READ, CLIENT_WAITS
 from ensembleflow.serving.metrics import Metrics
-from ensembleflow.serving.protocol import Signature
+from ensembleflow.serving.signature import Signature
 
 __all__ = ["Admission", "RequestLimits", "needed_body_bytes", "note_images"]
 

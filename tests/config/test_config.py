@@ -141,6 +141,9 @@ COMBINATIONS = [
     ("search: {space: {batch_size: [0, 8]}}", "search.space.batch_size"),
     ("search: {space: {blocks_stage_3: [0, 1]}}", "search.space.blocks_stage_3"),
     ("search: {space: {max_zoom: [0, 1]}}", "search.space.max_zoom"),
+    ("search: {space: {horizontal_flips: [0, 1.5]}}", "search.space.horizontal_flips"),
+    ("search: {space: {cutout: [0.1, 1.1]}}", "search.space.cutout"),
+    ("search: {space: {mixup: [-0.1, 0.1]}}", "search.space.mixup"),
     (
         "{selection: {loss: brier}, library: {predictions: {every_class: false}}}",
         "selection.loss, library.predictions.every_class",
@@ -424,3 +427,40 @@ def test_one_schedule_may_stand_alone_and_several_are_a_list():
     assert parse_config({"search": {"schedule": "cosine"}}).search.schedule == ["cosine"]
     both = parse_config({"search": {"schedule": ["constant", "cosine"]}}).search
     assert both.schedule == ["constant", "cosine"]
+
+
+FAMILIES = {
+    "networks/mine": "or a Python file's path",
+    "networks/resnet.py": "not that of a family that comes along",
+    "networks/9.py": "letters, digits and `_`",
+    "[a/net.py, b/net.py]": "differ from each other",
+    "[]": "non-empty",
+    "resnet, family_space: {units: [1, 2]}": "of another family than `resnet`",
+    "net.py, family_space: {units: 3}": "a range of two numbers",
+    "net.py, family_space: {units: [1, 2, 3]}": "{choices: [8, 16]}",
+    "net.py, family_space: {units: {choices: [1, 1]}}": "differ from each other",
+    "net.py, family_space: {units: [2, 1]}": "whose lowest value comes first",
+    "[resnet, net.py], family_space: {units: [1, 2]}": "`net: {…}`",
+}
+
+
+@pytest.mark.parametrize("value", FAMILIES)
+def test_a_family_that_cannot_be_is_told(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"search: {{family: {value}}}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert FAMILIES[value] in str(error.value)
+    assert "search.family" in str(error.value)
+
+
+def test_a_family_may_be_one_or_several_with_a_space_of_each() -> None:
+    one = parse_config({"search": {"family": "a/net.py", "family_space": {"units": [1, 2]}}}).search
+    assert one.family == ["a/net.py"]
+    assert one.own_space("net") == {"units": [1, 2]}
+    several = parse_config(
+        {"search": {"family": ["resnet", "backbone", "a/net.py"], "family_space": {"net": {"units": [1, 2]}}}}
+    ).search
+    assert several.own_families == {"backbone": "backbone", "net": "a/net.py"}
+    assert several.own_space("net") == {"units": [1, 2]}
+    assert several.own_space("backbone") == {}

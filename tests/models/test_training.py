@@ -23,7 +23,7 @@ from ensembleflow.models import (
     training_batches,
     weights_sha256,
 )
-from ensembleflow.models.augmentation import augment, random_affines
+from ensembleflow.models.augmentation import augment, mix_up, random_affines
 from support.example_hyperparameters import hyperparameters
 
 DIGITS = load_digits()
@@ -49,9 +49,10 @@ def test_an_epochs_batches_hold_every_image_once_with_its_label(n_images: int, b
     assert [len(batch[0]) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
     seen = np.concatenate([batch[1] for batch in batches])
     np.testing.assert_array_equal(np.sort(seen), labels)
-    for batch_images, batch_labels, places in batches:
-        np.testing.assert_array_equal(batch_images.ravel(), batch_labels)
-        np.testing.assert_array_equal(places, batch_labels)
+    for batch in batches:
+        np.testing.assert_array_equal(batch.images.ravel(), batch.labels)
+        np.testing.assert_array_equal(batch.indices, batch.labels)
+        assert batch.partners is None
 
 
 def test_batches_depend_on_the_seed_alone() -> None:
@@ -66,6 +67,80 @@ def test_batches_depend_on_the_seed_alone() -> None:
 
 def test_without_ranges_augmentation_changes_nothing() -> None:
     np.testing.assert_array_equal(augment(IMAGES, hyperparameters(**STILL), np.random.default_rng(0)), IMAGES)
+
+
+@pytest.mark.parametrize(("name", "axis"), [("horizontal_flips", 2), ("vertical_flips", 1)])
+def test_flips_mirror_that_share_of_the_images(name: str, axis: int) -> None:
+    changed = augment(IMAGES, hyperparameters(**STILL, **{name: 0.3}), np.random.default_rng(0))
+    kept = (changed == IMAGES).all(axis=(1, 2, 3))
+    mirrored = (changed == np.flip(IMAGES, axis)).all(axis=(1, 2, 3))
+    assert (kept | mirrored).all()
+    assert 0.2 < mirrored.mean() < 0.4
+    every = augment(IMAGES, hyperparameters(**STILL, **{name: 1.0}), np.random.default_rng(0))
+    np.testing.assert_array_equal(every, np.flip(IMAGES, axis))
+
+
+def test_cutout_blanks_a_square_of_each_image_wherever_it_falls() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (200, 10, 8, 3), dtype=np.uint8)
+    changed = augment(noise, hyperparameters(**STILL, cutout=0.5), np.random.default_rng(0))
+    sides = set()
+    for before, after in zip(noise, changed, strict=True):
+        rows, columns = np.nonzero((before != after).any(axis=-1))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        sides.add((height, width))
+        assert max(height, width) <= 4
+        blank = after[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert (blank == np.rint(before.mean(axis=(0, 1)))).all()
+    assert (4, 4) in sides
+    assert len(sides) > 4, "some are cut off by the image's edge"
+
+
+def test_what_is_off_changes_nothing_of_what_is_on() -> None:
+    before = augment(IMAGES, hyperparameters(), np.random.default_rng(0))
+    flipped = augment(IMAGES, hyperparameters(horizontal_flips=1.0), np.random.default_rng(0))
+    np.testing.assert_array_equal(flipped, before[:, :, ::-1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(alpha=st.floats(0.05, 2), n_images=st.integers(1, 40), seed=st.integers(0, 5))
+def test_mixup_mixes_each_image_with_one_of_its_batch_and_keeps_the_larger_share(
+    alpha: float, n_images: int, seed: int
+) -> None:
+    mixed, partners, shares = mix_up(IMAGES[:n_images], alpha, np.random.default_rng(seed))
+    assert sorted(partners) == list(range(n_images))
+    assert ((shares >= 0.5) & (shares <= 1)).all()
+    own = shares[:, None, None, None]
+    expected = own * IMAGES[:n_images] + (1 - own) * IMAGES[:n_images][partners]
+    assert np.abs(mixed - expected).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_step_on_mixed_images_learns_from_both_labels(weighted: bool) -> None:
+    """Its loss is that of both labels by their shares, computed here from the network's own answers."""
+    hp = hyperparameters(**STILL, mixup=0.4, batch_size=20, l2=0.0, learning_rate=1e-9)
+    images, labels = IMAGES[:20], LABELS[:20]
+    weights = np.linspace(0.5, 2, 20, dtype=np.float32) if weighted else None
+    by_class = list(np.linspace(1, 3, 10)) if weighted else None
+    trainer = Trainer(
+        build_resnet(hp, (8, 8, 1), 10), hp, n_steps=1, class_weights=by_class, image_weights=weights, averaged=False
+    )
+    (batch,) = training_batches(images, labels, hp, (0, 0, 1))
+    assert batch.partners is not None
+    assert batch.shares is not None
+    probabilities = np.asarray(trainer.model(batch.images, training=True))
+    place = np.arange(20)
+
+    def loss(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cross_entropy = -np.log(probabilities[place, labels[indices]])
+        factor = 1.0 if weights is None else np.asarray(by_class)[labels[indices]] * weights[indices]
+        return cross_entropy, cross_entropy * factor
+
+    own, others = loss(batch.indices), loss(batch.partners)
+    found = trainer.train_epoch(images, labels, (0, 0, 1))
+    shares = batch.shares
+    assert found.cross_entropy == pytest.approx(float(np.mean(shares * own[0] + (1 - shares) * others[0])), rel=1e-4)
+    assert found.loss == pytest.approx(float(np.mean(shares * own[1] + (1 - shares) * others[1])), rel=1e-4)
+    assert found.error == pytest.approx(float(np.mean(probabilities.argmax(axis=1) != batch.labels)))
 
 
 @pytest.mark.parametrize("name", STILL)

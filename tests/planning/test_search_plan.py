@@ -36,6 +36,17 @@ def test_what_only_pruning_depends_on_voids_no_trial_of_a_random_search(edit: di
     assert fingerprint(**edit) != fingerprint()
 
 
+@pytest.mark.parametrize("name", ["horizontal_flips", "vertical_flips", "cutout", "mixup"])
+def test_a_hyperparameter_of_a_later_version_counts_only_where_it_is_set(name: str) -> None:
+    assert name not in plan_job(config(), 0), "searches of earlier versions go on"
+    assert plan_job(config(space={name: [0.0, 0.0]}), 0) == plan_job(config(), 0)
+    assert fingerprint(space={name: [0.0, 0.5]}) != fingerprint()
+    assert SearchPlan.from_json(plan_job(config(space={name: [0.2, 0.5]}), 0)).search.space.model_dump()[name] == [
+        0.2,
+        0.5,
+    ]
+
+
 def test_a_search_without_rungs_may_be_shorter_than_the_defaults_first_rung() -> None:
     short = config(algorithm="random", max_epochs=2)
     assert SearchPlan.from_json(plan_job(short, 0)).search.max_epochs == 2

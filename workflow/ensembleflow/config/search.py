@@ -145,6 +145,24 @@ class SpaceConfig(Block):
         FloatRange(0.0, 0.0),
         description="Adam's decoupled weight decay of the kernels, as a factor of the learning rate, range.",
     )
+    horizontal_flips: FloatRange = Field(
+        FloatRange(0.0, 0.0),
+        description="Augmentation: share of the images that are mirrored left to right, range; `[0.5, 0.5]` where "
+        "left and right make no difference.",
+    )
+    vertical_flips: FloatRange = Field(
+        FloatRange(0.0, 0.0), description="Augmentation: share of the images that are turned upside down, range."
+    )
+    cutout: FloatRange = Field(
+        FloatRange(0.0, 0.0),
+        description="Augmentation: side of a square that is blanked at a random place of each image, as a share of the "
+        "image's shorter side, range.",
+    )
+    mixup: FloatRange = Field(
+        FloatRange(0.0, 0.0),
+        description="Augmentation: each image is mixed with another one of its batch, labels too, by a share from "
+        "Beta(mixup, mixup), range; 0.1 to 0.4 is usual, 0 mixes nothing.",
+    )
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
@@ -161,11 +179,18 @@ class SpaceConfig(Block):
             "max_shear",
             "max_channel_shift",
             "max_rotation_degrees",
+            "horizontal_flips",
+            "vertical_flips",
+            "cutout",
+            "mixup",
         ):
             if getattr(self, name).low < 0:
                 raise ValueError(f"`{name}` must start at 0 or more")
         if self.max_zoom.high >= 1:
             raise ValueError("`max_zoom` must end below 1")
+        for name in ("horizontal_flips", "vertical_flips", "cutout"):
+            if getattr(self, name).high > 1:
+                raise ValueError(f"`{name}` must end at 1 or less")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The five augmentations of the paper's Table 5."""
+"""The five augmentations of the paper's Table 5, and flips, cutout and mixup."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ensembleflow.models.hyperparameters import TrainingHyperparameters
 
-__all__ = ["augment", "random_affines"]
+__all__ = ["augment", "mix_up", "random_affines"]
 
 
 def random_affines(
@@ -51,7 +51,7 @@ def augment(
 
     Args:
         images: uint8 (batch, height, width, channels).
-        hyperparameters: its five `max_*` values bound the random transforms.
+        hyperparameters: its five `max_*` values bound the random transforms; flips and cutout follow them.
         rng: the batch's own generator; the same state gives the same batch.
 
     Returns:
@@ -65,7 +65,48 @@ def augment(
         moved = _affine(moved, matrices)
     if hp.max_channel_shift > 0:
         moved = moved + shift.astype(np.float32)
-    return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+    changed = np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+    # What is off draws no number, so that the others' are what they were before these were there.
+    for share, axis in ((hp.horizontal_flips, 2), (hp.vertical_flips, 1)):
+        if share > 0:
+            flipped = rng.random(len(changed)) < share
+            changed[flipped] = np.flip(changed[flipped], axis)
+    if hp.cutout > 0:
+        _blank_squares(changed, hp.cutout, rng)
+    return changed
+
+
+def _blank_squares(images: npt.NDArray[np.uint8], share: float, rng: np.random.Generator) -> None:
+    """Fill a square of each image, its centre anywhere, with the image's mean colour (DeVries and Taylor 2017)."""
+    height, width = images.shape[1:3]
+    side = max(1, round(share * min(height, width)))
+    tops = rng.integers(0, height, len(images)) - side // 2
+    lefts = rng.integers(0, width, len(images)) - side // 2
+    colours = np.rint(images.mean(axis=(1, 2))).astype(np.uint8)
+    for image, top, left, colour in zip(images, tops, lefts, colours, strict=True):
+        image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = colour
+
+
+def mix_up(
+    images: npt.NDArray[np.uint8], alpha: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Mix each image with another one of its batch (Zhang et al. 2018).
+
+    Args:
+        images: uint8 (batch, height, width, channels).
+        alpha: both parameters of the Beta distribution that the shares are drawn from.
+        rng: the batch's own generator.
+
+    Returns:
+        The mixed images; the place in the batch of each one's partner, int64 (batch,); and the share that is the
+        image's own, float32 (batch,), at least a half, so that its own label is still the likelier one.
+    """
+    drawn = rng.beta(alpha, alpha, len(images))
+    shares = np.maximum(drawn, 1 - drawn).astype(np.float32)
+    partners = rng.permutation(len(images))
+    own = shares.reshape(-1, 1, 1, 1)
+    mixed = own * images + (1 - own) * images[partners]
+    return np.rint(mixed).astype(np.uint8), partners, shares
 
 
 def _affine(images: npt.NDArray[np.float32], matrices: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -28,6 +28,10 @@ class TrainingHyperparameters:
         max_rotation_degrees: largest rotation in degrees.
         schedule: how the learning rate changes over the updates.
         weight_decay: Adam's decoupled weight decay of the kernels, as a factor of the learning rate.
+        horizontal_flips: share of the images that are mirrored left to right.
+        vertical_flips: share of the images that are turned upside down.
+        cutout: side of the square that is blanked, as a share of the image's shorter side.
+        mixup: both parameters of the Beta distribution of the shares in which two images are mixed; 0 mixes none.
     """
 
     learning_rate: float
@@ -39,6 +43,10 @@ class TrainingHyperparameters:
     max_rotation_degrees: int
     schedule: Schedule = "constant"
     weight_decay: float = 0.0
+    horizontal_flips: float = 0.0
+    vertical_flips: float = 0.0
+    cutout: float = 0.0
+    mixup: float = 0.0
 
     @classmethod
     def names(cls) -> list[str]:

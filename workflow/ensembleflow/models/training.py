@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.models.augmentation import augment
+from ensembleflow.models.augmentation import augment, mix_up
 from ensembleflow.models.average import WeightAverage
 from ensembleflow.models.batch_statistics import BatchStatistics
 from ensembleflow.models.hyperparameters import TrainingHyperparameters
@@ -25,7 +25,7 @@ from ensembleflow.models.schedules import learning_rate_schedule
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Augmentation", "EpochResult", "Trainer", "steps_per_epoch", "training_batches"]
+__all__ = ["Augmentation", "Batch", "EpochResult", "Trainer", "steps_per_epoch", "training_batches"]
 
 _PREPARED_BATCHES = 4
 
@@ -55,6 +55,24 @@ class EpochResult:
     step_seconds: float
 
 
+class Batch(NamedTuple):
+    """Images to train on.
+
+    Attributes:
+        images: uint8 (batch, height, width, channels).
+        labels: int64 (batch,).
+        indices: int64 (batch,): which of the epoch's images they are.
+        partners: int64 (batch,): which of the epoch's images are mixed into them; None where none are.
+        shares: float32 (batch,): how much of each is the image itself.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+    partners: npt.NDArray[np.int64] | None = None
+    shares: npt.NDArray[np.float32] | None = None
+
+
 def training_batches(
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
@@ -62,7 +80,7 @@ def training_batches(
     seed: tuple[int, ...],
     threads: int = 1,
     augmentation: Augmentation = augment,
-) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+) -> Iterator[Batch]:
     """One epoch's shuffled, augmented batches, prepared by threads a few batches ahead.
 
     Every random number comes from `seed` and the batch's index, so that an epoch can be made again alone, by any
@@ -77,15 +95,18 @@ def training_batches(
         augmentation: what changes a batch of images.
 
     Yields:
-        Images (batch, height, width, channels), labels (batch,), and their indices in the epoch's images; the last
-        batch may be smaller.
+        Batches, of which the last may be smaller.
     """
     order = np.random.default_rng([*seed, 0]).permutation(len(images))
 
-    def prepare(start: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def prepare(start: int) -> Batch:
         chosen = np.sort(order[start : start + hyperparameters.batch_size])  # HDF5 reads ascending indices only
         random = np.random.default_rng([*seed, 1 + start])
-        return augmentation(images[chosen], hyperparameters, random), labels[chosen], chosen
+        augmented = augmentation(images[chosen], hyperparameters, random)
+        if not hyperparameters.mixup:
+            return Batch(augmented, labels[chosen], chosen)
+        mixed, partners, shares = mix_up(augmented, hyperparameters.mixup, random)
+        return Batch(mixed, labels[chosen], chosen, chosen[partners], shares)
 
     starts = iter(range(0, len(images), hyperparameters.batch_size))
     with ThreadPoolExecutor(max_workers=threads) as executor:
@@ -224,11 +245,21 @@ class Trainer:
             input_seconds += time.perf_counter() - asked_at
             if batch is None:
                 break
-            factors = [] if self._image_weights is None else [tf.constant(self._image_weights[batch[2]])]
-            totals += self._step(tf.constant(batch[0]), tf.constant(batch[1]), *factors)
+            totals += self._step(tf.constant(batch.images), *map(tf.constant, self._targets(batch, labels)))
         loss, cross_entropy, errors = (totals.numpy() / len(images)).tolist()
         step_seconds = time.perf_counter() - started_at - input_seconds
         return EpochResult(loss, cross_entropy, errors, input_seconds, step_seconds)
+
+    def _targets(self, batch: Batch, labels: npt.NDArray[np.int64]) -> list[Any]:
+        """What the step takes beside images: labels and weights; of mixed images the partners' too, and the shares."""
+
+        def of(indices: npt.NDArray[np.int64]) -> list[Any]:
+            weights = self._image_weights
+            return [labels[indices]] if weights is None else [labels[indices], weights[indices]]
+
+        if batch.partners is None:
+            return of(batch.indices)
+        return [*of(batch.indices), *of(batch.partners), batch.shares]
 
     def _compile_step(self) -> Any:
         import keras
@@ -238,25 +269,38 @@ class Trainer:
         class_weights = None if self._class_weights is None else tf.constant(self._class_weights, tf.float32)
         scale_loss = getattr(optimizer, "scale_loss", lambda loss: loss)
 
+        target = [
+            tf.TensorSpec((None,), tf.int64),
+            *([] if self._image_weights is None else [tf.TensorSpec((None,), tf.float32)]),
+        ]
+        mixed = [*target, tf.TensorSpec((None,), tf.float32)] if self.hyperparameters.mixup else []
+
+        def losses(probabilities: Any, labels: Any, *factors: Any) -> tuple[Any, Any]:
+            """Each image's cross-entropy, and how much it counts."""
+            cross_entropies = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+            weighted = cross_entropies
+            if class_weights is not None:
+                weighted = cross_entropies * tf.gather(class_weights, labels)
+            for factor in factors:
+                weighted *= factor
+            return cross_entropies, weighted
+
         @tf.function(
-            input_signature=[
-                tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8),
-                tf.TensorSpec((None,), tf.int64),
-                *([] if self._image_weights is None else [tf.TensorSpec((None,), tf.float32)]),
-            ],
+            input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8), *target, *mixed],
             autograph=False,
             jit_compile=False,
         )
-        def step(images: Any, labels: Any, *factors: Any) -> Any:
+        def step(images: Any, *targets: Any) -> Any:
+            labels = targets[0]
             with tf.GradientTape() as tape:
                 probabilities = model(images, training=True)
-                cross_entropies = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+                cross_entropies, weighted = losses(probabilities, *targets[: len(target)])
+                if mixed:
+                    share = targets[-1]
+                    others = losses(probabilities, *targets[len(target) : -1])
+                    cross_entropies = share * cross_entropies + (1.0 - share) * others[0]
+                    weighted = share * weighted + (1.0 - share) * others[1]
                 penalty = sum(model.losses, tf.constant(0.0))
-                weighted = cross_entropies
-                if class_weights is not None:
-                    weighted = cross_entropies * tf.gather(class_weights, labels)
-                for factor in factors:
-                    weighted *= factor
                 loss = tf.reduce_mean(weighted) + penalty
                 scaled_loss = scale_loss(loss)
             gradients = tape.gradient(scaled_loss, model.trainable_variables)

@@ -29,6 +29,8 @@ __all__ = [
 # package's files, so that a docstring cannot void weeks of training.
 ALGORITHM_VERSION = 4
 
+# Of the space, what later versions have and left off changes nothing.
+_LATER_SPACE = ("horizontal_flips", "vertical_flips", "cutout", "mixup")
 # Of the space, what the family `resnet` has and no other.
 _RESNET_SPACE = {
     *("l2", "block", "activation", "stem_filters", "stage_filters"),
@@ -203,9 +205,12 @@ def _result_keys(search: SearchConfig) -> dict[str, Any]:
         exclude.add("limits")  # of a later version: trials of before depend on no limit
     if not search.own_families:
         exclude |= {"family", "family_space"}  # of a later version, as well
-        return search.model_dump(mode="json", exclude=exclude)
     values = search.model_dump(mode="json", exclude=exclude)
-    values["family"] = [family_name(each) for each in search.family]
+    set_here = search.space.model_dump(exclude_defaults=True)
+    left_out = {name for name in _LATER_SPACE if name not in set_here}
+    if search.own_families:
+        values["family"] = [family_name(each) for each in search.family]
     if "resnet" not in search.family:
-        values["space"] = {name: each for name, each in values["space"].items() if name not in _RESNET_SPACE}
+        left_out |= _RESNET_SPACE
+    values["space"] = {name: each for name, each in values["space"].items() if name not in left_out}
     return values

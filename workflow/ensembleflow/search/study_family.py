@@ -32,7 +32,11 @@ __all__ = ["check_study_family", "checked_plan", "family_copy"]
 
 logger = logging.getLogger("ensembleflow.search")
 
-_AUGMENTATION = ("max_zoom", "max_translation", "max_shear", "max_channel_shift", "max_rotation_degrees")
+# Mixup is the training's, whatever changed the images before.
+_AUGMENTATION = (
+    *("max_zoom", "max_translation", "max_shear", "max_channel_shift", "horizontal_flips", "vertical_flips", "cutout"),
+    "max_rotation_degrees",
+)
 
 
 def family_copy(search_dir: str | Path, name: str) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import read_json, write_csv
-from ensembleflow.models.hyperparameters import FAMILY, Hyperparameters
+from ensembleflow.models.hyperparameters import FAMILY, Hyperparameters, TrainingHyperparameters
 from ensembleflow.planning.search_plan import model_id
 from ensembleflow.search.record import Epoch, TrialAttempt, TrialRecord, TrialStore
 
@@ -53,6 +54,10 @@ TRIAL_COLUMNS = [
     "device",
 ]
 """The columns of `trials.csv` before those of the hyperparameters, which every family has its own of."""
+# What a trial of an earlier version has not drawn, it trained without.
+_OF_LATER_VERSIONS = {
+    each.name: each.default for each in fields(TrainingHyperparameters) if each.default is not MISSING
+}
 EPOCH_COLUMNS = ["slot", "model", "bracket", *Epoch.__dataclass_fields__]
 RUN_COLUMNS = ["slot", "model", "run", *TrialAttempt.__dataclass_fields__]
 
@@ -159,7 +164,8 @@ def _trial_row(record: TrialRecord) -> dict[str, Any]:
 def _used(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """Of a study with several families, a trial's values without those of others than its own."""
     own = f"{hyperparameters.get(FAMILY)}."
-    return {name: value for name, value in hyperparameters.items() if "." not in name or name.startswith(own)}
+    used = {name: value for name, value in hyperparameters.items() if "." not in name or name.startswith(own)}
+    return {**_OF_LATER_VERSIONS, **used}
 
 
 def _epoch_rows(record: TrialRecord) -> list[dict[str, Any]]:

@@ -95,6 +95,30 @@ def test_cutout_blanks_a_square_of_each_image_wherever_it_falls() -> None:
     assert len(sides) > 4, "some are cut off by the image's edge"
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_images_are_moved_as_keras_moves_them_to_within_rounding(channels: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 20, 16, channels), dtype=np.uint8)
+    hp = hyperparameters(max_channel_shift=0.0)
+    matrices = random_affines(12, (20, 16, channels), hp, np.random.default_rng(3))
+    moved = keras.ops.image.affine_transform(
+        images.astype(np.float32), matrices, interpolation="bilinear", fill_mode="nearest"
+    )
+    found = augment(images, hp, np.random.default_rng(3)).astype(float)
+    assert np.abs(found - np.asarray(moved)).max() < 1.01
+
+
+def test_a_shift_of_the_channels_is_the_same_everywhere_and_saturates() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 5), dtype=np.uint8)
+    changed = augment(images, hyperparameters(**{**STILL, "max_channel_shift": 0.5}), np.random.default_rng(1))
+    for before, after in zip(images.reshape(30, 36, 5), changed.reshape(30, 36, 5), strict=True):
+        for channel in range(5):
+            inside = (after[:, channel] > 0) & (after[:, channel] < 255)
+            shift = {*(after[inside, channel].astype(int) - before[inside, channel])}
+            assert len(shift) == 1
+            expected = np.clip(before[:, channel].astype(int) + shift.pop(), 0, 255)
+            np.testing.assert_array_equal(after[:, channel], expected)
+
+
 def test_what_is_off_changes_nothing_of_what_is_on() -> None:
     before = augment(IMAGES, hyperparameters(), np.random.default_rng(0))
     flipped = augment(IMAGES, hyperparameters(horizontal_flips=1.0), np.random.default_rng(0))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.models.hyperparameters import TrainingHyperparameters
 
 __all__ = ["augment", "mix_up", "random_affines"]
+
+# Batches are prepared by threads of ours.
+cv2.setNumThreads(1)
 
 
 def random_affines(
@@ -17,7 +21,7 @@ def random_affines(
 
     Returns:
         float32 (n_images, 8): the rows of the 3x3 matrix that takes an output pixel (x, y) to the input
-        pixel it is read from, without the last 1, as `keras.ops.image.affine_transform` takes them.
+        pixel it is read from, without the last 1.
     """
     height, width = image_shape[:2]
     hp = hyperparameters
@@ -59,13 +63,18 @@ def augment(
     """
     hp = hyperparameters
     matrices = random_affines(len(images), images.shape[1:], hp, rng)
-    shift = rng.uniform(-hp.max_channel_shift, hp.max_channel_shift, (len(images), 1, 1, images.shape[-1])) * 255.0
-    moved = images.astype(np.float32)
-    if hp.max_zoom > 0 or hp.max_translation > 0 or hp.max_shear > 0 or hp.max_rotation_degrees > 0:
-        moved = _affine(moved, matrices)
-    if hp.max_channel_shift > 0:
-        moved = moved + shift.astype(np.float32)
-    changed = np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+    shifts = np.rint(rng.uniform(-hp.max_channel_shift, hp.max_channel_shift, (len(images), images.shape[-1])) * 255.0)
+    shifts = np.pad(shifts, ((0, 0), (0, 3)))  # OpenCV wants four numbers, whatever the channels
+    moves = hp.max_zoom > 0 or hp.max_translation > 0 or hp.max_shear > 0 or hp.max_rotation_degrees > 0
+    changed = np.empty_like(images)
+    for into, image, matrix, shift in zip(changed, images, matrices, shifts, strict=True):
+        for channels in _channels_at_once(image.shape[-1]):
+            part = np.ascontiguousarray(image[..., channels])
+            if moves:
+                part = _moved(part, matrix)
+            if hp.max_channel_shift > 0:
+                part = cv2.add(part, shift[channels.start : channels.start + 4])  # saturates
+            into[..., channels] = part.reshape(into[..., channels].shape)
     # What is off draws no number, so that the others' are what they were before these were there.
     for share, axis in ((hp.horizontal_flips, 2), (hp.vertical_flips, 1)):
         if share > 0:
@@ -109,11 +118,25 @@ def mix_up(
     return np.rint(mixed).astype(np.uint8), partners, shares
 
 
-def _affine(images: npt.NDArray[np.float32], matrices: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    import keras
+def _channels_at_once(n_channels: int) -> list[slice]:
+    """Channels that OpenCV takes in one call, where it computes each pixel exactly: four, three or one."""
+    ends, first = [], 0
+    while first < n_channels:
+        left = n_channels - first
+        n_taken = min(left, 4) if left != 2 else 1
+        ends.append(slice(first, first + n_taken))
+        first += n_taken
+    return ends
 
-    with keras.device("cpu"):
-        moved = keras.ops.image.affine_transform(
-            images, matrices, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
-        )
-        return np.asarray(keras.ops.convert_to_numpy(moved))
+
+def _moved(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """One image, each pixel read from between the four that its matrix takes it to."""
+    height, width = image.shape[:2]
+    moved = cv2.warpAffine(
+        image,
+        matrix[:6].reshape(2, 3).astype(np.float64),
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(moved, np.uint8).reshape(image.shape)

@@ -149,6 +149,7 @@ FAULTS = {
         "192.0.2.1",
     ),
     "a phase that is unknown": (in_two_phases(trainable='["head"]'), "does not have", "head"),
+    "phases that are none": (GOOD + "\ndef phases(hp, model):\n    pass\n", "phase is none", "None"),
     "a phase without a layer": (in_two_phases(trainable="[]"), "phase is none", "trains nothing"),
     "a phase without epochs": (in_two_phases(epochs="None"), "phase is none", "no epochs"),
     "a phase of half an epoch": (in_two_phases(epochs="0.5"), "phase is none", "whole number"),

@@ -174,6 +174,8 @@ class Family:
             return []
         with _blaming(self.path, "phases"):
             found = self.module.phases(hyperparameters.to_dict(), model)
+        if not isinstance(found, list | tuple):
+            found = [found]
         where, names = f"{self.path}: phases", frozenset().union(*(names for _, names in layers_by_names(model)))
         phases = []
         for place, each in enumerate(found):

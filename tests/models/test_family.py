@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -83,6 +85,11 @@ def test_half_precision_needs_a_last_layer_in_float32(tmp_path: Path) -> None:
 FAULTS = {
     "no Python": (GOOD.replace("def build(", "def build"), "is no Python", "line 7"),
     "raises when it is read": ("import numpy\n1 / 0\n" + GOOD, "file raises", "ZeroDivisionError"),
+    "exits": (
+        GOOD.replace("    images =", "    raise SystemExit(0)\n    images =", 1),
+        "build raises",
+        "SystemExit: 0",
+    ),
     "a package that is missing": ("import nowhere_to_be_found\n" + GOOD, "file raises", "nowhere_to_be_found"),
     "without build": (GOOD.replace("def build", "def make"), "lacks a function", "build"),
     "space raises": (GOOD.replace("return {", "return undefined or {", 1), "space raises", "line 5"),
@@ -174,6 +181,20 @@ def test_a_family_that_does_not_is_refused_with_the_reason(name: str, tmp_path: 
 def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(FamilyError, match="cannot be read"):
         load_family(tmp_path / "own.py")
+
+
+def test_a_job_that_is_told_to_stop_while_a_network_is_built_stops(tmp_path: Path) -> None:
+    """Its signal's handler ends it by `SystemExit`, which is not the family's doing."""
+    source = "import os, signal\n" + GOOD.replace(
+        "    images =", "    os.kill(os.getpid(), signal.SIGUSR1)\n    images =", 1
+    )
+    family = load_family(written(tmp_path, source))
+    before = signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3))
+    try:
+        with pytest.raises(SystemExit):
+            family.build(TRAINING, IMAGE_SHAPE, N_CLASSES)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_all_choices_and_both_ends_of_all_ranges_are_tried() -> None:

@@ -277,7 +277,10 @@ def _blaming(path: Path, function: str | None) -> Iterator[None]:
         ) from None
     except FamilyError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # A job that is told to stop ends by one too, raised elsewhere.
+        if isinstance(error, SystemExit) and traceback.extract_tb(error.__traceback__)[-1].filename != str(path):
+            raise
         if _here.refused:
             raise FamilyError(
                 "a family needs another machine",

@@ -63,6 +63,19 @@ def test_a_config_is_written_that_snakemake_takes(
     assert re.search(r"^make_bundle +3$", planned, re.MULTILINE)
 
 
+def test_a_table_with_parts_keeps_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = sorted(Path("my trees").rglob("*.png"))
+    parts = ["train", "train", "valid", "test"]
+    rows = [f"{each},{each.parent.name},{parts[number % 4]}" for number, each in enumerate(images)]
+    Path("scans.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
+    assert main(["init", "scans.csv", "--no-measure"]) == 0
+    assert "26 train, 13 valid, 12 test" in capsys.readouterr().out
+    text = Path("scans.yaml").read_text(encoding="utf-8")
+    assert "fraction" not in text
+    assert "estimate" not in text
+    assert load_config([DEFAULT, "scans.yaml"]).dataset.source == "table"
+
+
 def test_hours_choose_trials_and_epochs(here: Path, measured: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "my trees", "--hours", "2", "--gpus", "0", "--output", "two/hours.yaml"]) == 0
     assert "written: two/hours.yaml" in capsys.readouterr().out

@@ -179,10 +179,11 @@ def _expected(time: ExpectedTime | None, untold: str) -> str:
 
 def _head(arguments: argparse.Namespace, first: FirstConfig, machine: Machine, command: str, untold: str) -> list[str]:
     folder, expected = " ".join(str(arguments.folder).split()), _expected(first.expected, untold)
+    estimate = "" if untold else "That is an estimate: other programs, and jobs side by side, make it longer. "
     return [
         f"A first config for {folder}, by `ensembleflow init`. What does not stand here is as in config/config.yaml.",
         f"Made for {machine.name}. {expected[:1].upper()}{expected[1:]}.",
-        "That is an estimate: other programs, and jobs side by side, make it longer. Type next, in this folder:",
+        f"{estimate}Type next, in this folder:",
         f"  {' '.join(command.split())}",
     ]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from functools import cache
+from statistics import fmean
 
 import optuna
 
@@ -20,6 +22,8 @@ from ensembleflow.search.space import distributions, hyperparameters_of
 __all__ = ["ExpectedTime", "expected_time", "seconds_of_networks"]
 
 _DRAWN_NETWORKS = 200
+# Of few trials it is a matter of luck how many are stopped early: the mean is told.
+_SIMULATIONS = 5
 # On one's own machine: Snakemake starts a script, which imports the package; the journal lies on a local disk.
 _LOCAL_LIMITS = Limits(launch_seconds=3.0, storage_seconds=0.0003)
 # The other rules' starts and what is done but once: preparing, the baseline, tables, figures, the page.
@@ -69,6 +73,7 @@ def expected_time(
 
     Networks are drawn from the space as the search draws them; each one's times are those of the measured networks,
     linear in its multiply-adds. Their errors are those of `assume_recording`. Hyperband stops them as Optuna's does.
+    Told is the mean of five such draws.
 
     Args:
         config: the whole config.
@@ -80,21 +85,28 @@ def expected_time(
     search = config.search
     assert config.dataset.image_size is not None
     networks = seconds_of_networks(search, dataset, config.dataset.image_size, n_classes, times)
-    recording = _recording(networks, search.max_epochs, times.start_seconds)
     limits = Limits() if machine.cluster else replace(_LOCAL_LIMITS, start_seconds=times.start_seconds)
-    source = TrialSource(recording, search.max_epochs)
-    simulated = simulate(search, source, machine.jobs, limits, study_name=config.study)
+    simulations = [
+        simulate(
+            search,
+            TrialSource(_recording(networks, search.max_epochs, times.start_seconds, seed), search.max_epochs),
+            machine.jobs,
+            limits,
+            study_name=config.study,
+        )
+        for seed in range(_SIMULATIONS)
+    ]
     longest = max(
         build + search.max_epochs * epoch
         for build, epoch in zip(networks.build_seconds, networks.epoch_seconds, strict=True)
     )
     return ExpectedTime(
-        search_seconds=simulated.duration_seconds,
+        search_seconds=fmean(each.duration_seconds for each in simulations),
         after_seconds=_after(config, networks.predict_seconds),
         longest_trial_seconds=longest,
-        mean_trial_seconds=simulated.trial_seconds / search.n_trials,
-        epochs=sum(simulated.epochs),
-        stopped=len(simulated.stopped),
+        mean_trial_seconds=fmean(each.trial_seconds for each in simulations) / search.n_trials,
+        epochs=round(fmean(sum(each.epochs) for each in simulations)),
+        stopped=round(fmean(len(each.stopped) for each in simulations)),
     )
 
 
@@ -129,11 +141,14 @@ def _drawn_sizes(space: str, image_size: int, n_classes: int) -> tuple[int, ...]
     return tuple(sizes)
 
 
-def _recording(networks: _Networks, max_epochs: int, start_seconds: float) -> Recording:
-    assumed = assume_recording(1.0, 0.0, max_epochs, start_seconds, n_trials=len(networks.epoch_seconds))
+def _recording(networks: _Networks, max_epochs: int, start_seconds: float, seed: int) -> Recording:
+    """The networks as trials, in an order and with errors that are drawn by the seed."""
+    assumed = assume_recording(1.0, 0.0, max_epochs, start_seconds, n_trials=len(networks.epoch_seconds), seed=seed)
+    times = list(zip(networks.build_seconds, networks.epoch_seconds, strict=True))
+    random.Random(seed).shuffle(times)
     trials = [
         replace(trial, before_seconds=build, epoch_seconds=(epoch,) * max_epochs)
-        for trial, build, epoch in zip(assumed.trials, networks.build_seconds, networks.epoch_seconds, strict=True)
+        for trial, (build, epoch) in zip(assumed.trials, times, strict=True)
     ]
     return replace(assumed, trials=tuple(trials))
 

@@ -15,6 +15,7 @@ __all__ = ["main", "make_parser"]
 
 # In the order of the help.
 _COMMANDS = (
+    "init",
     "progress",
     "storage-proxy",
     "accounting",

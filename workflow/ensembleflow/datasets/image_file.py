@@ -17,10 +17,11 @@ from ensembleflow.datasets.png_notes import is_png, without_hindering_notes
 from ensembleflow.datasets.shown_pixels import shown_pixels
 from ensembleflow.errors import DatasetError
 
-__all__ = ["is_image_name", "read_image", "read_image_size"]
+__all__ = ["is_image_name", "read_image", "read_image_kind", "read_image_size"]
 
 _T = TypeVar("_T")
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
+_KINDS = {"1": "grey", "L": "grey", "P": "palette", "F": "floating"}
 
 
 def is_image_name(name: str) -> bool:
@@ -80,6 +81,31 @@ def read_image_size(path: str | Path | IO[bytes], formats: tuple[str, ...] | Non
             return opened.size
 
     return _retried(size, path)
+
+
+def read_image_kind(path: str | Path) -> tuple[int, int, str]:
+    """Width and height in pixels and kind of image as the file tells them, without decoding it.
+
+    Returns:
+        The kind is `grey`, `RGB`, `palette`, `16 bits` (or more a channel), `with transparency`, `floating`, or what
+        Pillow calls its mode.
+
+    Raises:
+        Exception: whatever Pillow raises at a file that is no image.
+    """
+
+    def kind(file: str | Path | IO[bytes]) -> tuple[int, int, str]:
+        with Image.open(file) as opened:
+            raw_mode = str(opened.tile[0][3]) if opened.tile else ""
+            if opened.mode.startswith("I") or ";16" in raw_mode:
+                told = "16 bits"
+            elif opened.mode.lower() in ("la", "pa", "rgba") or "transparency" in opened.info:
+                told = "with transparency"
+            else:
+                told = _KINDS.get(opened.mode, opened.mode)
+            return *opened.size, told
+
+    return _retried(kind, path)
 
 
 def _retried(read: Callable[[str | Path | IO[bytes]], _T], path: str | Path | IO[bytes]) -> _T:

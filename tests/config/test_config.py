@@ -433,7 +433,7 @@ FAMILIES = {
     "networks/mine": "or a Python file's path",
     "networks/resnet.py": "not that of a family that comes along",
     "networks/9.py": "letters, digits and `_`",
-    "[a/net.py, b/net.py]": "differ from each other",
+    "[a/net.py, b/net.py]": "net is there twice",
     "[]": "non-empty",
     "resnet, family_space: {units: [1, 2]}": "of another family than `resnet`",
     "net.py, family_space: {units: 3}": "a range of two numbers",
@@ -441,6 +441,7 @@ FAMILIES = {
     "net.py, family_space: {units: {choices: [1, 1]}}": "differ from each other",
     "net.py, family_space: {units: [2, 1]}": "whose lowest value comes first",
     "[resnet, net.py], family_space: {units: [1, 2]}": "`net: {…}`",
+    "[resnet, net.py], family_space: {resnet: {l2: [0.1, 0.2]}}": "stand in `space`",
 }
 
 

@@ -84,6 +84,9 @@ def test_half_precision_needs_a_last_layer_in_float32(tmp_path: Path) -> None:
 
 FAULTS = {
     "no Python": (GOOD.replace("def build(", "def build"), "is no Python", "line 7"),
+    "null bytes": (GOOD + "\0", "is no Python", "null bytes"),
+    "a name with a dot": (GOOD.replace('"units": [4', '"my units": [4'), "no mapping", "'my units'"),
+    "nothing but NaN": (GOOD.replace("(1 / 255)", "(float('nan'))"), "does not answer probabilities", "Rescaling"),
     "raises when it is read": ("import numpy\n1 / 0\n" + GOOD, "file raises", "ZeroDivisionError"),
     "exits": (
         GOOD.replace("    images =", "    raise SystemExit(0)\n    images =", 1),

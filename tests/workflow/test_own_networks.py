@@ -89,13 +89,22 @@ def test_the_results_are_those_of_the_family(own: Clone) -> None:
     assert "stem filters" not in page
 
 
+def progress(clone: Clone) -> str:
+    """What `ensembleflow progress` prints."""
+    command = [sys.executable, "-m", "ensembleflow.cli", "progress", "--configfile", clone.config_name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=clone.folder)
+    return done.stdout + done.stderr
+
+
 def test_an_edit_of_the_family_trains_anew_and_one_elsewhere_does_not(own: Clone) -> None:
     assert own.plan() == set()
+    assert "search 2/2 trials" in progress(own)
     source = (own.folder / FAMILY).read_text()
     try:
         (own.folder / FAMILY).write_text(source.replace("[8, 16]", "[8, 12]"))
         assert own.plan() >= {"check_family family=small_cnn", "train_trials job=0", "cache_predictions", "make_report"}
         assert not own.plan() & {"prepare_dataset", "fit_baseline"}
+        assert "has not started with this config" in progress(own)
     finally:
         (own.folder / FAMILY).write_text(source)
     own.write_config(edited({**SMALL, "search.space.stem_filters": [5, 6]}))

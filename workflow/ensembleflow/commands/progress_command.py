@@ -9,10 +9,11 @@ import optuna
 from rich.console import Console
 
 from ensembleflow.commands.configfile_argument import add_configfile, load_run_config, study_folder
+from ensembleflow.config import SearchConfig
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import SearchError
 from ensembleflow.io import snakemake_command
-from ensembleflow.planning.search_plan import SearchPlan, plan_job
+from ensembleflow.planning.search_plan import SearchPlan, family_inputs, plan_job
 from ensembleflow.search.progress import progress_line, read_progress
 from ensembleflow.search.progress_table import print_running
 from ensembleflow.search.storage import journal_path, open_storage
@@ -40,9 +41,11 @@ def _run(arguments: argparse.Namespace) -> int:
     hint = f"start it: {snakemake_command(near=search_dir)}"
     dataset = Path(config.results_dir) / "datasets" / f"{config.dataset.name}.h5"
     plan = SearchPlan.from_json(plan_job(config, 0), config.search.metric)
-    unchecked = not all(family_copy(search_dir, name).exists() for name in config.search.own_families)
-    if not dataset.exists() or unchecked or (config.search.storage is None and not journal_path(search_dir).exists()):
+    if not dataset.exists() or (config.search.storage is None and not journal_path(search_dir).exists()):
         raise SearchError("this study has not started", where=search_dir, hint=hint)
+    otherwise = SearchError("this study has not started with this config", where=search_dir, hint=hint)
+    if not all(_is_checked(config.search, search_dir, name) for name in config.search.own_families):
+        raise otherwise
     with open_dataset(dataset) as data:
         plan = checked_plan(plan, search_dir)
         checksum = data.checksum
@@ -50,9 +53,15 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         study = optuna.load_study(study_name=name, storage=open_storage(search_dir, config.search.storage))
     except KeyError:
-        raise SearchError("this study has not started with this config", where=search_dir, hint=hint) from None
+        raise otherwise from None
     store_dir = search_dir / "store" / plan.fingerprint(checksum)
     progress = read_progress(study, store_dir, plan.search, config.search.n_trials)
     print(progress_line(progress), flush=True)
     print_running(progress, Console(highlight=False))
     return 0
+
+
+def _is_checked(search: SearchConfig, search_dir: Path, name: str) -> bool:
+    """Whether a family's file is the one that the study's trials were, or are being, trained with."""
+    copy, file = family_copy(search_dir, name), Path(family_inputs(search, name)[0])
+    return copy.exists() and (not file.exists() or copy.read_bytes() == file.read_bytes())

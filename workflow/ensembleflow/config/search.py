@@ -77,7 +77,9 @@ def _family(value: str) -> str:
 
 
 def _families_of_other_names(families: list[str]) -> list[str]:
-    distinct([family_name(each) for each in families])
+    names = [family_name(each) for each in families]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"must be families of different names: {twice[0]} is there twice")
     return families
 
 
@@ -330,7 +332,10 @@ class SearchConfig(Block):
             return _written(space)
         others = [name for name in families if name != "resnet"]
         if not space.keys() <= {*others} or not all(isinstance(each, Mapping) for each in space.values()):
-            raise ValueError(f"must have a block for each of several families: `{others[0]}: {{…}}` for example")
+            raise ValueError(
+                f"must have blocks of the families, `{others[0]}: {{…}}` for example; those of `resnet` stand "
+                "in `space`"
+            )
         return {name: _written(each) for name, each in space.items()}
 
     @property

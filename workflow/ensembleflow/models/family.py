@@ -74,11 +74,13 @@ class Family:
         """
         with _blaming(self.path, "space"):
             found = self.module.space(image_shape, n_classes)
-        if not isinstance(found, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in found):
+        names = list(found) if isinstance(found, Mapping) else [found]
+        if wrong := [repr(name)[:200] for name in names if not (isinstance(name, str) and name.isidentifier())]:
             raise FamilyError(
                 "a family's space is no mapping from names to ranges or choices",
                 where=f"{self.path}: space",
-                found=repr(found)[:200],
+                found=", ".join(wrong),
+                expected="names of letters, digits and _, with ranges or choices",
                 hint=_MANUAL,
             )
         if taken := sorted({*TrainingHyperparameters.names(), FAMILY, "epochs"} & found.keys()):
@@ -134,12 +136,13 @@ class Family:
             raise FamilyError(
                 "a family builds something else than a network", where=where, found=repr(model)[:200], hint=_MANUAL
             )
-        if len(getattr(model, "inputs", None) or []) != 1 or len(model.outputs) != 1:
+        inputs, outputs = (getattr(model, name, None) or [] for name in ("inputs", "outputs"))
+        if not (len(inputs) == len(outputs) == 1):
             raise FamilyError(
                 "a family's network has not one input and one output",
                 where=where,
-                found=f"a {type(model).__name__}",
-                expected="keras.Model(images, probabilities), the functional way",
+                found=f"{len(inputs)} inputs and {len(outputs)} outputs, of a {type(model).__name__}",
+                expected="keras.Model(images, probabilities), not a subclass with a call of its own",
                 hint=_MANUAL,
             )
         output = model.outputs[0]
@@ -272,9 +275,8 @@ def _blaming(path: Path, function: str | None) -> Iterator[None]:
         with _without_network():
             yield
     except SyntaxError as error:
-        raise FamilyError(
-            "a family's file is no Python", where=f"{error.filename}, line {error.lineno}", found=error.msg
-        ) from None
+        line = f"{error.filename}, line {error.lineno}" if error.filename else path  # none of a file with null bytes
+        raise FamilyError("a family's file is no Python", where=line, found=error.msg) from None
     except FamilyError:
         raise
     except (Exception, SystemExit) as error:

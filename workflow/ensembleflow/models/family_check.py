@@ -29,6 +29,7 @@ __all__ = ["CheckedPoint", "check_family", "points_of"]
 logger = logging.getLogger("ensembleflow.search")
 
 _N_IMAGES = 3
+_SCALE = "scale the images within the network, by keras.layers.Rescaling(1 / 255) for example"
 # What the same network's answers may differ by, computed for other batches or once loaded again.
 _TOLERANCE = 1e-3
 
@@ -166,7 +167,7 @@ def _check_probabilities(answers: np.ndarray, where: str) -> None:
             where=where,
             found=f"values from {answers.min():.3g} to {answers.max():.3g} that sum to {_span(sums)}",
             expected="values from 0 to 1 that sum to 1 for each image",
-            hint='give the last layer activation="softmax"',
+            hint=_SCALE if not np.isfinite(answers).all() else 'give the last layer activation="softmax"',
         )
 
 
@@ -197,7 +198,7 @@ def _check_training(
             "a family's network cannot be trained",
             where=where,
             found=f"a loss of {result.loss} at its first step",
-            hint="scale the images within the network, by keras.layers.Rescaling(1 / 255) for example",
+            hint=_SCALE,
         )
 
 

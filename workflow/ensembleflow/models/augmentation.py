@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
+import functools
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,8 +12,14 @@ from ensembleflow.models.hyperparameters import TrainingHyperparameters
 
 __all__ = ["augment", "mix_up", "random_affines"]
 
-# Batches are prepared by threads of ours.
-cv2.setNumThreads(1)
+
+@functools.cache
+def _opencv() -> Any:
+    """Loaded late: a host that serves has no need of it."""
+    import cv2
+
+    cv2.setNumThreads(1)  # batches are prepared by threads of ours
+    return cv2
 
 
 def random_affines(
@@ -66,14 +74,14 @@ def augment(
     shifts = np.rint(rng.uniform(-hp.max_channel_shift, hp.max_channel_shift, (len(images), images.shape[-1])) * 255.0)
     shifts = np.pad(shifts, ((0, 0), (0, 3)))  # OpenCV wants four numbers, whatever the channels
     moves = hp.max_zoom > 0 or hp.max_translation > 0 or hp.max_shear > 0 or hp.max_rotation_degrees > 0
-    changed = np.empty_like(images)
+    changed, opencv = np.empty_like(images), _opencv()
     for into, image, matrix, shift in zip(changed, images, matrices, shifts, strict=True):
         for channels in _channels_at_once(image.shape[-1]):
             part = np.ascontiguousarray(image[..., channels])
             if moves:
                 part = _moved(part, matrix)
             if hp.max_channel_shift > 0:
-                part = cv2.add(part, shift[channels.start : channels.start + 4])  # saturates
+                part = opencv.add(part, shift[channels.start : channels.start + 4])  # saturates
             into[..., channels] = part.reshape(into[..., channels].shape)
     # What is off draws no number, so that the others' are what they were before these were there.
     for share, axis in ((hp.horizontal_flips, 2), (hp.vertical_flips, 1)):
@@ -132,6 +140,7 @@ def _channels_at_once(n_channels: int) -> list[slice]:
 def _moved(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """One image, each pixel read from between the four that its matrix takes it to."""
     height, width = image.shape[:2]
+    cv2 = _opencv()
     moved = cv2.warpAffine(
         image,
         matrix[:6].reshape(2, 3).astype(np.float64),

@@ -33,7 +33,7 @@ TABLE_5 = {
     "max_rotation_degrees": (0, 90),
 }
 # What it has not, and is no part of the search there.
-BESIDE_TABLE_5 = {"weight_decay": (0, 0)}
+BESIDE_TABLE_5 = dict.fromkeys(("weight_decay", "horizontal_flips", "vertical_flips", "cutout", "mixup"), (0, 0))
 
 
 def with_default(name: str) -> Config:

@@ -17,6 +17,8 @@ from ensembleflow.models.network_size import network_size
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 LARGE, SMALL = 224, 32
 
+NOT_IN_TABLE_5 = ("schedule", "weight_decay", "horizontal_flips", "vertical_flips", "cutout", "mixup")
+
 
 def papers_space() -> SpaceConfig:
     """Table 5's space, as `config/cifar100.yaml` has it."""
@@ -27,7 +29,7 @@ def random_point(space: SpaceConfig, random: np.random.Generator) -> Hyperparame
     """A point of the space, each hyperparameter drawn evenly."""
     values: dict[str, Any] = {}
     for name in Hyperparameters.names():
-        if name in ("schedule", "weight_decay"):  # which no network's size depends on
+        if name in NOT_IN_TABLE_5:  # nor does a network's size depend on them
             continue
         bounds = getattr(space, name)
         if name in ("block", "activation"):

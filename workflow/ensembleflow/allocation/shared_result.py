@@ -13,7 +13,7 @@ import numpy as np
 import ensembleflow
 from ensembleflow.config import canonical_json
 from ensembleflow.inference.machine import usable_cores
-from ensembleflow.io import atomic_directory, provenance, write_json
+from ensembleflow.io import atomic_directory, file_sha256, provenance, write_json
 from ensembleflow.models.gpu import visible_gpus
 from ensembleflow.search.lease import Lease
 
@@ -51,9 +51,7 @@ def folder_checksum(folder: str | Path, pattern: str = "**/*") -> str:
     """SHA-256 of a folder's files that match, names and contents."""
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(folder).glob(pattern) if path.is_file()):
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\0".encode())
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from ensembleflow.io.atomic import (
 from ensembleflow.io.hdf5 import create_hdf5, map_array, open_hdf5
 from ensembleflow.io.idle import BUSY_PERCENT, warn_of_other_work
 from ensembleflow.io.provenance import provenance, record_run
-from ensembleflow.io.read import read_csv, read_json
+from ensembleflow.io.read import file_sha256, read_csv, read_json
 from ensembleflow.io.rule import rule_log
 from ensembleflow.io.snakemake_command import snakemake_command
 
@@ -20,6 +20,7 @@ __all__ = [
     "atomic_directory",
     "atomic_path",
     "create_hdf5",
+    "file_sha256",
     "link_or_copy",
     "link_or_copy_folder",
     "map_array",

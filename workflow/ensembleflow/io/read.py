@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from ensembleflow.io.snakemake_command import snakemake_command
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_csv", "read_json", "remake_hint"]
+__all__ = ["file_sha256", "read_csv", "read_json", "remake_hint"]
 
 
 def remake_hint(path: str | Path) -> str:
@@ -71,3 +72,13 @@ def read_csv(path: str | Path, expected_columns: Sequence[str] = (), **options: 
             hint=remake_hint(path),
         )
     return table
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

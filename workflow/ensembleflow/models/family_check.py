@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from ensembleflow.errors import ArtefactError, FamilyError
 from ensembleflow.models.export import export_model, load_exported
 from ensembleflow.models.family import Family
 from ensembleflow.models.hyperparameters import FamilyHyperparameters
+from ensembleflow.models.layers import layers_and_networks
 from ensembleflow.models.model_file import load_model, save_model, uncompiled
 from ensembleflow.models.training import Trainer
 
@@ -123,7 +124,7 @@ def _check_point(
     images = rng.integers(0, 256, (_N_IMAGES, *image_shape), dtype=np.uint8)
     labels = rng.integers(0, n_classes, _N_IMAGES)
     model = family.build(hyperparameters, image_shape, n_classes, precision=precision)
-    if lambdas := [layer.name for layer in _with_inner(model) if isinstance(layer, keras.layers.Lambda)]:
+    if lambdas := [layer.name for layer in layers_and_networks(model) if isinstance(layer, keras.layers.Lambda)]:
         raise FamilyError(
             "a family's network has a Lambda layer",
             where=where,
@@ -146,13 +147,6 @@ def _check_point(
     with tempfile.TemporaryDirectory() as folder:
         _check_files(family, model, images, trained, Path(folder))
     return CheckedPoint(dict(hyperparameters.network), model.count_params())
-
-
-def _with_inner(model: keras.Model) -> Iterator[Any]:
-    for layer in model.layers:
-        yield layer
-        if hasattr(layer, "layers"):
-            yield from _with_inner(layer)
 
 
 def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -210,7 +204,11 @@ def _check_files(family: Family, model: keras.Model, images: np.ndarray, answers
         again = load_model(folder / "network.keras")
     except (ArtefactError, NotImplementedError, TypeError, ValueError) as error:
         found = error.found if isinstance(error, ArtefactError) else str(error).strip().splitlines()[0]
-        own = {type(each).__name__ for each in _with_inner(model) if type(each).__module__ == family.module.__name__}
+        own = {
+            type(each).__name__
+            for each in layers_and_networks(model)
+            if type(each).__module__ == family.module.__name__
+        }
         if own:
             found = f"{found} (layers of its own: {', '.join(sorted(own))})"
         raise FamilyError(

@@ -147,6 +147,7 @@ class Trainer:
         threads: CPU threads that prepare batches.
         augmentation: what changes a batch of images, each time that they are trained on.
         phases: which layers are trained when; without any, those that the model leaves trainable, always.
+        epoch: whose phase the training is in.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Trainer:
         threads: int = 1,
         augmentation: Augmentation = augment,
         phases: Sequence[Phase] = (),
+        epoch: int = 1,
     ) -> None:
         import keras
 
@@ -196,7 +198,7 @@ class Trainer:
         self.batch_statistics = batch_statistics
         self._phase: Phase | None = None
         if phases:
-            self.begin_epoch(1)
+            self.begin_epoch(epoch)
         else:
             self._step = self._compile_step()
 

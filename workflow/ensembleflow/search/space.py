@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ensembleflow.config import IntRange, Range, SearchConfig, Values, family_name, read_values
 from ensembleflow.models.hyperparameters import FAMILY, FamilyHyperparameters, Hyperparameters, TrainingHyperparameters
 
-__all__ = ["distributions", "hyperparameters_of", "suggest_hyperparameters", "suggest_values"]
+__all__ = ["distributions", "hyperparameters_of", "lowest_value", "suggest_hyperparameters", "suggest_values"]
 
 
 def distributions(search: SearchConfig) -> dict[str, BaseDistribution]:
@@ -53,6 +53,13 @@ def hyperparameters_of(values: Mapping[str, Any], search: SearchConfig) -> Train
 def suggest_hyperparameters(trial: optuna.Trial, search: SearchConfig) -> TrainingHyperparameters:
     """`suggest_values`, as what the trial trains with."""
     return hyperparameters_of(suggest_values(trial, search), search)
+
+
+def lowest_value(distribution: BaseDistribution) -> Any:
+    """The lowest of a range, the first of choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    return distribution.low  # type: ignore[attr-defined]
 
 
 def _prefix(search: SearchConfig, family: str) -> str:

@@ -9,8 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution
-
 from ensembleflow.config import (
     FloatRange,
     IntRange,
@@ -23,10 +21,10 @@ from ensembleflow.config import (
 )
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import ArtefactError, FamilyError
-from ensembleflow.io import atomic_path, provenance, read_json, write_json
+from ensembleflow.io import atomic_path, file_sha256, provenance, read_json, write_json
 from ensembleflow.models.hyperparameters import FamilyHyperparameters
 from ensembleflow.planning.search_plan import SearchPlan
-from ensembleflow.search.space import distributions, hyperparameters_of
+from ensembleflow.search.space import distributions, hyperparameters_of, lowest_value
 
 __all__ = ["check_study_family", "checked_plan", "family_copy"]
 
@@ -120,7 +118,7 @@ def _checked_facts(search_dir: str | Path, name: str, search: SearchConfig) -> d
     facts: dict[str, Any] = read_json(
         copy.with_suffix(".json"), expected_keys=("sha256", "space", "files", "has_augmentation")
     )
-    found = _sha256(copy) if copy.exists() else "no file"
+    found = file_sha256(copy) if copy.exists() else "no file"
     if found != facts["sha256"]:
         raise ArtefactError(
             "the copy of the family is not the one that was checked",
@@ -130,7 +128,7 @@ def _checked_facts(search_dir: str | Path, name: str, search: SearchConfig) -> d
             hint=f"edit {search.own_families[name]} instead, and delete this copy: the next run makes it again",
         )
     for path, sha256 in facts["files"].items():
-        found = _sha256(path) if Path(path).is_file() else "no file"
+        found = file_sha256(path) if Path(path).is_file() else "no file"
         if found != sha256:
             raise ArtefactError(
                 "a file that the family reads is not the one that it was checked with",
@@ -145,12 +143,7 @@ def _checked_facts(search_dir: str | Path, name: str, search: SearchConfig) -> d
 def _checksums(space: Mapping[str, Values]) -> dict[str, str]:
     """The files among the choices, weights for example, which the trials' results depend on too."""
     choices = {each for values in space.values() if not isinstance(values, Range) for each in values}
-    return {each: _sha256(each) for each in sorted(map(str, choices)) if Path(each).is_file()}
-
-
-def _sha256(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {each: file_sha256(each) for each in sorted(map(str, choices)) if Path(each).is_file()}
 
 
 def _with_families(search: SearchConfig, spaces: Mapping[str, Any], has_augmentation: bool) -> SearchConfig:
@@ -164,10 +157,7 @@ def _with_families(search: SearchConfig, spaces: Mapping[str, Any], has_augmenta
 
 def _lowest(search: SearchConfig) -> FamilyHyperparameters:
     """A point of the space: the lowest of each range, the first of each choice."""
-    values = {
-        name: each.choices[0] if isinstance(each, CategoricalDistribution) else each.low  # type: ignore[attr-defined]
-        for name, each in distributions(search).items()
-    }
+    values = {name: lowest_value(each) for name, each in distributions(search).items()}
     point = hyperparameters_of(values, search)
     assert isinstance(point, FamilyHyperparameters)
     return point

@@ -311,9 +311,9 @@ class _Training:
             threads=self.process.threads,
             augmentation=self.family.augment if self.family is not None and self.family.has_augmentation else augment,
             phases=self._phases(model),
+            epoch=max(1, len(self.record.epochs)),
         )
         if self.record.epochs:
-            trainer.begin_epoch(len(self.record.epochs))
             try:
                 restore_checkpoint(trainer, self.store.checkpoint_path(len(self.record.epochs)))
             except ArtefactError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from ensembleflow.inference import (
     Placement,
     assign_cores,
 )
+from ensembleflow.io import file_sha256
 from ensembleflow.models.tolerances import LONE_IMAGES, answer_tolerance
 
 __all__ = [
@@ -397,7 +397,6 @@ def _walk(folder: Path) -> Iterator[str]:
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise BundleError("a file of the bundle cannot be read", where=path, found=error.strerror) from None

@@ -15,7 +15,7 @@ from ensembleflow.models.family import Family
 from ensembleflow.models.hyperparameters import FamilyHyperparameters, Hyperparameters
 from ensembleflow.models.multiply_adds import count_multiply_adds
 from ensembleflow.models.network_size import NetworkSize, network_size
-from ensembleflow.search.space import distributions, hyperparameters_of
+from ensembleflow.search.space import distributions, hyperparameters_of, lowest_value
 
 __all__ = ["NetworkLimits", "network_limits"]
 
@@ -53,7 +53,7 @@ class NetworkLimits:
 
     def size(self, values: Mapping[str, Any]) -> NetworkSize:
         """The size of the network of some values; what has one value only in the space may be left out."""
-        single = {name: _only_value(each) for name, each in self.space.items() if each.single()}
+        single = {name: lowest_value(each) for name, each in self.space.items() if each.single()}
         point = hyperparameters_of({**single, **values}, self.search)
         if isinstance(point, Hyperparameters):
             return network_size(point, self.image_shape, self.n_classes)
@@ -102,7 +102,3 @@ def network_limits(
     if not search.limits.model_dump(exclude_none=True):
         return None
     return NetworkLimits(search, image_shape, n_classes, families)
-
-
-def _only_value(distribution: BaseDistribution) -> Any:
-    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]

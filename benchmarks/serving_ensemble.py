@@ -131,12 +131,14 @@ def bundle_of(study: Path, budget: str, engines: tuple[str, ...], max_benches: i
         selection_json=selection,
         exported_dir=library / "exported",
         predictions_h5=library / "predictions.h5",
+        costs_csv=library / "costs.csv",
         dataset_h5=dataset,
         config=_allocation_config(engines, max_benches),
         n_devices=2,
         output_json=allocation,
         output_csv=output.parent / f"{output.name}.csv",
         profiles_csv=output.parent / f"{output.name}-profiles.csv",
+        store_dir=output.parent / f"{output.name}-store",
     )
     make_bundle(
         selection_json=selection,
@@ -145,6 +147,7 @@ def bundle_of(study: Path, budget: str, engines: tuple[str, ...], max_benches: i
         predictions_h5=library / "predictions.h5",
         dataset_h5=dataset,
         output_dir=output,
+        store_dir=output.parent / f"{output.name}-bundle-store",
     )
     open_bundle(output)
 

@@ -1,4 +1,4 @@
-# Requires: {study}/selection/budget-{budget}.json, the exported models and their cached predictions.
+# Requires: {study}/selection/budget-{budget}.json, the exported models, their cached predictions and costs.
 # Makes: {study}/allocation/budget-{budget}/devices-{n}.json, search-{n}.csv and profile-{n}.csv.
 
 
@@ -8,6 +8,8 @@ rule allocate_ensemble:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
         exported=f"{RESULTS}/{{study}}/library/exported",
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
+        # Which say the engine.
+        costs=f"{RESULTS}/{{study}}/library/costs.csv",
         dataset=DATASET,
     output:
         allocation=f"{RESULTS}/{{study}}/allocation/budget-{{budget}}/devices-{{n}}.json",

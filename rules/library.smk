@@ -53,6 +53,7 @@ rule measure_costs:
     input:
         models=f"{RESULTS}/{{study}}/library/models.csv",
         exported=f"{RESULTS}/{{study}}/library/exported",
+        predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         dataset=DATASET,
     output:
         costs=f"{RESULTS}/{{study}}/library/costs.csv",
@@ -69,6 +70,7 @@ rule measure_costs:
         gpu=CONFIG.resources.library.gpus,
     params:
         cost=canonical_json(CONFIG.library.cost),
+        engine=CONFIG.library.engine,
     script:
         "../workflow/scripts/measure_costs.py"
 

@@ -59,6 +59,7 @@ use rule measure_costs as measure_whole_library with:
     input:
         models=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/models.csv",
         exported=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/exported",
+        predictions=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/predictions.h5",
         dataset=DATASET,
     output:
         costs=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/costs.csv",

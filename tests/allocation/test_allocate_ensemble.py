@@ -23,6 +23,7 @@ def allocate(results: Results, config: AllocationConfig, n_devices: int = 2) -> 
         results.selection,
         results.exported_dir,
         results.predictions,
+        results.costs,
         results.dataset,
         config,
         n_devices,

@@ -35,7 +35,7 @@ networks = {
 }
 for model, network in networks.items():
     save_model(network, f"{folder}/{model}.keras")
-    print(model, weights_sha256(network))
+    print(model, weights_sha256(network), network.count_params())
 """
 
 _CACHE = """
@@ -75,8 +75,9 @@ from ensembleflow.library import measure_costs
 logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
 folder, runs = sys.argv[1], json.loads(sys.argv[2])
 for name, config in runs.items():
-    inputs = f"{folder}/models.csv", f"{folder}/exported", f"{folder}/digits.h5"
-    measure_costs(*inputs, CostConfig(**config), f"{folder}/{name}.csv")
+    engine = config.pop("engine", "tensorflow")
+    inputs = [f"{folder}/{part}" for part in ("models.csv", "exported", "predictions.h5", "digits.h5")]
+    measure_costs(*inputs, CostConfig(**config), f"{folder}/{name}.csv", engine)
 """
 
 
@@ -98,12 +99,14 @@ class SmallLibrary:
         prepare_dataset(DatasetConfig(), folder / "digits.h5")
         sizes = {"small": _hyperparameters(), "large": _hyperparameters(stage_filters=16, blocks_stage_1=2)}
         told = self.run(_TRAIN, json.dumps({**sizes, "wide_units": self.wide_units}))
-        self.weights_sha256 = dict(line.split() for line in told.splitlines())
+        lines = [line.split() for line in told.splitlines()]
+        self.weights_sha256 = {model: sha256 for model, sha256, _ in lines}
         rows = [
-            {"rank": rank, "model": model, "slot": int(model[-5:]), "kept": True, "weights_sha256": sha256}
-            for rank, (model, sha256) in enumerate(self.weights_sha256.items(), start=1)
+            {"rank": rank, "model": model, "slot": int(model[-5:]), "kept": True, "n_parameters": int(n_parameters)}
+            for rank, (model, _, n_parameters) in enumerate(lines, start=1)
         ]
-        rows.append({"rank": 4, "model": "trial-00003", "slot": 3, "kept": False, "weights_sha256": "0"})
+        rows.append({"rank": 4, "model": "trial-00003", "slot": 3, "kept": False, "n_parameters": 1})
+        rows = [{**row, "weights_sha256": self.weights_sha256.get(row["model"], "0")} for row in rows]
         pd.DataFrame(rows).to_csv(folder / "models.csv", index=False)
 
     def run(self, script: str, *arguments: str, expected_status: int = 0) -> str:

@@ -236,7 +236,9 @@ def _library(rng: np.random.Generator, trials: pd.DataFrame) -> tuple[pd.DataFra
     ]
     kept = models[models.kept]
     seconds = 0.12 + kept.n_parameters.astype(float) / 1e5 * rng.uniform(0.4, 1.6, len(kept))
-    costs = pd.DataFrame({"model": kept.model, "device": "cpu", "threads": 1, "cost_seconds": seconds})
+    costs = pd.DataFrame(
+        {"model": kept.model, "device": "cpu", "engine": "tensorflow", "threads": 1, "cost_seconds": seconds}
+    )
     costs = costs.assign(
         cost_seconds_q25=seconds * 0.98, cost_seconds_q75=seconds * 1.05, cost_seconds_min=seconds * 0.97
     )

@@ -40,7 +40,8 @@ class Results:
         prepare_dataset(DatasetConfig(), self.dataset)
         self._write_predictions(exported, disturbance, np.dtype(dtype), every_class)
         self.costs.write_text(
-            "model,cost_seconds\n" + "".join(f"{model},0.{i + 1}\n" for i, model in enumerate(exported.models))
+            "model,engine,cost_seconds\n"
+            + "".join(f"{model},tensorflow,0.{i + 1}\n" for i, model in enumerate(exported.models))
         )
         of_every_class = dict.fromkeys(("error", "macro_f1_error", "brier"), 0.9 if every_class else None)
         metrics = {**of_every_class, "cross_entropy": 2.3}

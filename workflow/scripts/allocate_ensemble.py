@@ -11,6 +11,7 @@ with rule_log(snakemake.log[0]):
         selection_json=snakemake.input.ensemble,
         exported_dir=snakemake.input.exported,
         predictions_h5=snakemake.input.predictions,
+        costs_csv=snakemake.input.costs,
         dataset_h5=snakemake.input.dataset,
         config=AllocationConfig.model_validate_json(snakemake.params.allocation),
         n_devices=int(snakemake.wildcards.n),

@@ -8,7 +8,9 @@ with rule_log(snakemake.log[0]):
     measure_costs(
         models_csv=snakemake.input.models,
         exported_dir=snakemake.input.exported,
+        predictions_h5=snakemake.input.predictions,
         dataset_path=snakemake.input.dataset,
         config=CostConfig.model_validate_json(snakemake.params.cost),
         costs_csv=snakemake.output.costs,
+        engine=snakemake.params.engine,
     )

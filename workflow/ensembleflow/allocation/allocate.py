@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from ensembleflow.allocation.benches.profile import profiles_table
 from ensembleflow.allocation.remembered_profiles import remembered_profiles
 from ensembleflow.allocation.shared_result import array_checksum, folder_checksum, measured_with, shared_result
 from ensembleflow.allocation.tune import Ensemble, Tuning, tune_allocation
-from ensembleflow.config import AllocationConfig
+from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.datasets import open_dataset
-from ensembleflow.errors import AllocationError
+from ensembleflow.errors import AllocationError, ArtefactError
 from ensembleflow.inference.placement import Member
-from ensembleflow.io import atomic_path, read_json, write_csv, write_json
+from ensembleflow.io import atomic_path, read_csv, read_json, snakemake_command, write_csv, write_json
 from ensembleflow.library import open_predictions
+from ensembleflow.models.engines import CPU_ONLY_ENGINES, DEFAULT_ENGINE, ENGINES
 from ensembleflow.models.tolerances import cache_rounding
 
 __all__ = ["allocate_ensemble", "log_tuning"]
@@ -36,6 +38,7 @@ def allocate_ensemble(
     selection_json: str | Path,
     exported_dir: str | Path,
     predictions_h5: str | Path,
+    costs_csv: str | Path,
     dataset_h5: str | Path,
     config: AllocationConfig,
     n_devices: int,
@@ -53,6 +56,7 @@ def allocate_ensemble(
         selection_json: the chosen ensemble (`budget-{budget}.json`).
         exported_dir: the folder of the models' exported functions.
         predictions_h5: the cached predictions, which every engine's answers must equal, within its tolerance.
+        costs_csv: the library's costs, which name the engine that is used where `config.engines` is null.
         dataset_h5: the dataset, whose validation images are predicted.
         config: devices, engines, batch sizes, objective and how long to search.
         n_devices: how many of the devices to use.
@@ -74,7 +78,9 @@ def allocate_ensemble(
             found=", ".join(device.name for device in config.devices),
             hint="add devices, or lower allocation.device_counts",
         )
-    used = config.model_copy(update={"devices": config.devices[:n_devices]})
+    devices = config.devices[:n_devices]
+    engines = config.engines or _engines_for(_engine_of_costs(costs_csv), devices)
+    used = config.model_copy(update={"devices": devices, "engines": engines})
     ensemble = _read_ensemble(selection["members"], exported_dir, predictions_h5, dataset_h5, config.bench_images)
     title = f"budget {selection['budget']} on {n_devices} device{'s' if n_devices > 1 else ''}"
 
@@ -109,6 +115,25 @@ def _key(study: str, ensemble: Ensemble, config: AllocationConfig) -> dict[str, 
         "config": config.model_dump(mode="json"),
         **measured_with(),
     }
+
+
+def _engines_for(engine: str, devices: Sequence[DeviceConfig]) -> list[str]:
+    """The engine of the costs, and, where it computes on CPU cores only, one that GPUs can use."""
+    on_gpus = any(device.gpu is not None for device in devices)
+    return [engine, DEFAULT_ENGINE] if on_gpus and engine in CPU_ONLY_ENGINES else [engine]
+
+
+def _engine_of_costs(costs_csv: str | Path) -> str:
+    engines = read_csv(costs_csv, ["model", "engine"], dtype={"engine": str}).engine.unique()
+    if len(engines) != 1 or engines[0] not in ENGINES:
+        raise ArtefactError(
+            "the costs do not say which engine they were measured with",
+            where=f"{costs_csv}, column engine",
+            found=", ".join(map(str, engines)) or "nothing",
+            expected="one of " + ", ".join(ENGINES),
+            hint=snakemake_command("--forcerun", "measure_costs", near=costs_csv),
+        )
+    return str(engines[0])
 
 
 def log_tuning(title: str, tuning: Tuning) -> None:

@@ -34,7 +34,7 @@ from ensembleflow.inference.placement import Allocation, Member
 from ensembleflow.inference.request import Limits
 from ensembleflow.inference.worker import MemberError
 from ensembleflow.io import warn_of_other_work
-from ensembleflow.models.engines import prepare_members
+from ensembleflow.models.engines import DEFAULT_ENGINE, prepare_members
 from ensembleflow.models.gpu import visible_gpus
 
 __all__ = ["Ensemble", "Tuning", "simulated_devices", "tune_allocation"]
@@ -126,7 +126,7 @@ def tune_allocation(
 
     Args:
         ensemble: what to allocate.
-        config: devices, engines, batch sizes, objective, and how long to search.
+        config: devices, engines (null is TensorFlow), batch sizes, objective, and how long to search.
         title: what the log calls the search.
         old: an allocation to start from, as far as its devices are among the config's; by default worst-fit.
         check: called with the running ensemble in the allocation found; not where benches are simulated.
@@ -170,10 +170,15 @@ def simulated_devices(configs: Sequence[DeviceConfig]) -> tuple[list[Device], li
     return wished, here
 
 
+def _engines(config: AllocationConfig) -> Sequence[str]:
+    return config.engines or [DEFAULT_ENGINE]
+
+
 @contextmanager
 def _prepared(ensemble: Ensemble, config: AllocationConfig) -> Iterator[Ensemble]:
     with tempfile.TemporaryDirectory(prefix="ensembleflow-members-") as folder:
-        paths = prepare_members([member.exported for member in ensemble.members], Path(folder), config.engines)
+        exported = [member.exported for member in ensemble.members]
+        paths = prepare_members(exported, Path(folder), _engines(config))
         members = [Member(member.model, path) for member, path in zip(ensemble.members, paths, strict=True)]
         yield replace(ensemble, members=members)
 
@@ -194,7 +199,7 @@ class _Task:
         return profile_members(
             self.ensemble.members,
             devices,
-            self.config.engines,
+            _engines(self.config),
             self.config.batch_sizes,
             self.ensemble.images[:_PROFILE_IMAGES],
             expected=self.ensemble.expected,

@@ -94,7 +94,7 @@ def _config(arguments: argparse.Namespace, bundle: Bundle) -> AllocationConfig:
     names = ("objective", "request_images", "engines", "batch_sizes", "max_replicas", "max_benches", "bench_images")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     # What the bundle's allocation has must stay possible.
-    engines = dict.fromkeys((*config.engines, *(each.engine for each in bundle.allocation)))
+    engines = dict.fromkeys((*(config.engines or ()), *(each.engine for each in bundle.allocation)))
     batch_sizes = dict.fromkeys((*config.batch_sizes, *(each.batch_size for each in bundle.allocation)))
     values = config.model_dump(mode="json") | {"engines": list(engines), "batch_sizes": list(batch_sizes)} | given
     return parse_config({"allocation": values}).allocation

@@ -18,6 +18,7 @@ from ensembleflow.report.budgets import (
     BASELINE,
     BUDGET_COLUMNS,
     budget_notes,
+    measured_with,
     readable_budgets,
     readable_differences,
     speed_against_cost,
@@ -54,6 +55,7 @@ def print_summary(results: Path, console: Console) -> None:
         console.print("* alone on one device; the others as allocated", style="dim", soft_wrap=True)
     for note in budget_notes(table):
         console.print(Text(note), style="dim", soft_wrap=True)
+    console.print(measured_with(table), style="dim", soft_wrap=True)
     console.print(speed_against_cost(table), style="dim", soft_wrap=True)
     console.print(_differences(table))
     console.print(_members(table))

@@ -10,7 +10,7 @@ from ensembleflow.config.allocation import (
 )
 from ensembleflow.config.budget import PRIMARY_COST, budget_name, budget_parts
 from ensembleflow.config.dataset import DatasetConfig
-from ensembleflow.config.library import BaselineConfig, CostConfig, LibraryConfig, PredictionsConfig, n_kept
+from ensembleflow.config.library import FASTEST, BaselineConfig, CostConfig, LibraryConfig, PredictionsConfig, n_kept
 from ensembleflow.config.load import canonical_json, load_config, parse_config
 from ensembleflow.config.models import Config
 from ensembleflow.config.paper import PaperConfig
@@ -29,6 +29,7 @@ from ensembleflow.config.study_name import STUDY_PATTERN, StudyName
 
 __all__ = [
     "BUNDLED_FAMILIES",
+    "FASTEST",
     "MEASURED",
     "PRIMARY_COST",
     "SIMULATED",

@@ -66,15 +66,11 @@ class AllocationConfig(Block):
     batch_sizes: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(distinct)] = Field(
         [8, 32, 128], min_length=1, description="Batch sizes in images that the refinement may choose from."
     )
-    engines: Annotated[
-        list[Engine],
-        AfterValidator(distinct),
-    ] = Field(
-        ["tensorflow"],
-        min_length=1,
-        description="What may compute a member; the refinement chooses for each. The others than `tensorflow` are "
-        "optional packages; `openvino_bfloat16` is faster where the processor has bfloat16, and its answers are "
-        "less precise.",
+    engines: Annotated[list[Engine], Field(min_length=1), AfterValidator(distinct)] | None = Field(
+        None,
+        description="What may compute a member; the refinement chooses for each. Null is the engine with which costs "
+        "were measured (`library.engine`). The others than `tensorflow` are optional packages; `openvino_bfloat16` is "
+        "faster where the processor has bfloat16, and its answers are less precise.",
     )
     max_replicas: int = Field(
         1, ge=1, description="Devices that one member may run on at once, so that they share its images."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from ensembleflow.config.base import Block
 
-__all__ = ["BaselineConfig", "CostConfig", "LibraryConfig", "PredictionsConfig", "n_kept"]
+__all__ = ["FASTEST", "BaselineConfig", "CostConfig", "LibraryConfig", "PredictionsConfig", "n_kept"]
+
+FASTEST: Final = "fastest"
+"""The fastest of the installed engines that compute in float32."""
 
 
 class CostConfig(Block):
@@ -62,6 +65,12 @@ class LibraryConfig(Block):
 
     keep_fraction: float = Field(
         0.2, gt=0, le=1, description="Share of the study's models kept, the best by `search.metric`."
+    )
+    engine: Literal["fastest", "tensorflow", "onnxruntime", "openvino"] = Field(
+        FASTEST,
+        description="What computes the models where costs are measured, and, unless `allocation.engines` says "
+        "otherwise, where they are served, so that a budget speaks of what is served: `fastest` tries the installed "
+        "engines on the kept models; `tensorflow` is the paper's.",
     )
     cost: CostConfig = Field(default_factory=CostConfig, description="The cost measurement.")
     predictions: PredictionsConfig = Field(

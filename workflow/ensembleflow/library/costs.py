@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ensembleflow.config import CostConfig
+from ensembleflow.config import FASTEST, CostConfig
 from ensembleflow.datasets import open_dataset
-from ensembleflow.errors import ArtefactError, LibraryError
+from ensembleflow.errors import ArtefactError, EngineError, LibraryError
 from ensembleflow.io import warn_of_other_work, write_csv
+from ensembleflow.library.engine_speed import engines_by_speed
 from ensembleflow.library.peak_memory import measure_peak_memory
+from ensembleflow.library.predictions import open_predictions
 from ensembleflow.library.ranking import kept_models
-from ensembleflow.models import (
-    ExportedModel,
-    configure_tensorflow,
-    device_name,
-    import_tensorflow,
-    load_exported,
-    open_energy_counter,
-)
+from ensembleflow.models import configure_tensorflow, device_name, import_tensorflow, open_energy_counter
+from ensembleflow.models.engines import DEFAULT_ENGINE, LoadedEngine, check_engine, load_engine, prepare_members
+from ensembleflow.models.gpu import visible_gpus
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE, cache_rounding
 
 __all__ = ["measure_costs"]
 
@@ -40,6 +38,7 @@ _PASSES = 3
 # Loading a small model takes longer than a repeat, so the first ones are loaded while memory is measured, and stay
 # loaded from pass to pass, up to so many bytes of weights.
 _KEPT_LOADED_BYTES = 2**28
+_CHECKED_IMAGES = 100
 
 logger = logging.getLogger("ensembleflow.library")
 
@@ -47,16 +46,21 @@ logger = logging.getLogger("ensembleflow.library")
 def measure_costs(
     models_csv: str | Path,
     exported_dir: str | Path,
+    predictions_h5: str | Path,
     dataset_path: str | Path,
     config: CostConfig,
     costs_csv: str | Path,
+    engine: str = FASTEST,
 ) -> None:
-    """Measure each kept model's exported function, one at a time, on an otherwise idle device.
+    """Measure each kept model, computed by one engine, one at a time, on an otherwise idle device.
 
-    Each pass warms a model up, times its share of the repeats, and then its share of the requests of one image.
+    With `fastest` the installed float32 engines are tried first (`engines_by_speed`), and should the fastest fail with
+    a model that was not tried, the next one measures them all. Each pass warms a model up, times its share of the
+    repeats, and then its share of the requests of one image.
 
     | column | is |
     | --- | --- |
+    | `engine` | what computed the models; an allocation uses the same unless `allocation.engines` says otherwise |
     | `cost_seconds` | median time of all repeats to predict `n_images` images, with quartiles and minimum beside it |
     | `latency_p50_seconds`, `latency_p99_seconds` | percentiles of the time of a request of one image |
     | `peak_memory_bytes` | memory of a process of its own for the model and one batch: see `measure_peak_memory` |
@@ -69,44 +73,105 @@ def measure_costs(
     Args:
         models_csv: the ranked table.
         exported_dir: the exported functions.
+        predictions_h5: the cached predictions, which the engine's answers must equal.
         dataset_path: the dataset whose validation images are predicted, repeated up to `n_images`.
         config: device, threads, images, batch size, repeats and requests.
         costs_csv: the table to write, one row per model in rank order.
+        engine: a name of `FLOAT32_ENGINES`, or `fastest`.
 
     Raises:
         LibraryError: the config asks for a GPU and there is none; or a model cannot be loaded or predict a batch.
+        EngineError: the engine is not installed, or answers otherwise than the cache.
         ArtefactError: the table or the dataset cannot be read.
     """
-    models = kept_models(models_csv)["model"].tolist()
+    kept = kept_models(models_csv)
+    models = kept["model"].tolist()
     folders = [Path(exported_dir) / model for model in models]
-    use_gpu = config.device == "gpu"
+    # Exported functions hold their weights in float32.
+    parameter_bytes = [4 * int(n_parameters) for n_parameters in kept["n_parameters"]]
     with open_dataset(dataset_path) as data:
         valid = data.image_array("valid")
         # In ascending runs, as HDF5 wants them.
         images = np.concatenate([valid[: config.n_images - i] for i in range(0, config.n_images, len(valid))])
-    load = _Loader()
-
-    def make_ready() -> None:
-        configure_tensorflow(config.threads, use_gpu=use_gpu)
-        load.load_ahead(folders)
-
-    # First: a GPU that this process has opened may refuse others, and what it takes of one would be counted.
-    meanwhile = partial(import_tensorflow, use_gpu=True) if use_gpu else make_ready
-    memory = measure_peak_memory(
-        folders, images[: config.batch_size], threads=config.threads, use_gpu=use_gpu, meanwhile=meanwhile
-    )
-    if use_gpu:
-        make_ready()
-    device = device_name()
-    if use_gpu != (device != "cpu"):
-        raise LibraryError(
-            "costs would be measured on another device than asked for",
-            where="library.cost.device",
-            found=f"this job computes on {device}",
-            expected=config.device,
-            hint="ask for a GPU with resources.library.gpus, or set library.cost.device",
+    expected, rounding = _cached_answers(predictions_h5, models, min(len(images), len(valid), _CHECKED_IMAGES))
+    tolerance = ANSWER_TOLERANCE + rounding
+    engines = [engine]
+    if engine == FASTEST:
+        sizes = {"batch_size": config.batch_size, "threads": config.threads}
+        on_gpu = config.device == "gpu"
+        engines = engines_by_speed(
+            folders, parameter_bytes, images, expected, **sizes, use_gpu=on_gpu, tolerance=tolerance
         )
-    measured = _measure(dict(zip(models, folders, strict=True)), images, config, load)
+    library = _Library(models, folders, parameter_bytes, images, expected, tolerance)
+    for place, name in enumerate(engines):
+        try:
+            rows = _measured_with(name, library, config)
+            break
+        except (LibraryError, EngineError) as error:
+            if place + 1 == len(engines):
+                raise
+            reason = " ".join(str(error).split())
+            logger.warning("costs are measured with %s, for %s fails: %s", engines[place + 1], name, reason)
+    write_csv(costs_csv, pd.DataFrame(rows))
+
+
+@dataclass(frozen=True)
+class _Library:
+    """What is measured: the kept models in rank order, what they predict, and what they must answer."""
+
+    models: Sequence[str]
+    folders: Sequence[Path]
+    parameter_bytes: Sequence[int]
+    images: npt.NDArray[np.uint8]
+    expected: Sequence[npt.NDArray[np.floating]] | None
+    tolerance: float
+
+
+def _cached_answers(
+    predictions_h5: str | Path, models: Sequence[str], n_images: int
+) -> tuple[list[npt.NDArray[np.floating]] | None, float]:
+    """What the cache has of the first validation images, (images, classes) a model, and by how much it is rounded."""
+    with open_predictions(predictions_h5) as predictions:
+        if not predictions.has_every_class:
+            return None, 0.0
+        cached = predictions.probabilities("valid")
+        answers = [np.array(cached[predictions.models.index(model)][:n_images]) for model in models]
+        return answers, cache_rounding(cached.dtype)
+
+
+def _measured_with(engine: str, library: _Library, config: CostConfig) -> list[dict[str, Any]]:
+    """The rows of `costs.csv`, measured with one engine."""
+    use_gpu, batch = config.device == "gpu", library.images[: config.batch_size]
+    with ExitStack() as stack:
+        folders = library.folders
+        if engine == "onnxruntime":
+            aside = stack.enter_context(tempfile.TemporaryDirectory(prefix="ensembleflow-members-"))
+            folders = prepare_members(folders, Path(aside), [engine])
+        load = _Loader(engine, config, dict(zip(folders, library.parameter_bytes, strict=True)))
+
+        def make_ready() -> None:
+            if engine == DEFAULT_ENGINE:
+                configure_tensorflow(config.threads, use_gpu=use_gpu)
+            load.load_ahead()
+
+        def import_only() -> None:
+            if engine == DEFAULT_ENGINE:
+                import_tensorflow(use_gpu=True)
+
+        # First: a GPU that this process has opened may refuse others, and what it takes of one would be counted.
+        memory = measure_peak_memory(
+            folders,
+            library.parameter_bytes,
+            batch,
+            engine=engine,
+            threads=config.threads,
+            use_gpu=use_gpu,
+            meanwhile=import_only if use_gpu else make_ready,
+        )
+        if use_gpu:
+            make_ready()
+        device = _device(engine, config)
+        measured = _measure(dict(zip(library.models, folders, strict=True)), library, config, load)
     columns = _optional_columns(list(measured.values()), memory, config.repeats)
     rows = []
     for index, (model, values) in enumerate(measured.items()):
@@ -115,6 +180,7 @@ def measure_costs(
             {
                 "model": model,
                 "device": device,
+                "engine": engine,
                 "threads": config.threads,
                 "cost_seconds": median,
                 "cost_seconds_q25": q25,
@@ -124,12 +190,31 @@ def measure_costs(
                 "n_images": config.n_images,
                 "batch_size": config.batch_size,
                 "repeats": config.repeats,
-                "parameter_bytes": values.parameter_bytes,
+                "parameter_bytes": library.parameter_bytes[index],
                 "other_work_percent": values.other_work_percent,
                 **{column: numbers[index] for column, numbers in columns.items()},
             }
         )
-    write_csv(costs_csv, pd.DataFrame(rows))
+    return rows
+
+
+def _device(engine: str, config: CostConfig) -> str:
+    """What is measured: a GPU's name, or `cpu`."""
+    if config.device == "cpu":
+        return "cpu"
+    if engine == DEFAULT_ENGINE:
+        device = device_name()
+    else:
+        device = next((gpu.name for gpu in visible_gpus()), "gpu")  # it has loaded a model there
+    if device == "cpu":
+        raise LibraryError(
+            "costs would be measured on another device than asked for",
+            where="library.cost.device",
+            found=f"this job computes on {device}",
+            expected=config.device,
+            hint="ask for a GPU with resources.library.gpus, or set library.cost.device",
+        )
+    return device
 
 
 @dataclass
@@ -139,22 +224,22 @@ class _Measured:
     seconds: list[float] = field(default_factory=list)
     latency_seconds: list[float] = field(default_factory=list)
     joules: float = 0.0
-    parameter_bytes: int = 0
     other_work_percent: float = 0.0
 
 
-def _measure(
-    folders: Mapping[str, Path], images: npt.NDArray[np.uint8], config: CostConfig, load: _Loader
-) -> dict[str, _Measured]:
+def _measure(folders: Mapping[str, Path], library: _Library, config: CostConfig, load: _Loader) -> dict[str, _Measured]:
+    images = library.images
     read_joules = open_energy_counter(use_gpu=config.device == "gpu") or (lambda: math.nan)
     measured = {model: _Measured() for model in folders}
     for pass_ in range(_PASSES):
         repeats = len(range(pass_, config.repeats, _PASSES))
         requests = range(pass_, config.latency_requests, _PASSES)
         other_work_percent = warn_of_other_work(os.sched_getaffinity(0))
-        for model, folder in folders.items():
+        for place, (model, folder) in enumerate(folders.items()):
             function, values = load(folder), measured[model]
-            values.parameter_bytes = function.parameter_bytes
+            if pass_ == 0 and library.expected is not None:
+                answers = library.expected[place]
+                _check(model, function, images[: len(answers)], answers, config.batch_size, library.tolerance)
             values.other_work_percent = max(values.other_work_percent, other_work_percent)
             for _ in range(config.warmup_repeats):
                 _predict_seconds(function, images, config.batch_size)
@@ -173,25 +258,43 @@ def _measure(
     return measured
 
 
-class _Loader:
-    """Loads exported functions, and keeps them as far as there is room."""
+def _check(
+    model: str,
+    function: LoadedEngine,
+    images: npt.NDArray[np.uint8],
+    expected: npt.NDArray[np.floating],
+    batch_size: int,
+    tolerance: float,
+) -> None:
+    try:
+        check_engine(function, images, expected, batch_size, tolerance)
+    except EngineError as error:
+        error.where = model
+        error.hint = f"set library.engine to another one, such as {DEFAULT_ENGINE}"
+        raise
 
-    def __init__(self) -> None:
-        self._kept: dict[Path, ExportedModel] = {}
+
+class _Loader:
+    """Loads models with an engine, and keeps them as far as there is room."""
+
+    def __init__(self, engine: str, config: CostConfig, parameter_bytes: Mapping[Path, int]) -> None:
+        self._engine, self._threads, self._gpu = engine, config.threads, config.device == "gpu"
+        self._parameter_bytes = parameter_bytes
+        self._kept: dict[Path, LoadedEngine] = {}
         self._left_bytes = _KEPT_LOADED_BYTES
 
-    def __call__(self, folder: Path) -> ExportedModel:
+    def __call__(self, folder: Path) -> LoadedEngine:
         if folder in self._kept:
             return self._kept[folder]
-        function = load_exported(folder)
-        if function.parameter_bytes <= self._left_bytes:
-            self._left_bytes -= function.parameter_bytes
+        function = load_engine(self._engine, folder, self._threads, gpu=self._gpu)
+        if self._parameter_bytes[folder] <= self._left_bytes:
+            self._left_bytes -= self._parameter_bytes[folder]
             self._kept[folder] = function
         return function
 
-    def load_ahead(self, folders: Sequence[Path]) -> None:
+    def load_ahead(self) -> None:
         """Load those for which there is room, up to the first for which there is none."""
-        for folder in folders:
+        for folder in self._parameter_bytes:
             with suppress(ArtefactError):  # told by whoever measures it
                 self(folder)
                 if folder not in self._kept:
@@ -216,7 +319,7 @@ def _optional_columns(measured: Sequence[_Measured], memory: Sequence[int] | Non
     return columns
 
 
-def _predict_seconds(function: ExportedModel, images: npt.NDArray[np.uint8], batch_size: int) -> float:
+def _predict_seconds(function: LoadedEngine, images: npt.NDArray[np.uint8], batch_size: int) -> float:
     started = time.perf_counter()
     function.predict(images, batch_size)
     return time.perf_counter() - started

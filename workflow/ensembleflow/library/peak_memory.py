@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ensembleflow.child_process import ChildEndedError, ChildProcess
 from ensembleflow.errors import LibraryError
 from ensembleflow.library import peak_memory_process
+from ensembleflow.models.engines import DEFAULT_ENGINE
 
 __all__ = ["measure_peak_memory"]
 
@@ -22,22 +23,26 @@ logger = logging.getLogger("ensembleflow.library")
 
 def measure_peak_memory(
     exported: Sequence[str | Path],
+    parameter_bytes: Sequence[int],
     images: npt.NDArray[np.uint8],
     *,
+    engine: str = DEFAULT_ENGINE,
     threads: int,
     use_gpu: bool = False,
     meanwhile: Callable[[], object] | None = None,
 ) -> list[int] | None:
     """Peak memory of a process that loads one exported model and predicts one batch, over what it had before.
 
-    What it had before is TensorFlow, imported and started. So the sum over an ensemble's members is what they need
-    beyond one started TensorFlow each, as they run: each in its own process. On a CPU that is resident memory without
+    What it had before is the engine, imported and started. So the sum over an ensemble's members is what they need
+    beyond one started engine each, as they run: each in its own process. On a CPU that is resident memory without
     the pages of files, which processes share; on a GPU the memory of the device as NVML tells it, so nothing else may
     use the device meanwhile.
 
     Args:
-        exported: the folders of the exported functions.
+        exported: the folders of the exported functions, with what the engine reads besides.
+        parameter_bytes: the size of each one's weights.
         images: the batch, uint8 (images, height, width, channels).
+        engine: what computes the models.
         threads: CPU threads that one operation may use.
         use_gpu: measure the GPU's memory instead of the machine's.
         meanwhile: called while the process works: whatever takes long, and takes nothing of the GPU.
@@ -52,32 +57,39 @@ def measure_peak_memory(
     # NumPy's threads: a process with threads must not be forked.
     environment = {**variables, "OPENBLAS_NUM_THREADS": "1"}
     measured: list[int] = []
+    # One process for all forks of TensorFlow, one for each model of another engine.
+    all_models = list(range(len(exported)))
+    processes = [all_models] if engine == DEFAULT_ENGINE else [[place] for place in all_models]
     with tempfile.TemporaryDirectory() as folder:
         images_npy = Path(folder, "images.npy")
         np.save(images_npy, images, allow_pickle=False)
-        settings = {
-            "exported": [str(Path(each).resolve()) for each in exported],
-            "images": str(images_npy),
-            "threads": threads,
-            "use_gpu": use_gpu,
-        }
-        with ChildProcess(peak_memory_process.__file__, settings, environment=environment) as child:
-            if meanwhile is not None:
-                meanwhile()
-            answers = child.answers()
-            for model in exported:
-                try:
-                    answer = next(answers)
-                except ChildEndedError as error:
-                    raise _cannot_measure(model, str(error)) from None
-                if "failed" in answer:
-                    raise _cannot_measure(model, answer["failed"])
-                if answer["peak_memory_bytes"] is None:
-                    return None
-                measured.append(answer["peak_memory_bytes"])
-                if len(measured) % 10 == 0 or len(measured) == len(exported):
-                    progress = ("peak memory of kept models: %d/%d measured", len(measured), len(exported))
-                    logger.info(*progress, extra={"progress": True})
+        for places in processes:
+            settings = {
+                "engine": engine,
+                "exported": [str(Path(exported[place]).resolve()) for place in places],
+                "parameter_bytes": [int(parameter_bytes[place]) for place in places],
+                "images": str(images_npy),
+                "threads": threads,
+                "use_gpu": use_gpu,
+            }
+            with ChildProcess(peak_memory_process.__file__, settings, environment=environment) as child:
+                if meanwhile is not None:
+                    meanwhile()
+                    meanwhile = None
+                answers = child.answers()
+                for place in places:
+                    try:
+                        answer = next(answers)
+                    except ChildEndedError as error:
+                        raise _cannot_measure(exported[place], str(error)) from None
+                    if "failed" in answer:
+                        raise _cannot_measure(exported[place], answer["failed"])
+                    if answer["peak_memory_bytes"] is None:
+                        return None
+                    measured.append(answer["peak_memory_bytes"])
+                    if len(measured) % 10 == 0 or len(measured) == len(exported):
+                        progress = ("peak memory of kept models: %d/%d measured", len(measured), len(exported))
+                        logger.info(*progress, extra={"progress": True})
     return measured
 
 

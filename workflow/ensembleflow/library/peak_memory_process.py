@@ -1,12 +1,14 @@
 """What memory each exported model takes in a process of its own.
 
-Run as a file by `peak_memory.measure_peak_memory`, as a child of `child_process`: its settings are the folders of the
-exported functions, the file of the batch to predict, the threads and whether to use the GPU. It has one answer per
-model: `{"peak_memory_bytes": …}`, null where the system does not say, or `{"failed": reason}`.
+Run as a file by `peak_memory.measure_peak_memory`, as a child of `child_process`: its settings are the members'
+folders, the sizes of their weights, the engine, the file of the batch to predict, the threads and whether to use the
+GPU. It has one answer per model: `{"peak_memory_bytes": …}`, null where the system does not say, or
+`{"failed": reason}`.
 
-Each model has a process that is new to TensorFlow: a fork of this one, which has imported TensorFlow but never used
-it, so that no thread of it runs and no GPU is open. That costs a tenth of a second instead of an import; and nothing
-is left over from a model before, whose freed memory the next one would use again unseen.
+With TensorFlow each model has a process that is new to it: a fork of this one, which has imported TensorFlow but never
+used it, so that no thread of it runs and no GPU is open. That costs a tenth of a second instead of an import; and
+nothing is left over from a model before, whose freed memory the next one would use again unseen. Other engines are
+imported in less than a second and may start threads by that: there this process is the only model's.
 """
 
 from __future__ import annotations
@@ -23,22 +25,27 @@ import numpy.typing as npt
 
 from ensembleflow.child_process import describe_end, run_child
 from ensembleflow.errors import EnsembleflowError
+from ensembleflow.models.engines import DEFAULT_ENGINE, load_engine, start_engine
+from ensembleflow.models.engines.process import import_without_keras
+from ensembleflow.models.gpu import gpu_memory_bytes
 
 
 def measure(settings: dict[str, Any], answer: Callable[[object], None]) -> None:
     """Measure what the settings say."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     images = np.load(settings["images"], allow_pickle=False)
-    # As in a member's process: an exported function does without Keras.
-    sys.modules["keras"] = None  # type: ignore[assignment]
-    import tensorflow  # noqa: F401
-
-    for exported in settings["exported"]:
+    import_without_keras(settings["engine"])
+    models = zip(settings["exported"], settings["parameter_bytes"], strict=True)
+    if settings["engine"] != DEFAULT_ENGINE:
+        for exported, parameter_bytes in models:
+            answer(_measured(exported, parameter_bytes, images, settings))
+        return
+    for exported, parameter_bytes in models:
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                answer(_measured(exported, images, settings["threads"], settings["use_gpu"]))
+                answer(_measured(exported, parameter_bytes, images, settings))
                 status = 0
             finally:
                 os._exit(status)
@@ -47,30 +54,30 @@ def measure(settings: dict[str, Any], answer: Callable[[object], None]) -> None:
             answer({"failed": describe_end(status)})
 
 
-def _measured(exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> dict[str, Any]:
+def _measured(
+    exported: str, parameter_bytes: int, images: npt.NDArray[np.uint8], settings: dict[str, Any]
+) -> dict[str, Any]:
     try:
-        return {"peak_memory_bytes": _peak_memory_bytes(exported, images, threads, use_gpu)}
+        return {"peak_memory_bytes": _peak_memory_bytes(exported, parameter_bytes, images, settings)}
     except Exception as error:  # whatever it is, it is answered as this model's failure
         text = f"{error.what}: {error.found}" if isinstance(error, EnsembleflowError) else str(error)
         return {"failed": " ".join(text.split())[:300] or type(error).__name__}
 
 
-def _peak_memory_bytes(exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> int | None:
-    import tensorflow as tf
-
-    from ensembleflow.models import configure_tensorflow, gpu_memory_bytes, load_exported
-
-    configure_tensorflow(threads, use_gpu=use_gpu)
-    tf.linalg.matmul(tf.ones((8, 8)), tf.ones((8, 8))).numpy()  # makes TensorFlow's threads, and a GPU's context
+def _peak_memory_bytes(
+    exported: str, parameter_bytes: int, images: npt.NDArray[np.uint8], settings: dict[str, Any]
+) -> int | None:
+    engine, use_gpu = settings["engine"], settings["use_gpu"]
+    start_engine(engine, settings["threads"], gpu=use_gpu)
     before = gpu_memory_bytes() if use_gpu else _private_bytes("VmRSS")
-    function = load_exported(exported)
-    function.predict(images, len(images))
+    loaded = load_engine(engine, Path(exported), settings["threads"], gpu=use_gpu)
+    loaded.predict(images, len(images))
     # TensorFlow gives nothing of a GPU's memory back, so that the last reading is the highest.
     peak = gpu_memory_bytes() if use_gpu else _private_bytes("VmHWM")
     if before is None or peak is None:
         return None
     # A small model may fit into memory that the process already had, and takes it from the others all the same.
-    return max(peak - before, function.parameter_bytes + images.nbytes)
+    return max(peak - before, parameter_bytes + images.nbytes)
 
 
 def _private_bytes(field: str) -> int | None:

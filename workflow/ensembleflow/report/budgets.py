@@ -24,6 +24,7 @@ __all__ = [
     "BUDGET_COLUMNS",
     "budget_notes",
     "fitted_to",
+    "measured_with",
     "readable_budgets",
     "readable_differences",
     "speed_against_cost",
@@ -45,6 +46,7 @@ BUDGET_COLUMNS = (
     "n_members",
     "members",
     "cost_seconds",
+    "cost_engine",
     *_METRICS,
     "images_per_second",
     "images_per_second_source",
@@ -101,7 +103,8 @@ def tabulate_budgets(
         ArtefactError: an artefact is missing or damaged, has no best single model, or a budget has no allocation.
         StorageError: an output cannot be written.
     """
-    costs = read_csv(costs_csv, ["model", "cost_seconds", "images_per_second"], dtype={"model": str})
+    columns = ["model", "engine", "cost_seconds", "images_per_second"]
+    costs = read_csv(costs_csv, columns, dtype={"model": str, "engine": str})
     tried = read_csv(pareto_csv, ["members", "cost_seconds"], dtype={"members": str})
     rows = [_best_single(ensembles_csv, costs_csv, costs), *_baseline(baseline_json, baseline_csv)]
     n_fixed = len(rows)
@@ -123,6 +126,7 @@ def tabulate_budgets(
                 "n_members": len(selection["members"]),
                 "members": " ".join(selection["members"]),
                 "cost_seconds": selection["cost_seconds"],
+                "cost_engine": costs.engine.iloc[0],
                 **{name: selection[name.split("_")[0]].get(name.split("_", 1)[1]) for name in _METRICS},
                 "images_per_second": allocations[budget]["images_per_second"],
                 "images_per_second_source": _source(allocations[budget]),
@@ -146,6 +150,7 @@ def tabulate_budgets(
     write_csv(table_csv, table)
     readable = readable_budgets(table).join(readable_differences(table).drop(columns="budget"))
     page = _PAGE.replace("TABLE", _html_table(readable, table))
+    page = page.replace("MEASURED_WITH", html.escape(measured_with(table)))
     page = page.replace("SPEED_AGAINST_COST", html.escape(speed_against_cost(table)))
     items = "".join(f"<li>{html.escape(note)}</li>" for note in budget_notes(table))
     page = page.replace("NOTES", f"<ul>{items}</ul>" if items else "")
@@ -219,6 +224,11 @@ def fitted_to(baseline: Mapping[str, Any]) -> str:
         sizes = ["×".join(map(str, baseline[key][:2])) for key in ("fitted_shape", "image_shape")]
         parts.append("saw images of {} instead of {} pixels".format(*sizes))
     return " and ".join(parts)
+
+
+def measured_with(table: pd.DataFrame) -> str:
+    """The engine with which the costs were measured, in words."""
+    return f"costs are measured with the engine {', '.join(table.cost_engine.dropna().unique())}"
 
 
 def speed_against_cost(table: pd.DataFrame) -> str:
@@ -306,6 +316,7 @@ def _best_single(ensembles_csv: str | Path, costs_csv: str | Path, costs: pd.Dat
         "budget": BEST_SINGLE,
         "n_members": 1,
         **{name: best[name] for name in ("members", "cost_seconds", *_METRICS)},
+        "cost_engine": costs.engine.iloc[0],
         "images_per_second": measured.iloc[0],
         "images_per_second_source": ALONE,
         "cost_notes": (disturbed := disturbed_costs(costs, [best.members])),
@@ -353,8 +364,8 @@ p { color: #606060; max-width: 60em; }
 <caption>Ensembles by budget</caption>
 TABLE
 </table>
-<p>The budget limits the summed cost of the members. * Measured with the model alone on one device; the other
-images/s are those of the whole ensemble as allocated to the devices.</p>
+<p>The budget limits the summed cost of the members; MEASURED_WITH. * Measured with the model alone on
+one device; the other images/s are those of the whole ensemble as allocated to the devices.</p>
 <p>Differences of test error are paired over the test images: below 0 the row errs less often. In brackets the 95 %
 interval (Newcombe 1998, method 10); one that holds 0 may be chance.</p>
 NOTES

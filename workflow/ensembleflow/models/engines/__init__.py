@@ -1,6 +1,7 @@
 """The engines that compute a member: TensorFlow's exported function, ONNX Runtime, OpenVINO."""
 
 from ensembleflow.models.engines.load import (
+    CPU_ONLY_ENGINES,
     DEFAULT_ENGINE,
     ENGINES,
     FLOAT32_ENGINES,
@@ -8,11 +9,13 @@ from ensembleflow.models.engines.load import (
     import_engine,
     installed_engines,
     load_engine,
+    start_engine,
 )
 from ensembleflow.models.engines.loaded import LoadedEngine
 from ensembleflow.models.engines.prepare import ONNX_FILE, convert_to_onnx, prepare_members
 
 __all__ = [
+    "CPU_ONLY_ENGINES",
     "DEFAULT_ENGINE",
     "ENGINES",
     "FLOAT32_ENGINES",
@@ -24,4 +27,5 @@ __all__ = [
     "installed_engines",
     "load_engine",
     "prepare_members",
+    "start_engine",
 ]

@@ -17,6 +17,7 @@ from ensembleflow.models.engines.loaded import LoadedEngine
 from ensembleflow.models.tolerances import ANSWER_TOLERANCE, LONE_IMAGES, answer_tolerance
 
 __all__ = [
+    "CPU_ONLY_ENGINES",
     "DEFAULT_ENGINE",
     "ENGINES",
     "FLOAT32_ENGINES",
@@ -24,11 +25,13 @@ __all__ = [
     "import_engine",
     "installed_engines",
     "load_engine",
+    "start_engine",
 ]
 
 DEFAULT_ENGINE = "tensorflow"
 ENGINES: tuple[str, ...] = get_args(Engine)  # each a module here
 FLOAT32_ENGINES = tuple(engine for engine in ENGINES if answer_tolerance([engine]) == ANSWER_TOLERANCE)
+CPU_ONLY_ENGINES: tuple[str, ...] = ("openvino", "openvino_bfloat16")
 _PACKAGES = {engine: engine.removesuffix("_bfloat16") for engine in ENGINES}
 
 
@@ -76,6 +79,21 @@ def load_engine(engine: str, exported: Path, threads: int, *, gpu: bool = False)
         package, Path(exported), threads, gpu=gpu
     )
     return loaded
+
+
+def start_engine(engine: str, threads: int, *, gpu: bool = False) -> None:
+    """Bring an engine to where it can load a model: its threads made, its plugins loaded, a GPU opened.
+
+    Args:
+        engine: one of `ENGINES`.
+        threads: CPU threads.
+        gpu: open the GPU that this process sees.
+
+    Raises:
+        EngineError: there is no such engine, or it is not installed.
+    """
+    package = import_engine(engine)
+    importlib.import_module(f"{__package__}.{engine}").start(package, threads, gpu=gpu)
 
 
 def check_engine(

@@ -12,7 +12,7 @@ from ensembleflow.errors import ArtefactError, EngineError
 from ensembleflow.models.engines.loaded import LoadedEngine
 from ensembleflow.models.engines.prepare import ONNX_FILE
 
-__all__ = ["load"]
+__all__ = ["load", "start"]
 
 # Ten bits of mantissa would change the third digit; and no search for the fastest kernel for each new batch size.
 _CUDA = ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
@@ -60,3 +60,7 @@ def load(onnxruntime: Any, exported: Path, threads: int, *, gpu: bool) -> Loaded
     if gpu and _CUDA[0] not in session.get_providers():
         raise EngineError("the engine onnxruntime found no GPU that it can use", where=path)
     return _OnnxRuntimeModel(session)
+
+
+def start(onnxruntime: Any, threads: int, *, gpu: bool) -> None:
+    """Nothing is to be started: threads, and a GPU's context, are each model's own."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ensembleflow.errors import ArtefactError, EngineError
 from ensembleflow.models.engines.loaded import LoadedEngine
 
-__all__ = ["load"]
+__all__ = ["load", "start"]
 
 
 class _OpenVinoModel(LoadedEngine):
@@ -58,3 +58,8 @@ def load(openvino: Any, exported: Path, threads: int, *, gpu: bool, precision: s
         },
     )
     return _OpenVinoModel(compiled.create_infer_request(), openvino.Tensor)
+
+
+def start(openvino: Any, threads: int, *, gpu: bool) -> None:
+    """Load the plugin that computes on CPU cores; threads are each model's own."""
+    openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

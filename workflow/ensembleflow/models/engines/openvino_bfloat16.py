@@ -12,7 +12,9 @@ from ensembleflow.errors import EngineError
 from ensembleflow.models.engines import openvino as float32
 from ensembleflow.models.engines.loaded import LoadedEngine
 
-__all__ = ["load"]
+__all__ = ["load", "start"]
+
+start = float32.start
 
 
 class _PairsOrMore(LoadedEngine):

@@ -81,7 +81,8 @@ def _models(study: Study) -> Iterator[Block]:
 def _costs(study: Study) -> Iterator[Block]:
     """The kept models' cost against their metric, and all that was measured of them."""
     column, scale = f"valid_{study.metric}", measure(study.metric)
-    needed = ["model", "cost_seconds", "cost_seconds_q25", "cost_seconds_q75", "n_images", "device", "threads"]
+    needed = ["model", "cost_seconds", "cost_seconds_q25", "cost_seconds_q75", "n_images"]
+    needed += ["device", "engine", "threads"]
     costs = study.csv("library/costs.csv", needed)
     models = study.csv("library/models.csv", ["model", column])
     table = costs.merge(models[["model", column]], on="model", how="left", validate="one_to_one")
@@ -111,7 +112,8 @@ def _costs(study: Study) -> Iterator[Block]:
         hovertemplate="%{text}: %{x:.3g} s, %{y:.4g}<extra></extra>",
         showlegend=False,
     )
-    device = f"{table.device.iloc[0]}, {table.threads.iloc[0]} thread{'' if table.threads.iloc[0] == 1 else 's'}"
+    threads = table.threads.iloc[0]
+    device = f"{table.device.iloc[0]}, {table.engine.iloc[0]}, {threads} thread{'' if threads == 1 else 's'}"
     description = (
         f"The kept models' median cost on one device ({device}), from {seconds(table.cost_seconds.min())} to "
         f"{seconds(table.cost_seconds.max())}; bars are quartiles over repeats. Filled: in the ensemble of a budget."

@@ -70,6 +70,9 @@ config.update(CONFIG.model_dump(mode="json"))
 RESULTS = CONFIG.results_dir
 STUDY = CONFIG.study
 BUDGETS = CONFIG.selection.budgets
+CASCADES = [f"{RESULTS}/{STUDY}/selection/cascade-{budget}.json" for budget in BUDGETS]
+if CONFIG.selection.cascade.max_changed is None:
+    CASCADES = []
 N_DEVICES = max(CONFIG.allocation.device_counts)
 PAPER = PaperRun.of(CONFIG)
 
@@ -150,6 +153,9 @@ CODE = {
     "rank_models": ["library/chance.py", "library/ranking.py"],
     "fit_baseline": ["library/baseline.py"],
     "select_ensemble": [*SELECTION_CODE, *CLUSTER_CODE],
+    "select_cascade": [
+        *("library/predictions.py", "selection/cascade.py", "selection/cascade_stage.py", "selection/costs.py"),
+    ],
     "collect_ensembles": [*SELECTION_CODE, "selection/pareto.py", "selection/tables.py"],
     "compare_methods": [
         *SELECTION_CODE,

@@ -1,5 +1,5 @@
 # Requires: {study}/library/predictions.h5 and costs.csv.
-# Makes: {study}/selection/budget-{budget}.json, ensembles.csv, pareto.csv, trace.csv, comparison.csv, fronts.csv.
+# Makes: {study}/selection/budget-{budget}.json, cascade-{budget}.json, ensembles.csv, pareto.csv, trace.csv, comparison.csv, fronts.csv.
 
 
 rule select_ensemble:
@@ -25,10 +25,32 @@ rule select_ensemble:
         tasks=CONFIG.resources.selection.nodes,
     params:
         selection=canonical_json(
-            CONFIG.selection.model_dump(mode="json", exclude={"budgets", "branch_and_bound_nodes"})
+            CONFIG.selection.model_dump(mode="json", exclude={"budgets", "branch_and_bound_nodes", "cascade"})
         ),
     script:
         "../workflow/scripts/select_ensemble.py"
+
+
+rule select_cascade:
+    """Find at which stage an image of one budget's ensemble may stop."""
+    input:
+        ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
+        predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
+        costs=f"{RESULTS}/{{study}}/library/costs.csv",
+        code=code("select_cascade"),
+    output:
+        cascade=f"{RESULTS}/{{study}}/selection/cascade-{{budget}}.json",
+    log:
+        f"{LOGS}/{{study}}/select_cascade/budget-{{budget}}.log",
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        mem_mb=CONFIG.resources.selection.mem_mb,
+        runtime=CONFIG.resources.selection.runtime_minutes,
+    params:
+        cascade=canonical_json(CONFIG.selection.cascade),
+    script:
+        "../workflow/scripts/select_cascade.py"
 
 
 rule collect_ensembles:

@@ -11,6 +11,7 @@ BASE = {"path": "x", "image_size": 32}
 EDITS = {
     "path": "y",
     "image_size": 64,
+    "calibration_fraction": 0.5,
     "valid_fraction": 0.25,
     "test_fraction": 0.25,
     "train_images": 50,
@@ -20,7 +21,7 @@ EDITS = {
     "duplicates": "together",
     "synthetic": {"n_images": 100},
 }
-OWN_TEST = {"valid_fraction", "split_seed", "train_images", "duplicates"}
+OWN_TEST = {"valid_fraction", "calibration_fraction", "split_seed", "train_images", "duplicates"}
 USED = {
     "digits": OWN_TEST | {"test_fraction"},
     "cifar100": OWN_TEST | {"path"},

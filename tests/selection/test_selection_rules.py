@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ensembleflow.selection import compare_methods, select_ensemble
+from ensembleflow.selection import compare_methods, select_cascade, select_ensemble
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("function", [select_ensemble, compare_methods])
+@pytest.mark.parametrize("function", [select_ensemble, select_cascade, compare_methods])
 def test_a_rule_hands_its_function_everything_that_it_takes(function):
     script = REPOSITORY / "workflow" / "scripts" / f"{function.__name__}.py"
     (call,) = [

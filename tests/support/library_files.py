@@ -13,10 +13,11 @@ MODELS = [f"trial-{slot:05d}" for slot in (7, 3, 11, 0, 25, 4)]
 CONFIG = SelectionConfig()
 
 
-def write_library(folder, models=MODELS, probabilities=None, costs=None):
+def write_library(folder, models=MODELS, probabilities=None, costs=None, n_calibration=0):
     """`predictions.h5` and `costs.csv` of a made-up library; each model's content depends on its id alone."""
     rng = np.random.default_rng(0)
-    labels = {split: rng.integers(0, N_CLASSES, n) for split, n in (("valid", 50), ("test", 40))}
+    n_images = {"valid": 50, "test": 40, **({"calibration": n_calibration} if n_calibration else {})}
+    labels = {split: rng.integers(0, N_CLASSES, n) for split, n in n_images.items()}
     folder.mkdir(exist_ok=True)
     with create_hdf5(folder / "predictions.h5", "predictions", 1) as file:
         file.attrs["study"] = "digits-hyperband-s0"

@@ -102,6 +102,8 @@ EDITED_MODULES: dict[str, tuple[str, set[str]]] = {
     "rank_models": ("library/ranking.py", LIBRARY_ON),
     "fit_baseline": ("library/baseline.py", {"fit_baseline", "tabulate_budgets"} | RECORD),
     "select_ensemble": ("selection/smobf.py", SELECTION_ON),
+    # The finished study has no cascades.
+    "select_cascade": ("selection/cascade.py", set()),
     "collect_ensembles": (
         "selection/tables.py",
         {"collect_ensembles", "plot_error_against_cost", "tabulate_budgets"} | RECORD,

@@ -76,6 +76,7 @@ EDITS: dict[str, tuple[dict[str, object], set[str]]] = {
     "more models kept": ({"library.keep_fraction": 0.75}, LIBRARY_ON),
     "predictions in half precision": ({"library.predictions.dtype": "float16"}, {"cache_predictions"} | COSTS_ON),
     "no baseline": ({"library.baseline": {"classifier": "none"}}, {"fit_baseline", "tabulate_budgets"} | RECORD),
+    "another engine": ({"library.engine": "openvino"}, COSTS_ON),
     "more cost repeats": ({"library.cost.repeats": 4}, COSTS_ON),
     "other weights": ({"selection.cost_weights": [0.1, 0.02]}, SELECTION_ON),
     "another selection loss": ({"selection.loss": "brier"}, SELECTION_ON),

@@ -112,6 +112,13 @@ def whole_number(argument: str, value: object, lowest: int | None = None, highes
     return int(value)
 
 
+def share(argument: str, value: object) -> float:
+    """A number above 0 and below 1."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
+        raise _refused(argument, value, "a number above 0 and below 1")
+    return float(value)
+
+
 def image_shape(argument: str, values: object) -> tuple[int, int, int]:
     """Height, width and channels, each above 0."""
     expected = "(height, width, channels)"

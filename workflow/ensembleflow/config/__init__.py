@@ -24,7 +24,7 @@ from ensembleflow.config.search import (
     SpaceConfig,
     family_name,
 )
-from ensembleflow.config.selection import SelectionConfig
+from ensembleflow.config.selection import CascadeConfig, SelectionConfig
 from ensembleflow.config.study_name import STUDY_PATTERN, StudyName
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "STUDY_PATTERN",
     "AllocationConfig",
     "BaselineConfig",
+    "CascadeConfig",
     "Config",
     "CostConfig",
     "DatasetConfig",

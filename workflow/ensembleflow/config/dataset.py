@@ -70,6 +70,13 @@ class DatasetConfig(Block):
         description="Share of the images used for the test, stratified by class "
         "(not used where the source has its own test images: `cifar100`, `idx`, and `arrays` with `x_test`).",
     )
+    calibration_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the validation images that is set aside before anything is chosen by them, stratified "
+        "by class, groups whole: what `selection.cascade` is held against.",
+    )
     group_pattern: str | None = Field(
         None,
         min_length=1,

@@ -101,4 +101,15 @@ class Config(Block):
                 "`selection.loss` must be cross_entropy where `library.predictions.every_class` is false: the other "
                 "losses need the probabilities of every class"
             )
+        if self.selection.cascade.max_changed is not None:
+            if not self.library.predictions.every_class:
+                raise ValueError(
+                    "`selection.cascade.max_changed` must be null where `library.predictions.every_class` is false: a "
+                    "cascade is made from the probabilities of every class"
+                )
+            if not self.dataset.calibration_fraction:
+                raise ValueError(
+                    "`dataset.calibration_fraction` must be above 0 where `selection.cascade.max_changed` is set: a "
+                    "cascade is held against images that chose nothing else"
+                )
         return self

@@ -9,7 +9,21 @@ from pydantic import AfterValidator, Field
 from ensembleflow.config.base import Block, distinct
 from ensembleflow.config.budget import Budget
 
-__all__ = ["SelectionConfig"]
+__all__ = ["CascadeConfig", "SelectionConfig"]
+
+
+class CascadeConfig(Block):
+    """Images whose class is clear early are not shown to the remaining members."""
+
+    max_changed: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="The largest share of images that may get another class than the full ensemble gives them: "
+        "`0.001`, for example; null makes no cascades. It is guaranteed by images that `dataset.calibration_fraction` "
+        "sets aside, of which it takes some `3 / max_changed` at least.",
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="How sure it is that the share is no larger.")
 
 
 class SelectionConfig(Block):
@@ -35,6 +49,9 @@ class SelectionConfig(Block):
         False,
         description="Go on from SMOBF's ensemble by swapping, dropping and adding members as long as that lowers the "
         "loss within the budget.",
+    )
+    cascade: CascadeConfig = Field(
+        default_factory=CascadeConfig, description="Ensembles that stop early where an image's class is clear."
     )
     branch_and_bound_nodes: int = Field(
         20_000,

@@ -1,9 +1,9 @@
 """The dataset's HDF5 file: schema `dataset`, version 1.
 
-Groups `train`, `valid`, `test`, each with `images` uint8 (n, height, width, channels) and `labels` int64
-(n,); `class_names` at the root; root attributes name, source, split_seed and checksum. Where they apply:
-`train/weights`, float32 (n,), how much each image counts; the attribute `duplicates`, identical images in two parts or
-classes; the group `source_files`, what the images were read from.
+Groups `train`, `valid`, `test` and, where the config asks for one, `calibration`, each with `images` uint8 (n, height,
+width, channels) and `labels` int64 (n,); `class_names` at the root; root attributes name, source, split_seed and
+checksum. Where they apply: `train/weights`, float32 (n,), how much each image counts; the attribute `duplicates`,
+identical images in two parts or classes; the group `source_files`, what the images were read from.
 
 The images lie in the file as they are in memory, neither in chunks nor compressed, so that every process of a
 machine maps the same pages of the system's cache instead of holding a copy.
@@ -28,10 +28,13 @@ from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImag
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import create_hdf5, map_array, open_hdf5
 
-__all__ = ["SPLITS", "Dataset", "open_dataset", "write_dataset"]
+__all__ = ["CALIBRATION", "SPLITS", "Dataset", "open_dataset", "write_dataset"]
 
 SPLITS = ("train", "valid", "test")
 """What a dataset's images are divided into, in the file's order."""
+
+CALIBRATION = "calibration"
+"""Validation images that were set aside: nothing is chosen by them but how far a cascade may go."""
 
 _SCHEMA, _SCHEMA_VERSION = "dataset", 1
 _ATTRIBUTES = ("name", "source", "split_seed", "checksum")
@@ -51,12 +54,14 @@ class Dataset:
         checksum: SHA-256 of the class names and of all images, labels and weights, hexadecimal.
         class_names: name of class i at place i.
         image_shape: (height, width, channels).
+        splits: `SPLITS`, and `calibration` where there is one.
         duplicates: identical images in two parts or in two classes.
     """
 
     def __init__(self, file: h5py.File, path: Path) -> None:
         self._file = file
         self._path = path
+        self.splits: tuple[str, ...] = (*SPLITS, *([CALIBRATION] if CALIBRATION in file else []))
         self._check()
         self.name = str(file.attrs["name"])
         self.source = str(file.attrs["source"])
@@ -78,7 +83,7 @@ class Dataset:
         Raises:
             ArtefactError: the file is damaged there.
         """
-        return self._read(f"{one_of('split', split, SPLITS)}/images")
+        return self._read(f"{one_of('split', split, self.splits)}/images")
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """All labels of a split, int64 (n,).
@@ -86,7 +91,7 @@ class Dataset:
         Raises:
             ArtefactError: the file is damaged there.
         """
-        return self._read(f"{one_of('split', split, SPLITS)}/labels")
+        return self._read(f"{one_of('split', split, self.splits)}/labels")
 
     def training_weights(self) -> NDArray[np.float32] | None:
         """How much each image of `train` counts in training, float32 (n,) of mean 1; None if all count alike.
@@ -105,7 +110,7 @@ class Dataset:
         its deletion. Chunked or compressed images, which this package does not write, cannot be mapped: they come as
         the open file's `h5py.Dataset`, of which each part is read when it is asked for.
         """
-        return map_array(self._file[f"{one_of('split', split, SPLITS)}/images"])
+        return map_array(self._file[f"{one_of('split', split, self.splits)}/images"])
 
     def _read(self, key: str) -> np.ndarray:
         try:
@@ -115,11 +120,11 @@ class Dataset:
 
     def _check(self) -> None:
         missing = [name for name in _ATTRIBUTES if name not in self._file.attrs]
-        arrays = ["class_names", *(f"{split}/{name}" for split in SPLITS for name in ("images", "labels"))]
+        arrays = ["class_names", *(f"{split}/{name}" for split in self.splits for name in ("images", "labels"))]
         missing += [name for name in arrays if not isinstance(self._file.get(name), h5py.Dataset)]
         if missing:
             raise self._fault(f"no {', no '.join(missing)}", "a whole dataset file")
-        for split in SPLITS:
+        for split in self.splits:
             images, labels = self._file[f"{split}/images"], self._file[f"{split}/labels"]
             found = f"{split}: images {images.dtype} {images.shape}, labels {labels.dtype} {labels.shape}"
             if (
@@ -167,7 +172,8 @@ def write_dataset(
     Args:
         path: the HDF5 file to write.
         images: the images and labels.
-        splits: for each of train, valid and test the indices of its images, in the order to write.
+        splits: for each of train, valid and test, and calibration if there is one, the indices of its images, in the
+            order to write.
         name: the dataset's name.
         source: where the images came from.
         split_seed: the seed that `splits` was made with.
@@ -180,12 +186,11 @@ def write_dataset(
     """
     digest = hashlib.sha256("\0".join(images.class_names).encode("utf-8"))
     faults: dict[int, str] = {}
-    contents: dict[str, list[NDArray[np.uint64]]] = {split: [np.empty(0, np.uint64)] for split in SPLITS}
+    contents: dict[str, list[NDArray[np.uint64]]] = {split: [np.empty(0, np.uint64)] for split in splits}
     progress = _Progress(name, sum(map(len, splits.values())))
     with create_hdf5(path, _SCHEMA, _SCHEMA_VERSION) as file:
         file.create_dataset("class_names", data=list(images.class_names), dtype=h5py.string_dtype("utf-8"))
-        for split in SPLITS:
-            indices = splits[split]
+        for split, indices in splits.items():
             labels = images.labels[indices]
             group = file.create_group(split)
             group.create_dataset("labels", data=labels)
@@ -215,7 +220,7 @@ def write_dataset(
         checksum = digest.hexdigest()
         for key, value in zip(_ATTRIBUTES, (name, source, split_seed, checksum), strict=True):
             file.attrs[key] = value
-        duplicates = find_duplicates(images, splits, {split: np.concatenate(contents[split]) for split in SPLITS})
+        duplicates = find_duplicates(images, splits, {split: np.concatenate(contents[split]) for split in splits})
         if duplicates:
             file.attrs["duplicates"] = duplicates.as_json()
         finish(file, duplicates)

@@ -27,7 +27,8 @@ class Duplicates:
 
     Attributes:
         n_test: images of the test that are also among those to train or validate with.
-        n_valid: images of the validation that are also among those to train with.
+        n_valid: images of the validation that are also among those to train with; where images were set aside for
+            calibration, those of them too that are also among what is left of the validation.
         n_contradicting: images of any part that are also in another class.
         leaked: the first ten pairs of two parts, by name.
         contradicting: the first ten pairs of two classes, by name.
@@ -86,10 +87,10 @@ def find_duplicates(
 
     Args:
         images: the images' labels and names.
-        splits: for each of train, valid and test the indices of its images.
+        splits: for each of train, valid and test, and calibration if there is one, the indices of its images.
         contents: for each of them the checksums of its images' pixels, in the same order.
     """
-    order = [name for name in ("train", "valid", "test") if name in splits]
+    order = [name for name in ("train", "valid", "calibration", "test") if name in splits]
     indices = np.concatenate([splits[name] for name in order])
     parts = np.repeat(np.arange(len(order)), [len(splits[name]) for name in order])
     _, first, groups = np.unique(
@@ -112,7 +113,7 @@ def find_duplicates(
 
     return Duplicates(
         n_test=int(np.sum(leaked & (parts == order.index("test")))),
-        n_valid=int(np.sum(leaked & (parts == order.index("valid")))),
+        n_valid=int(np.sum(leaked & (parts > order.index("train")) & (parts < order.index("test")))),
         n_contradicting=int(contradicting.sum()),
         leaked=pairs(leaked),
         contradicting=pairs(labels != labels[first]),

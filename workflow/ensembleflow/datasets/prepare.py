@@ -13,7 +13,7 @@ from ensembleflow.arguments import file_path, instance, whole_number
 from ensembleflow.config import DatasetConfig
 from ensembleflow.datasets.arrays import read_arrays
 from ensembleflow.datasets.cifar100 import read_cifar100
-from ensembleflow.datasets.dataset_file import SPLITS, write_dataset
+from ensembleflow.datasets.dataset_file import CALIBRATION, SPLITS, write_dataset
 from ensembleflow.datasets.digits import read_digits
 from ensembleflow.datasets.duplicates import Duplicates, image_contents, refuse_duplicates
 from ensembleflow.datasets.group_split import joined, split_whole_groups, warn_of_shares, with_groups
@@ -86,7 +86,7 @@ def prepare_dataset(config: DatasetConfig, path: str | Path, threads: int = 1) -
             _LOG.warning("%s: %d of %d images cannot be read and are left out; the rule's log names them", *told)
             _LOG.info("left out:\n            %s", "\n            ".join(error.lines))
             images = images.without(error.faults)
-    sizes = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
+    sizes = ", ".join(f"{len(splits[split])} {split}" for split in splits)
     if images.own_split:
         given = [part for part in images.own_split if part != "train" or len(images.own_split) == len(SPLITS)]
         sizes += f" ({' and '.join(given)} as the source has them)" if given else ""
@@ -100,7 +100,8 @@ def _tell_duplicates(config: DatasetConfig, splits: dict[str, np.ndarray], dupli
     if config.duplicates == "refuse":
         refuse_duplicates(duplicates, config.path)
     if duplicates.n_test or duplicates.n_valid:
-        told = (duplicates.n_test, len(splits["test"]), duplicates.n_valid, len(splits["valid"]))
+        n_valid = len(splits["valid"]) + len(splits.get(CALIBRATION, ()))
+        told = (duplicates.n_test, len(splits["test"]), duplicates.n_valid, n_valid)
         _LOG.warning(
             "%s: %d of %d test images and %d of %d validation images are identical to images that are trained with, so "
             "errors will be too low: %s; dataset.duplicates: together puts copies into one part",
@@ -138,6 +139,8 @@ def split_of(
 ) -> dict[str, np.ndarray]:
     """Indices of each split; what the source itself sets apart stays what it is, and groups stay whole.
 
+    The calibration images are taken out of the validation images, whoever has set these apart.
+
     Args:
         config: the config's dataset block.
         images: the images.
@@ -155,7 +158,7 @@ def split_of(
         others = _without_copies(config, "training", others, "validation", valid, contents)
     fractions = {"valid": config.valid_fraction, "test": config.test_fraction}
     fractions = {part: fraction for part, fraction in fractions.items() if part not in own}
-    splits = _split(images, others, fractions, config.split_seed, contents)
+    splits = _split(images, others, "train", fractions, config.split_seed, contents)
     if "valid" in own:
         # Its first images are to be a fair sample of it.
         splits["valid"] = np.random.default_rng([config.split_seed, len(valid)]).permutation(valid)
@@ -163,12 +166,17 @@ def split_of(
         splits["test"] = test
     if config.train_images is not None:
         splits["train"] = stratified_part(images.labels, splits["train"], config.train_images)
-    return {part: splits[part] for part in SPLITS}
+    splits = {part: splits[part] for part in SPLITS}
+    if config.calibration_fraction:
+        set_aside = {CALIBRATION: config.calibration_fraction}
+        splits |= _split(images, splits["valid"], "valid", set_aside, config.split_seed, contents)
+    return splits
 
 
 def _split(
     images: LabelledImages,
     indices: np.ndarray,
+    rest: str,
     fractions: dict[str, float],
     seed: int,
     contents: NDArray[np.uint64] | None,
@@ -177,12 +185,13 @@ def _split(
     if images.groups is not None:
         groupings = [images.groups[indices], *([] if contents is None else [contents[indices]])]
         splits = split_whole_groups(labels, joined(*groupings), fractions, seed)
-        wanted = {"train": 1 - sum(fractions.values()), **fractions}
-        warn_of_shares(images.groups[indices], splits, wanted)
     elif contents is not None:
         splits = grouped_split(labels, contents[indices], fractions, seed)
     else:
         splits = stratified_split(labels, fractions, seed)
+    splits = {rest: splits.pop("train"), **splits}
+    if images.groups is not None:
+        warn_of_shares(images.groups[indices], splits, {rest: 1 - sum(fractions.values()), **fractions})
     return {name: indices[places] for name, places in splits.items()}
 
 

@@ -11,7 +11,6 @@ from ensembleflow.config import PredictionsConfig
 from ensembleflow.datasets import Dataset, open_dataset
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import atomic_directory
-from ensembleflow.library.predictions import SPLITS
 from ensembleflow.library.predictions_file import PredictionsWriter, create_predictions
 from ensembleflow.library.ranking import kept_models
 from ensembleflow.models import (
@@ -44,7 +43,7 @@ def cache_predictions(
     use_gpu: bool = False,
     families: Sequence[str | Path] = (),
 ) -> None:
-    """Export each kept model and cache what its exported function predicts on validation and test.
+    """Export each kept model and cache what its exported function predicts on all images but the training ones.
 
     Images are read, predicted and stored a batch at a time, so memory does not grow with the dataset or the library.
 
@@ -86,7 +85,7 @@ def cache_predictions(
             class_names=data.class_names,
             models=list(weights),
             weights_sha256=list(weights.values()),
-            labels={split: data.labels(split) for split in SPLITS},
+            labels={split: data.labels(split) for split in _predicted(data)},
             dtype=config.dtype,
             every_class=config.every_class,
         ) as writer,
@@ -101,12 +100,16 @@ def cache_predictions(
             logger.info("%s", told, extra={"progress": True})
 
 
+def _predicted(data: Dataset) -> list[str]:
+    return [split for split in data.splits if split != "train"]
+
+
 def _cache(function: ExportedModel, data: Dataset, writer: PredictionsWriter, model_index: int, told: str) -> None:
     """Cache one model's predictions, telling every few seconds how many."""
     batch_size = prediction_batch_size(data.image_shape)
-    images = {split: data.image_array(split) for split in SPLITS}
+    images = {split: data.image_array(split) for split in _predicted(data)}
     n_images, n_done, told_at = sum(map(len, images.values())), 0, time.monotonic()
-    for split in SPLITS:
+    for split in images:
         for start in range(0, len(images[split]), batch_size):
             batch = images[split][start : start + batch_size]
             writer.write(split, model_index, start, function.predict(batch, batch_size))

@@ -1,8 +1,9 @@
 """The cache of the kept models' class probabilities: `predictions.h5`, schema `predictions`, version 1.
 
-At the root `models` (ids in rank order); in each of the groups `valid` and `test` `probabilities` (models, samples,
-classes), which may be left out, `true_class_probability` (models, samples) and `labels` int64 (samples,). For
-segmentation a sample is a pixel. Root attributes study, dataset_checksum, dtype, class_names and weights_sha256.
+At the root `models` (ids in rank order); in each of the groups `valid` and `test`, and `calibration` where the dataset
+has such images, `probabilities` (models, samples, classes), which may be left out, `true_class_probability` (models,
+samples) and `labels` int64 (samples,). For segmentation a sample is a pixel. Root attributes study, dataset_checksum,
+dtype, class_names and weights_sha256.
 
 Where every probability was checked as it was written, each group has `first_not_finite` int64 (models,) as well: the
 first sample with a value that is no number, or -1. Who reads a cache without it has to look at all values.
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.arguments import file_path, one_of
+from ensembleflow.datasets import CALIBRATION
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import map_array, open_hdf5
 
@@ -46,6 +48,7 @@ __all__ = [
 
 SCHEMA, SCHEMA_VERSION = "predictions", 1
 SPLITS = ("valid", "test")
+"""What each cache has; one of a dataset with images set aside has `calibration` as well."""
 FIRST_NOT_FINITE = "first_not_finite"
 IDS_EXPECTED = "ids that differ, without blanks"
 
@@ -63,6 +66,7 @@ class Predictions:
         class_names: the classes' names.
         dataset_checksum: of the dataset that was predicted.
         n_classes: classes.
+        splits: `valid` and `test`, and `calibration` where there is one.
         has_every_class: whether all class probabilities are cached, or the true class's only.
 
     Raises:
@@ -77,13 +81,14 @@ class Predictions:
         self.class_names: list[str] = [str(name) for name in file.attrs["class_names"]]
         self.dataset_checksum = str(file.attrs["dataset_checksum"])
         self.n_classes = len(self.class_names)
-        self.has_every_class = all("probabilities" in file[split] for split in SPLITS)
+        self.splits = (*SPLITS, *([CALIBRATION] if CALIBRATION in file else []))
+        self.has_every_class = all("probabilities" in file[split] for split in self.splits)
         self._check_models()
-        for split in SPLITS:
+        for split in self.splits:
             self._check_shapes(split)
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
-        """The true classes of `valid` or `test`, int64 (samples,).
+        """The true classes of a split, int64 (samples,).
 
         Raises:
             ArtefactError: a label is not a class.
@@ -142,7 +147,7 @@ class Predictions:
         return map_array(self._split(split)["true_class_probability"])
 
     def _split(self, split: str) -> h5py.Group:
-        return self._file[one_of("split", split, SPLITS)]
+        return self._file[one_of("split", split, self.splits)]
 
     def _check_models(self) -> None:
         if (fault := fault_of_ids(self.models)) is not None:

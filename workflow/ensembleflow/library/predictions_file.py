@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.arguments import array, file_path, mapping, one_of, text, texts, whole_number
+from ensembleflow.datasets import CALIBRATION
 from ensembleflow.errors import LibraryError
 from ensembleflow.io import create_hdf5
 from ensembleflow.library.predictions import (
@@ -59,12 +60,12 @@ class PredictionsWriter:
         self._n_classes = len(class_names)
         self._labels = labels
         self._dtype = np.dtype(dtype)
-        self._n_written = {split: [0] * len(self._models) for split in SPLITS}
+        self._n_written = {split: [0] * len(self._models) for split in labels}
         self._every_class: dict[str, h5py.Dataset] = {}
         self._true_class: dict[str, h5py.Dataset] = {}
-        self._first_not_finite = {split: np.full(len(self._models), -1, dtype=np.int64) for split in SPLITS}
+        self._first_not_finite = {split: np.full(len(self._models), -1, dtype=np.int64) for split in labels}
         self._first_not_finite_stored: dict[str, h5py.Dataset] = {}
-        for split in SPLITS:
+        for split in labels:
             group, shape = file.create_group(split), (len(self._models), len(labels[split]))
             if every_class:
                 self._every_class[split] = _contiguous(group, "probabilities", (*shape, self._n_classes), self._dtype)
@@ -87,7 +88,7 @@ class PredictionsWriter:
         is stored as no less than the smallest above 0 that the storage knows, so that its logarithm stays finite.
 
         Args:
-            split: `valid` or `test`.
+            split: one of those that there are labels of.
             model_index: the model's place in `models`.
             first_sample: of this batch.
             probabilities: floats (samples, classes).
@@ -96,7 +97,7 @@ class PredictionsWriter:
             LibraryError: they have another shape or place, lie outside 0 … 1, or do not add up to 1.
             ArgumentError: the split, the model or the batch is none.
         """
-        split = one_of("split", split, SPLITS)
+        split = one_of("split", split, tuple(self._labels))
         model_index = whole_number("model_index", model_index, 0, len(self._models) - 1)
         first_sample = whole_number("first_sample", first_sample, 0)
         probabilities = array("probabilities", probabilities, "fiu", "floats (samples, classes)")
@@ -125,7 +126,7 @@ class PredictionsWriter:
         Raises:
             LibraryError: a model's samples were not all written.
         """
-        for split in SPLITS:
+        for split in self._labels:
             expected = len(self._labels[split])
             for model, n_written in zip(self._models, self._n_written[split], strict=True):
                 if n_written != expected:
@@ -230,7 +231,8 @@ def create_predictions(
         class_names: the classes' names.
         models: the models' ids, in rank order; without blanks.
         weights_sha256: the models' checksums.
-        labels: the true classes of `valid` and `test`, integers (samples,) in 0 … classes - 1; mapped arrays will do.
+        labels: the true classes of `valid` and `test`, and of `calibration` if there is one, integers (samples,) in
+            0 … classes - 1; mapped arrays will do.
         dtype: `float32` or `float16`.
         every_class: store all class probabilities, or the true class's only, which is all that the cross-entropy needs.
 
@@ -252,7 +254,7 @@ def create_predictions(
         )
     dtype = one_of("dtype", dtype, _DTYPES)
     by_split = mapping("labels", labels, SPLITS)
-    labels = {split: _labels_of(split, by_split[split]) for split in SPLITS}
+    labels = {split: _labels_of(split, by_split[split]) for split in (*SPLITS, CALIBRATION) if split in by_split}
     if (fault := fault_of_ids(models)) is not None:
         raise LibraryError("the models' ids cannot be told apart", where=path, found=fault, expected=IDS_EXPECTED)
     strings = h5py.string_dtype()

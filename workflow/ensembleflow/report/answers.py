@@ -23,6 +23,7 @@ __all__ = [
     "Bin",
     "answers_on_test",
     "baseline_answers",
+    "counted_difference",
     "difference_interval",
     "error_interval",
     "paired_difference",
@@ -120,26 +121,37 @@ def paired_difference(one: Answers, other: Answers) -> tuple[int, int, float]:
 
 
 def difference_interval(one: Answers, other: Answers) -> tuple[float, float, float]:
-    """How much more often one errs than the other on the same images, with the 95 % interval, as shares of 1.
+    """How much more often one errs than the other on the same images, with its interval; see `counted_difference`."""
+    only_one = int(np.count_nonzero(~one.right & other.right))
+    only_other = int(np.count_nonzero(one.right & ~other.right))
+    return counted_difference(len(one.right), one.n_wrong, only_one, only_other)
+
+
+def counted_difference(n_images: int, n_wrong: int, only_one: int, only_other: int) -> tuple[float, float, float]:
+    """How much more often one errs than another on the same images, with the 95 % interval, as shares of 1.
 
     The interval is Newcombe's for paired proportions, from the two errors' Wilson intervals and their correlation
     (Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
     Statistics in Medicine 17, 1998, method 10).
 
+    Args:
+        n_images: images that both answered.
+        n_wrong: those that the first answered wrongly.
+        only_one: those that only the first answered wrongly.
+        only_other: those that only the other did.
+
     Returns:
         The first one's error less the other's (below 0: the first errs less), and the interval's bounds.
     """
-    n = len(one.right)
-    both_wrong = int(np.count_nonzero(~one.right & ~other.right))
-    only_one, only_other = one.n_wrong - both_wrong, other.n_wrong - both_wrong
-    both_right = n - both_wrong - only_one - only_other
-    difference = (only_one - only_other) / n
-    (low, high), (other_low, other_high) = one.interval, other.interval
-    error, other_error = one.n_wrong / n, other.n_wrong / n
+    both_wrong, n_wrong_other = n_wrong - only_one, n_wrong - only_one + only_other
+    both_right = n_images - both_wrong - only_one - only_other
+    difference = (only_one - only_other) / n_images
+    (low, high), (other_low, other_high) = error_interval(n_wrong, n_images), error_interval(n_wrong_other, n_images)
+    error, other_error = n_wrong / n_images, n_wrong_other / n_images
     excess = float(both_wrong * both_right - only_one * only_other)
     # The continuity correction of method 10: correlation that chance may have made counts for nothing.
-    excess = max(excess - n / 2, 0.0) if excess > 0 else excess
-    margins = one.n_wrong * (n - one.n_wrong) * other.n_wrong * (n - other.n_wrong)
+    excess = max(excess - n_images / 2, 0.0) if excess > 0 else excess
+    margins = n_wrong * (n_images - n_wrong) * n_wrong_other * (n_images - n_wrong_other)
     correlation = excess / sqrt(margins) if margins else 0.0
 
     def reach(first: float, second: float) -> float:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ensembleflow.lazy_names import lazy_names
 from ensembleflow.selection.arrays import forward_greedy, smobf
 from ensembleflow.selection.candidates import Candidates, open_candidates, read_candidates
+from ensembleflow.selection.cascade_stage import select_cascade
 from ensembleflow.selection.greedy import BestOnPath, SelectedEnsemble, Step
 from ensembleflow.selection.local_search import local_search
 from ensembleflow.selection.pareto import pareto_front
@@ -38,6 +39,7 @@ __all__ = [
     "pareto_front",
     "pruning_study",
     "read_candidates",
+    "select_cascade",
     "select_ensemble",
     "select_for_budget",
     "selection_workers",

@@ -11,6 +11,7 @@ import pandas as pd
 from ensembleflow.report.drawing import measure
 from ensembleflow.report.method_names import METHOD_NAMES
 from ensembleflow.report.page.blocks import Block, Drawing, Section, Table, guarded, rows_of
+from ensembleflow.report.page.cascades import cascades
 from ensembleflow.report.page.look import (
     ACCENT,
     INK,
@@ -43,7 +44,7 @@ def selection(study: Study) -> Section:
         "SMOBF adds the member that lowers validation loss plus weighted cost most, and stops when none does or none "
         "fits the budget. Other methods chose from the same models."
     )
-    return Section("selection", "Selection", intro, guarded(_trace, _fronts, _comparison, study=study))
+    return Section("selection", "Selection", intro, guarded(_trace, _fronts, cascades, _comparison, study=study))
 
 
 def _trace(study: Study) -> Iterator[Block]:

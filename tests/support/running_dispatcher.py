@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from ensembleflow.inference import Dispatcher, Observer
+from ensembleflow.inference import AnyDispatcher, Observer
 
 
 class Counting(Observer):
@@ -20,6 +20,7 @@ class Counting(Observer):
         self.batches: list[tuple[int, int]] = []
         self.images: dict[str, int] = {}
         self.failures: list[tuple[str, str]] = []
+        self.seen: list[dict[str, int]] = []
 
     def batch_finished(self, n_images: int, n_requests: int, seconds: float) -> None:
         self.batches.append((n_images, n_requests))
@@ -30,11 +31,14 @@ class Counting(Observer):
     def member_failed(self, model: str, reason: str) -> None:
         self.failures.append((model, reason))
 
+    def cascade_answered(self, n_seen: Mapping[str, int]) -> None:
+        self.seen.append(dict(n_seen))
+
 
 class Running:
     """A dispatcher and the loop that it runs in."""
 
-    def __init__(self, dispatcher: Dispatcher, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, dispatcher: AnyDispatcher, loop: asyncio.AbstractEventLoop) -> None:
         self.dispatcher = dispatcher
         self.loop = loop
 
@@ -68,7 +72,7 @@ class Running:
 
 
 @contextmanager
-def running(make: Callable[[], Dispatcher]) -> Iterator[Running]:
+def running(make: Callable[[], AnyDispatcher]) -> Iterator[Running]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -1,6 +1,7 @@
 """The running ensemble: its members' processes on their devices, and the dispatcher that batches and averages."""
 
-from ensembleflow.inference.deployment import Deployment
+from ensembleflow.inference.cascade import AnyDispatcher, CascadeDispatcher, make_dispatcher
+from ensembleflow.inference.deployment import Deployment, StopRule
 from ensembleflow.inference.devices import Device, assign_cores
 from ensembleflow.inference.dispatcher import Dispatcher
 from ensembleflow.inference.fork_server import ForkServer
@@ -14,6 +15,8 @@ from ensembleflow.inference.worker import MemberError, WorkerStatus
 __all__ = [
     "Allocation",
     "Answer",
+    "AnyDispatcher",
+    "CascadeDispatcher",
     "DeadlineError",
     "Deployment",
     "Device",
@@ -27,8 +30,10 @@ __all__ = [
     "Pipeline",
     "Placement",
     "QueueFullError",
+    "StopRule",
     "WorkerStatus",
     "allocation_text",
     "assign_cores",
     "detect_devices",
+    "make_dispatcher",
 ]

@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from ensembleflow.inference.devices import Device
 from ensembleflow.inference.fork_server import ForkServer
 from ensembleflow.inference.placement import Member
 from ensembleflow.inference.request import Limits
 
-__all__ = ["Deployment"]
+__all__ = ["Deployment", "StopRule"]
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """When an image of a cascade needs no further member.
+
+    After each member but the last an image stops if the largest probability of the average so far is at least the
+    threshold of that stage.
+
+    Attributes:
+        members: the ensemble's model ids, in the order in which they answer.
+        thresholds: of each stage but the last; `inf` stops no image.
+    """
+
+    members: tuple[str, ...]
+    thresholds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,7 @@ class Deployment:
         n_classes: number of classes.
         limits: how much it takes on, and how long it waits.
         fork_server: what members' processes may be forked from, which must outlive them.
+        stop_rule: of a cascade; None where every member answers every image.
     """
 
     members: Sequence[Member]
@@ -32,8 +52,18 @@ class Deployment:
     n_classes: int
     limits: Limits = field(default_factory=Limits)
     fork_server: ForkServer | None = None
+    stop_rule: StopRule | None = None
 
     @property
     def models(self) -> list[str]:
         """The members' model ids."""
         return [member.model for member in self.members]
+
+    def require_images(self, images: npt.NDArray[np.uint8]) -> None:
+        """Refuse what the members cannot predict.
+
+        Raises:
+            ValueError: `images` has another shape or type.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (n, {self.image_shape})")

@@ -27,7 +27,7 @@ from ensembleflow.inference.request import (
 from ensembleflow.inference.shared_array import SharedArray
 from ensembleflow.inference.worker import WorkerStatus
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "checked_allocation"]
 
 _WAIT_SHARE = 0.25  # of what a batch takes
 
@@ -68,7 +68,7 @@ class Dispatcher:
         self.observer = observer or Observer()
         self._models = deployment.models
         self._devices = {device.name: device for device in deployment.devices}
-        self._allocation = self._checked(allocation)
+        self._allocation = checked_allocation(deployment, allocation)
         self._restarts = restarts
         self._queue = RequestQueue()
         self._n_slots = deployment.limits.batches_at_work
@@ -94,6 +94,12 @@ class Dispatcher:
     def queued_images(self) -> int:
         """Images that wait."""
         return self._queue.n_images
+
+    def unavailable(self) -> dict[str, str]:
+        """The members that no process can answer for now, with the reason."""
+        if self._crew is None:
+            return dict.fromkeys(self._models, "the ensemble is not running")
+        return dict(self._crew.unavailable())
 
     def status(self) -> list[WorkerStatus]:
         """How each replica is, in the allocation's order."""
@@ -132,7 +138,7 @@ class Dispatcher:
             AllocationError: the allocation names other members or unknown devices.
             MemberError: members could not start or change; the others did.
         """
-        self._allocation = self._checked(allocation)
+        self._allocation = checked_allocation(self.deployment, allocation)
         if self._crew is None:
             raise RuntimeError("the dispatcher is not running")
         await self._crew.configure([(placement, self._devices[placement.device]) for placement in self._allocation])
@@ -161,25 +167,16 @@ class Dispatcher:
             QueueFullError: too many images wait.
             ValueError: `images` has another shape or type.
         """
-        image_shape, n_classes = self.deployment.image_shape, self.deployment.n_classes
-        if images.dtype != np.uint8 or images.shape[1:] != image_shape:
-            raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (n, {image_shape})")
+        n_classes = self.deployment.n_classes
+        self.deployment.require_images(images)
         if not len(images):
             none = np.empty((len(self._models), 0, n_classes), np.float32)
             return Answer(none[0], tuple(self._models), none if with_members else None)
-        crew = self._crew
-        if crew is None:
-            raise MemberUnavailableError(dict.fromkeys(self._models, "the ensemble is not running"))
-        unavailable = crew.unavailable()
+        unavailable = self.unavailable()
         if unavailable and (not allow_partial or len(unavailable) == len(self._models)):
             raise MemberUnavailableError(unavailable)
         if self._queue.n_images and self._queue.n_images + len(images) > self.deployment.limits.max_queued_images:
-            raise QueueFullError(
-                "too many images wait",
-                found=f"{self._queue.n_images} waiting, {len(images)} more",
-                expected=f"at most {self.deployment.limits.max_queued_images}",
-                hint="try again later, or use fewer clients",
-            )
+            raise QueueFullError(self._queue.n_images, len(images), self.deployment.limits.max_queued_images)
         loop = asyncio.get_running_loop()
         self._last_arrival = loop.time()
         request = Request(
@@ -272,23 +269,24 @@ class Dispatcher:
             if not request.allow_partial or len(unavailable) == len(self._models):
                 request.fail(MemberUnavailableError(unavailable))
 
-    def _checked(self, allocation: Allocation) -> Allocation:
-        placed = [model for model, _ in groupby(allocation, key=lambda placement: placement.model)]
-        unknown = [placement.device for placement in allocation if placement.device not in self._devices]
-        if placed != self._models or unknown:
-            raise AllocationError(
-                "the allocation does not suit the ensemble",
-                found=allocation_text(allocation),
-                expected=f"members {' '.join(self._models)} in this order, on devices {', '.join(self._devices)}",
-            )
-        return allocation
+
+def checked_allocation(deployment: Deployment, allocation: Allocation) -> Allocation:
+    """The allocation itself, if it has the ensemble's members in their order, on its devices.
+
+    Raises:
+        AllocationError: it has not.
+    """
+    devices = [device.name for device in deployment.devices]
+    placed = [model for model, _ in groupby(allocation, key=lambda placement: placement.model)]
+    unknown = [placement.device for placement in allocation if placement.device not in devices]
+    if placed != deployment.models or unknown:
+        raise AllocationError(
+            "the allocation does not suit the ensemble",
+            found=allocation_text(allocation),
+            expected=f"members {' '.join(deployment.models)} in this order, on devices {', '.join(devices)}",
+        )
+    return allocation
 
 
 def _too_late(request: Request, seconds: float) -> None:
-    request.fail(
-        DeadlineError(
-            "the answer would come too late",
-            found=f"no answer within {seconds:g} s",
-            hint="send fewer images at once, or allow more time",
-        )
-    )
+    request.fail(DeadlineError(seconds))

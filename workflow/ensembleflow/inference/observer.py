@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = ["Observer"]
 
 
@@ -16,3 +18,6 @@ class Observer:
 
     def member_failed(self, model: str, reason: str) -> None:
         """A member's process has ended by itself."""
+
+    def cascade_answered(self, n_seen: Mapping[str, int]) -> None:
+        """Images of a cascade were answered: how many of them each member has seen, the first one all."""

@@ -14,8 +14,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.inference.cascade import make_dispatcher
 from ensembleflow.inference.deployment import Deployment
-from ensembleflow.inference.dispatcher import Dispatcher
 from ensembleflow.inference.placement import Allocation
 from ensembleflow.inference.request import MemberUnavailableError
 from ensembleflow.inference.worker import MemberError, WorkerStatus
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class Pipeline:
-    """A `Dispatcher` in a thread of its own. Use it in a `with` block: leaving it ends the members' processes.
+    """A dispatcher in a thread of its own. Use it in a `with` block: leaving it ends the members' processes.
 
     Args:
         deployment: the ensemble, and how it is run; of its limits those of batches count: any number of images may
@@ -42,7 +42,7 @@ class Pipeline:
     def __init__(self, deployment: Deployment, allocation: Allocation) -> None:
         # What is asked for at once makes full batches; nobody else's requests are to be waited for.
         limits = replace(deployment.limits, max_queued_images=2**62, batch_wait_seconds=0.0, warm_up_seconds=0.0)
-        self._dispatcher = Dispatcher(replace(deployment, limits=limits), allocation, restarts=False)
+        self._dispatcher = make_dispatcher(replace(deployment, limits=limits), allocation, restarts=False)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pipeline", daemon=True)
 
@@ -78,7 +78,7 @@ class Pipeline:
         self._await(self._dispatcher.reconfigure(allocation))
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The ensemble's class probabilities: the mean of its members'.
+        """The ensemble's class probabilities: the mean of its members', in a cascade of those that saw the image.
 
         A member whose process has died since the last call is first started anew.
 

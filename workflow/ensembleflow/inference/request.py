@@ -63,20 +63,55 @@ class Answer:
     Attributes:
         probabilities: the mean of the members', float32 (images, classes).
         members_used: the members that it is the mean of.
-        member_probabilities: theirs, float32 (members used, images, classes), if they were asked for.
+        member_probabilities: theirs, float32 (members used, images, classes), if they were asked for; NaN where a
+            cascade did not ask a member.
+        stages: in a cascade, by how many members each image was answered, int32 (images,).
     """
 
     probabilities: npt.NDArray[np.float32]
     members_used: tuple[str, ...]
     member_probabilities: npt.NDArray[np.float32] | None = None
+    stages: npt.NDArray[np.int32] | None = None
+
+    @property
+    def stage(self) -> npt.NDArray[np.int32]:
+        """By how many members each image was answered, int32 (images,)."""
+        if self.stages is None:
+            return np.full(len(self.probabilities), len(self.members_used), np.int32)
+        return self.stages
 
 
 class QueueFullError(ServingError):
-    """Too many images wait already."""
+    """Too many images wait already.
+
+    Args:
+        n_waiting: images that wait.
+        n_images: those of the request.
+        limit: the most that may wait.
+    """
+
+    def __init__(self, n_waiting: int, n_images: int, limit: int) -> None:
+        super().__init__(
+            "too many images wait",
+            found=f"{n_waiting} waiting, {n_images} more",
+            expected=f"at most {limit}",
+            hint="try again later, or use fewer clients",
+        )
 
 
 class DeadlineError(ServingError):
-    """The answer would come too late."""
+    """The answer would come too late.
+
+    Args:
+        seconds: how long it was waited for.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            "the answer would come too late",
+            found=f"no answer within {seconds:g} s",
+            hint="send fewer images at once, or allow more time",
+        )
 
 
 class MemberUnavailableError(ServingError):

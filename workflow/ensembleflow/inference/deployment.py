@@ -20,18 +20,20 @@ class Deployment:
     Attributes:
         members: the ensemble, in its allocations' order.
         devices: those that allocations may name.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels), or of other samples their shape.
         n_classes: number of classes.
         limits: how much it takes on, and how long it waits.
         fork_server: what members' processes may be forked from, which must outlive them.
+        image_dtype: the images' type, `uint8` or `float32`.
     """
 
     members: Sequence[Member]
     devices: Sequence[Device]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     n_classes: int
     limits: Limits = field(default_factory=Limits)
     fork_server: ForkServer | None = None
+    image_dtype: str = "uint8"
 
     @property
     def models(self) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ logger = logging.getLogger("ensembleflow.library")
 
 def measure_peak_memory(
     exported: Sequence[str | Path],
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     *,
     threads: int,
     use_gpu: bool = False,
@@ -37,7 +38,7 @@ def measure_peak_memory(
 
     Args:
         exported: the folders of the exported functions.
-        images: the batch, uint8 (images, height, width, channels).
+        images: the batch, (images, ...).
         threads: CPU threads that one operation may use.
         use_gpu: measure the GPU's memory instead of the machine's.
         meanwhile: called while the process works: whatever takes long, and takes nothing of the GPU.

@@ -47,7 +47,7 @@ def measure(settings: dict[str, Any], answer: Callable[[object], None]) -> None:
             answer({"failed": describe_end(status)})
 
 
-def _measured(exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> dict[str, Any]:
+def _measured(exported: str, images: npt.NDArray[Any], threads: int, use_gpu: bool) -> dict[str, Any]:
     try:
         return {"peak_memory_bytes": _peak_memory_bytes(exported, images, threads, use_gpu)}
     except Exception as error:  # whatever it is, it is answered as this model's failure
@@ -55,7 +55,7 @@ def _measured(exported: str, images: npt.NDArray[np.uint8], threads: int, use_gp
         return {"failed": " ".join(text.split())[:300] or type(error).__name__}
 
 
-def _peak_memory_bytes(exported: str, images: npt.NDArray[np.uint8], threads: int, use_gpu: bool) -> int | None:
+def _peak_memory_bytes(exported: str, images: npt.NDArray[Any], threads: int, use_gpu: bool) -> int | None:
     import tensorflow as tf
 
     from ensembleflow.models import configure_tensorflow, gpu_memory_bytes, load_exported

@@ -42,6 +42,7 @@ def sizes_when_ready(monkeypatch):
             "batch_size": batch_size,
             "warm_up_seconds": warm_up_seconds,
             "images_shape": (1, 4, 8, 8, 1),
+            "images_dtype": "uint8",
             "n_classes": 10,
         }
 

@@ -15,7 +15,7 @@ from ensembleflow.config import BaselineConfig, DatasetConfig
 from ensembleflow.datasets import open_dataset, prepare_dataset
 from ensembleflow.io import read_json
 from ensembleflow.library import fit_baseline
-from ensembleflow.library.baseline import n_affordable, shrunk_pixels
+from ensembleflow.library.baseline import fitted_values, n_affordable
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +106,11 @@ def test_no_more_images_are_affordable_than_the_limit_allows(
 
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([1, 3]))
 @settings(max_examples=40, deadline=None)
-def test_shrunk_pixels_are_at_most_32_a_side_and_keep_a_plain_image_plain(
+def test_fitted_values_are_at_most_32_a_side_and_keep_a_plain_image_plain(
     height: int, width: int, channels: int
 ) -> None:
     images = np.full((2, height, width, channels), 51, dtype=np.uint8)
-    pixels = shrunk_pixels(images)
+    pixels = fitted_values(images)
     assert pixels.shape[1] <= 32 * 32 * channels
     assert (height > 32 or width > 32) or pixels.shape[1] == height * width * channels
     np.testing.assert_allclose(pixels, 0.2, rtol=1e-6)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from ensembleflow.config import FloatRange, IntRange
+from ensembleflow.datasets.standardisation import Standardisation
 from ensembleflow.errors import FamilyError
 from ensembleflow.models import (
     BatchStatistics,
@@ -349,3 +352,52 @@ def test_backbones_of_other_kinds_have_phases_too(name: str) -> None:
         sizes.append(len(model.trainable_variables))
     assert sizes[0] == 2, "the last layer's kernel and bias"
     assert sizes[1] > 2
+
+
+SERIES = Standardisation(np.array([1000.0, -2.0]), np.array([5.0, 1e-3]))
+
+
+def check_series(path: Path) -> list[int]:
+    family = load_family(path)
+    points = check_family(family, family.space((20, 2), 3), TRAINING, (20, 2), 3, standardisation=SERIES)
+    return [each.parameters for each in points]
+
+
+def test_the_manuals_family_of_series_is_taken(tmp_path: Path) -> None:
+    assert check_series(written(tmp_path, of_the_manual(holding="INPUT_RANKS")))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (GOOD, "expected: 3, which own takes \\(images\\)"),
+        (f"INPUT_RANKS = {{1, 4}}\n{GOOD}", "expected: 1 or 4, which own takes"),
+        (f"INPUT_RANKS = 2\n{GOOD}", "a family says something else than what it takes"),
+        (f"INPUT_RANKS = {{2.0}}\n{GOOD}", "a family says something else than what it takes"),
+        (f"INPUT_RANKS = {{2}}\nFLOAT_SCALE = 127.5\n{GOOD}", "a family says something else than what it takes"),
+        (f"INPUT_RANKS = {{2}}\nFLOAT_SCALE = (0, -1)\n{GOOD}", "a family says something else than what it takes"),
+    ],
+)
+def test_a_family_takes_samples_of_the_ranks_that_its_file_says(source: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(FamilyError) as caught:
+        check_series(written(tmp_path, source))
+    assert re.search(told, re.sub(" +", " ", str(caught.value)))
+
+
+@pytest.mark.parametrize(("said", "mean", "deviation"), [("", 0, 1), ("FLOAT_SCALE = (127.5, 63.75)", 127.5, 63.75)])
+def test_float_values_come_standardised_into_the_familys_own_layers(
+    said: str, mean: float, deviation: float, tmp_path: Path
+) -> None:
+    source = GOOD.replace("keras.layers.Rescaling(1 / 255)(images)", 'keras.layers.Identity(name="given")(images)')
+    source = source.replace('activation="softmax"', 'activation="softmax", dtype="float32"')
+    family = load_family(written(tmp_path, f"INPUT_RANKS = {{2}}\n{said}\n{source}"))
+    hyperparameters = replace(TRAINING, network=points_of(family.space((20, 2), 3))[0])
+    network = family.build(hyperparameters, (20, 2), 3, "name", "mixed_float16", SERIES)
+    samples = np.random.default_rng(0).normal(SERIES.mean, SERIES.deviation, (500, 20, 2)).astype(np.float32)
+    save_model(network, tmp_path / "network.keras")
+    for each in (network, load_model(tmp_path / "network.keras")):
+        assert [layer.name for layer in each.layers][:4] == ["images", "float_centre", "float_scale", "given"]
+        given = np.asarray(keras.Model(each.inputs[0], each.get_layer("float_scale").output)(samples))
+        assert given.dtype == np.float32
+        np.testing.assert_allclose(given.mean(axis=(0, 1)), mean, atol=0.03 * deviation)
+        np.testing.assert_allclose(given.std(axis=(0, 1)), deviation, rtol=0.03)

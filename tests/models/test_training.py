@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+from ensembleflow.datasets.standardisation import Standardisation
 from ensembleflow.errors import ArtefactError, ConfigError
 from ensembleflow.models import (
     Trainer,
@@ -23,7 +24,7 @@ from ensembleflow.models import (
     training_batches,
     weights_sha256,
 )
-from ensembleflow.models.augmentation import augment, mix_up, random_affines
+from ensembleflow.models.augmentation import augment, augmentation_of, mix_up, random_affines
 from support.example_hyperparameters import hyperparameters
 
 DIGITS = load_digits()
@@ -335,3 +336,34 @@ def test_class_weights_by_name_are_in_the_classes_order_and_a_class_that_is_abse
     with pytest.raises(ConfigError, match="classes that the dataset does not have") as refused:
         class_weights({"dgo": 3}, labels, ["ant", "cat", "dog"])
     assert refused.value.found == "dgo"
+
+
+def test_float_images_are_augmented_as_pixels_are_without_rounding_and_bounds() -> None:
+    """Pixels on another scale give the pixels' result on that scale, to within their rounding."""
+    moved = {**STILL, "max_zoom": 0.3, "max_translation": 0.2, "max_rotation_degrees": 40}
+    strong = hyperparameters(**moved, horizontal_flips=0.5, cutout=0.3)
+    images = np.random.default_rng(1).integers(60, 190, (6, 17, 23, 5), dtype=np.uint8)
+    floats = images.astype(np.float32) * 1000 - 5
+    expected = augment(images, strong, np.random.default_rng(0))
+    found = augment(floats, strong, np.random.default_rng(0))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose((found + 5) / 1000, expected, atol=1.51)
+
+
+def test_a_shift_of_float_channels_is_a_share_of_four_standard_deviations() -> None:
+    deviation = np.array([1.0, 100.0, 0.01, 5.0, 2.0])
+    images = np.zeros((64, 4, 4, 5), np.float32)
+    shifting = augmentation_of((4, 4, 5), Standardisation(np.zeros(5), deviation))
+    shifted = shifting(images, hyperparameters(max_channel_shift=0.25), np.random.default_rng(0))
+    assert (np.abs(shifted).max(axis=(0, 1, 2)) <= deviation).all()
+    assert (np.abs(shifted).max(axis=(0, 1, 2)) > 0.9 * deviation).all()
+
+
+def test_samples_of_other_ranks_are_not_augmented_and_are_mixed() -> None:
+    series = np.random.default_rng(0).normal(size=(8, 20, 2)).astype(np.float32)
+    standardisation = Standardisation(np.zeros(2), np.ones(2))
+    changed = augmentation_of((20, 2), standardisation)(series, hyperparameters(max_zoom=0.5), np.random.default_rng(0))
+    assert changed is series
+    mixed, partners, shares = mix_up(series, 0.4, np.random.default_rng(0))
+    own = shares[:, np.newaxis, np.newaxis]
+    np.testing.assert_allclose(mixed, own * series + (1 - own) * series[partners], rtol=1e-6)

@@ -19,6 +19,7 @@ EDITS = {
     "split_seed": 1,
     "unreadable_images": "skip",
     "duplicates": "together",
+    "samples": "arrays",
     "synthetic": {"n_images": 100},
 }
 OWN_TEST = {"valid_fraction", "calibration_fraction", "split_seed", "train_images", "duplicates"}
@@ -27,10 +28,14 @@ USED = {
     "cifar100": OWN_TEST | {"path"},
     "image_folder": OWN_TEST | {"test_fraction", "path", "image_size", "unreadable_images", "group_pattern"},
     "table": OWN_TEST | {"test_fraction", "path", "image_size", "unreadable_images"},
-    "arrays": OWN_TEST | {"test_fraction", "path"},
+    "arrays": OWN_TEST | {"test_fraction", "path", "samples"},
     "idx": OWN_TEST | {"path"},
     "synthetic": OWN_TEST | {"test_fraction", "synthetic"},
 }
+
+
+ONLY_OF = {"group_pattern": "image_folder", "samples": "arrays"}
+"""What other sources refuse."""
 
 
 @pytest.mark.parametrize("source", USED)
@@ -39,7 +44,7 @@ def test_an_edit_counts_exactly_where_the_source_uses_the_key(source):
     counting = {
         key
         for key, value in EDITS.items()
-        if (key != "group_pattern" or source == "image_folder")  # others refuse it
+        if ONLY_OF.get(key, source) == source
         and plan_dataset(DatasetConfig(source=source, **{**BASE, key: value})) != plan
     }
     assert counting == USED[source]

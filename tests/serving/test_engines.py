@@ -33,7 +33,7 @@ from ensembleflow.models.tolerances import ANSWER_TOLERANCE, answer_tolerance
 from support.processor import has_bfloat16
 
 TESTS = Path(__file__).resolve().parents[1]
-NETWORKS = ["v1-large", "v2-small", "next-small", "next-large"]
+NETWORKS = ["v1-large", "v2-small", "next-small", "next-large", "v1-floats"]
 # TensorFlow's answers are made by another process.
 OTHERS = [engine for engine in FLOAT32_ENGINES if engine != "tensorflow"]
 TASKS = Path("/proc/self/task")

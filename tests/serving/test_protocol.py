@@ -24,6 +24,7 @@ from ensembleflow.serving.signature import OUTPUTS, Signature
 
 IMAGE_SHAPE = (2, 3, 1)
 SIGNATURE = Signature("study", "4x", IMAGE_SHAPE, max_images=5)
+FLOATS = Signature("study", "4x", (2, 3), max_images=5, image_dtype="float32")
 
 images_of_requests = st.integers(1, 5).flatmap(lambda n: arrays(np.uint8, (n, *IMAGE_SHAPE)))
 json_values = st.recursive(
@@ -236,3 +237,31 @@ def test_an_output_is_known_and_asked_for_once():
 
 def test_deeply_nested_json_is_refused():
     assert "not JSON" in refusal(b"[" * 100_000)
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda n: arrays(np.float32, (n, 2, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
+    ),
+    st.booleans(),
+)
+def test_float_values_arrive_as_they_were_sent_as_json_and_as_bytes(values, binary):
+    body, header = encode(values, "FP32", binary)
+    images = parse_request(body, header, FLOATS).images
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, values)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_float_values_that_are_no_numbers_are_refused(value):
+    body, header = encode(np.full((1, 2, 3), value, np.float32), "FP32")
+    with pytest.raises(ProtocolError, match="numbers out of range"):
+        parse_request(body, header, FLOATS)
+
+
+@pytest.mark.parametrize("datatype", ["UINT8", "INT32", "INT64"])
+def test_float_values_are_sent_as_fp32_alone(datatype):
+    body, header = encode(np.ones((1, 2, 3)), datatype)
+    with pytest.raises(ProtocolError) as caught:
+        parse_request(body, header, FLOATS)
+    assert caught.value.expected == "FP32"

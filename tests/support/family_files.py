@@ -32,12 +32,10 @@ def written(folder: Path, source: str, name: str = "own.py") -> Path:
     return folder / name
 
 
-def of_the_manual() -> str:
-    """The file of docs/own-networks.md."""
+def of_the_manual(language: str = "python", holding: str = "def build") -> str:
+    """The first block of docs/own-networks.md in a language that holds a text: by default the family's file."""
     page = (REPOSITORY / "docs/own-networks.md").read_text(encoding="utf-8")
-    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert found
-    return found[1]
+    return next(block for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL) if holding in block)
 
 
 def in_two_phases(epochs: str = "1", trainable: str = '["last"]', rate: str = "0.5") -> str:

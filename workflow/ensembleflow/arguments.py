@@ -21,6 +21,7 @@ __all__ = [
     "mapping",
     "one_of",
     "paths",
+    "shape",
     "text",
     "texts",
     "whole_number",
@@ -122,11 +123,17 @@ def share(argument: str, value: object) -> float:
 def image_shape(argument: str, values: object) -> tuple[int, int, int]:
     """Height, width and channels, each above 0."""
     expected = "(height, width, channels)"
-    listed = items(argument, values, expected)
-    if len(listed) != 3:
+    lengths = shape(argument, values, expected)
+    if len(lengths) != 3:
         raise _refused(argument, values, expected)
-    height, width, channels = (whole_number(f"{argument}[{place}]", each, 1) for place, each in enumerate(listed))
+    height, width, channels = lengths
     return height, width, channels
+
+
+def shape(argument: str, values: object, expected: str = "an array's shape") -> tuple[int, ...]:
+    """An array's lengths, each above 0."""
+    listed = items(argument, values, expected)
+    return tuple(whole_number(f"{argument}[{place}]", each, 1) for place, each in enumerate(listed))
 
 
 def paths(argument: str, values: object) -> list[Path]:

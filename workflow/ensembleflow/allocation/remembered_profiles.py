@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.allocation.benches.profile import Profile, Recall
@@ -36,7 +35,7 @@ def remembered_profiles(store_dir: str | Path, taker: str) -> Recall:
     def recall(
         member: Member,
         device: Device,
-        images: npt.NDArray[np.uint8],
+        images: npt.NDArray[Any],
         settings: Mapping[str, Any],
         measure: Callable[[], list[Profile]],
     ) -> list[Profile]:

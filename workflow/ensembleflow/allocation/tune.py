@@ -51,14 +51,14 @@ class Ensemble:
 
     Attributes:
         members: with their exported functions, in the ensemble's order.
-        images: uint8 (images, height, width, channels), to be predicted in benches.
+        images: uint8 or float32 (images, *image_shape), to be predicted in benches.
         n_classes: number of classes.
         expected: by model id, what it answers to the first of `images`, (at most images, classes); engines must.
         expected_rounding: by how much that may be off by itself.
     """
 
     members: Sequence[Member]
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
     n_classes: int
     expected: Mapping[str, npt.NDArray[np.floating[Any]]] | None = None
     expected_rounding: float = 0.0
@@ -69,16 +69,18 @@ class Ensemble:
         return [member.model for member in self.members]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
-        _, height, width, channels = self.images.shape
-        return height, width, channels
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels), or of other samples their shape."""
+        return self.images.shape[1:]
 
     def pipeline(
         self, devices: Sequence[Device], allocation: Allocation, fork_server: ForkServer | None = None
     ) -> Pipeline:
         """The ensemble under an allocation, to be used in a `with` block."""
-        deployment = Deployment(self.members, devices, self.image_shape, self.n_classes, fork_server=fork_server)
+        dtype = self.images.dtype.name
+        deployment = Deployment(
+            self.members, devices, self.image_shape, self.n_classes, fork_server=fork_server, image_dtype=dtype
+        )
         return Pipeline(deployment, allocation)
 
 
@@ -253,7 +255,8 @@ def _simulated(
     ensemble: Ensemble, devices: Sequence[Device], table: ProfileTable, config: AllocationConfig
 ) -> SimulatedBench:
     # Large images make smaller batches, as the dispatcher makes them.
-    limits = replace(Limits(), max_batch_images=Limits().batch_images(ensemble.image_shape))
+    most = Limits().batch_images(ensemble.image_shape, ensemble.images.dtype.name)
+    limits = replace(Limits(), max_batch_images=most)
     return SimulatedBench(
         devices,
         table,

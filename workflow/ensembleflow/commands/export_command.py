@@ -20,7 +20,7 @@ def add_command(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export",
         help="export a bundle as one ONNX or OpenVINO graph, for other servers",
-        description="Write a bundle's ensemble as one graph from uint8 images to the members' mean probabilities: an "
+        description="Write a bundle's ensemble as one graph from images to the members' mean probabilities: an "
         "ONNX file, or a model repository for OpenVINO Model Server or Triton Inference Server. It is written only if "
         "ONNX Runtime or OpenVINO, whichever it is for, answers the bundle's check images with it as the bundle does.",
     )
@@ -84,6 +84,6 @@ def _how_to_use(export_format: str, export: Export, bundle: Bundle) -> str:
         )
     shape = ", ".join(map(str, bundle.manifest.image_shape))
     return (
-        f"compute it, images being a NumPy array, uint8 (n, {shape}):\n"
+        f"compute it, images being a NumPy array, {bundle.manifest.image_dtype} (n, {shape}):\n"
         f"  onnxruntime.InferenceSession({str(export.graph)!r}).run([{PROBABILITIES!r}], {{{INPUT!r}: images}})"
     )

@@ -37,7 +37,8 @@ def add_command(subparsers: Any) -> None:
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="image files (PNG, JPEG, …), folders with such files at any depth, or .npy files of uint8 images",
+        help="image files (PNG, JPEG, …), folders with such files at any depth, or .npy files of uint8 images; "
+        "of a bundle that was trained with float arrays, .npy files of any numbers",
     )
     parser.add_argument(
         "--top", type=whole_number(1), default=1, metavar="K", help="classes to print an image (default: 1)"
@@ -58,32 +59,33 @@ def _table(text: str) -> Path:
 
 def _run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
-    height, width, channels = bundle.manifest.image_shape
-    image_shape = (height, width, channels)
-    found = find_image_files(arguments.images)
+    image_shape, image_dtype = bundle.manifest.image_shape, bundle.manifest.image_dtype
+    found = find_image_files(arguments.images, image_dtype)
     if found.left_out:
-        print(f"note: left out, not named like an image: {some([*map(shown_name, found.left_out)])}", file=sys.stderr)
+        kind = "an image" if image_dtype == "uint8" else "an array"
+        print(f"note: left out, not named like {kind}: {some([*map(shown_name, found.left_out)])}", file=sys.stderr)
     answers: list[dict[str, Any]] = []
     faults, resized = list(found.faults), []
     with ExitStack() as stack:
         pipeline: Pipeline | None = None  # it starts once there is an image
-        for named in read_batches(found.files, image_shape):
+        for named in read_batches(found.files, image_shape, image_dtype):
             faults += named.faults
             resized += named.resized
             if len(named.images):
                 pipeline = pipeline or stack.enter_context(bundle.pipeline())
                 answers += _answers(named, pipeline.predict(named.images), bundle.class_names, arguments.top)
-    _note_resized(resized, width, height)
+    _note_resized(resized, image_shape)
     if answers or not faults:
         _give(answers, arguments)
     if faults:
-        raise unreadable(faults, len(found.files) + len(found.faults), image_shape)
+        raise unreadable(faults, len(found.files) + len(found.faults), image_shape, image_dtype)
     return 0
 
 
-def _note_resized(resized: list[tuple[str, int, int]], width: int, height: int) -> None:
+def _note_resized(resized: list[tuple[str, int, int]], image_shape: tuple[int, ...]) -> None:
     if not resized:
         return
+    height, width = image_shape[:2]
     file, old_width, old_height = resized[0]
     if len(resized) == 1:
         note = f"{file} was resized from {old_width}x{old_height} to {width}x{height} pixels"

@@ -27,6 +27,7 @@ from ensembleflow.serving.http.admission import RequestLimits, needed_body_bytes
 from ensembleflow.serving.http.log import json_log
 from ensembleflow.serving.http_server import ServerLimits, is_loopback, listen, run_server, url_of
 from ensembleflow.serving.service import Service
+from ensembleflow.serving.signature import Signature
 
 __all__ = ["add_command"]
 
@@ -145,12 +146,14 @@ def _run(arguments: argparse.Namespace) -> int:
             RequestLimits(max_body_bytes, arguments.read_timeout, token), arguments.max_connections, arguments.grace
         )
         _say(f"{service.signature.model_name} listens at {url}; its {len(bundle.manifest.members)} members start")
-        run_server(service, listener, limits, on_ready=lambda: _say(_how_to_try(url, token)))
+        run_server(service, listener, limits, on_ready=lambda: _say(_how_to_try(url, token, service.signature)))
     return 0
 
 
-def _how_to_try(url: str, token: str | None) -> str:
+def _how_to_try(url: str, token: str | None, signature: Signature) -> str:
     header = "" if token is None else ' -H "Authorization: Bearer $(cat TOKEN_FILE)"'
+    if signature.image_dtype != "uint8":
+        return f"ready: the tensors that it takes are told by\n  curl{header} {url}/v2/models/{signature.model_name}"
     return f"ready: open {url}/ in a browser, or\n  curl{header} --data-binary @image.png {url}/classify"
 
 

@@ -9,7 +9,7 @@ from ensembleflow.config.allocation import (
     is_simulated,
 )
 from ensembleflow.config.budget import PRIMARY_COST, budget_name, budget_parts
-from ensembleflow.config.dataset import DatasetConfig
+from ensembleflow.config.dataset import DatasetConfig, Samples
 from ensembleflow.config.library import FASTEST, BaselineConfig, CostConfig, LibraryConfig, PredictionsConfig, n_kept
 from ensembleflow.config.load import canonical_json, load_config, parse_config
 from ensembleflow.config.models import Config
@@ -49,6 +49,7 @@ __all__ = [
     "PredictionsConfig",
     "Range",
     "ReportConfig",
+    "Samples",
     "Schedule",
     "SearchConfig",
     "SearchLimits",

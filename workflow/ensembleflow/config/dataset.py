@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from ensembleflow.config.base import Block
 from ensembleflow.config.paths import PathText
 
-__all__ = ["DatasetConfig", "SyntheticConfig"]
+__all__ = ["DatasetConfig", "Samples", "SyntheticConfig"]
+
+Samples = Literal["images", "arrays"]
 
 
 class SyntheticConfig(Block):
@@ -55,6 +57,12 @@ class DatasetConfig(Block):
         ge=8,
         le=1024,
         description="Height and width in pixels to which images of `image_folder` and `table` are resized.",
+    )
+    samples: Samples = Field(
+        "images",
+        description="Of `arrays`, what a sample is: `images` (height and width, or height, width and channels), or "
+        "`arrays` of any rank, such as time series, spectra and rows of tables, which are kept as float32 and which "
+        "networks of your own take (docs/own-networks.md).",
     )
     valid_fraction: float = Field(
         0.3,
@@ -118,6 +126,8 @@ class DatasetConfig(Block):
             raise ValueError(f"`path` must be set where `source` is {self.source}")
         if self.source in ("image_folder", "table") and self.image_size is None:
             raise ValueError(f"`image_size` must be set where `source` is {self.source}")
+        if self.samples == "arrays" and self.source != "arrays":
+            raise ValueError("`samples` is for the source arrays")
         if self.group_pattern is not None:
             if self.source != "image_folder":
                 raise ValueError("`group_pattern` is for the source image_folder; a table has its column `group`")

@@ -1,9 +1,10 @@
 """The dataset's HDF5 file: schema `dataset`, version 1.
 
 Groups `train`, `valid`, `test` and, where the config asks for one, `calibration`, each with `images` uint8 (n, height,
-width, channels) and `labels` int64 (n,); `class_names` at the root; root attributes name, source, split_seed and
-checksum. Where they apply: `train/weights`, float32 (n,), how much each image counts; the attribute `duplicates`,
-identical images in two parts or classes; the group `source_files`, what the images were read from.
+width, channels) or float32 (n, ...), and `labels` int64 (n,); `class_names` at the root; root attributes name, source,
+split_seed and checksum. Where they apply: `train/mean` and `train/deviation`, float64 (channels,), of float32 images;
+`train/weights`, float32 (n,), how much each image counts; the attribute `duplicates`, identical images in two parts or
+classes; the group `source_files`, what the images were read from.
 
 The images lie in the file as they are in memory, neither in chunks nor compressed, so that every process of a
 machine maps the same pages of the system's cache instead of holding a copy.
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from ensembleflow.arguments import file_path, one_of
 from ensembleflow.datasets.duplicates import Duplicates, contents_of, find_duplicates
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
+from ensembleflow.datasets.standardisation import Standardisation, standardisation_of
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import create_hdf5, map_array, open_hdf5
 
@@ -38,6 +41,7 @@ CALIBRATION = "calibration"
 
 _SCHEMA, _SCHEMA_VERSION = "dataset", 1
 _ATTRIBUTES = ("name", "source", "split_seed", "checksum")
+_STANDARDISATION = ("mean", "deviation")
 _MAX_IMAGES_A_READ, _MAX_BYTES_A_READ = 256, 2**26
 _PROGRESS_SECONDS = 10
 
@@ -53,7 +57,9 @@ class Dataset:
         split_seed: the seed of the split.
         checksum: SHA-256 of the class names and of all images, labels and weights, hexadecimal.
         class_names: name of class i at place i.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels); of float32 samples any shape.
+        image_dtype: `uint8` or `float32`.
+        standardisation: of float32 samples, what networks standardise them by; None for uint8.
         splits: `SPLITS`, and `calibration` where there is one.
         duplicates: identical images in two parts or in two classes.
     """
@@ -69,16 +75,19 @@ class Dataset:
         self.checksum = str(file.attrs["checksum"])
         self.class_names: list[str] = [str(name) for name in file["class_names"].asstr()[:]]
         self.duplicates = Duplicates.from_json(str(file.attrs.get("duplicates", Duplicates().as_json())))
-        height, width, channels = file["train/images"].shape[1:]
-        self.image_shape: tuple[int, int, int] = (int(height), int(width), int(channels))
+        self.image_shape: tuple[int, ...] = tuple(map(int, file["train/images"].shape[1:]))
+        self.image_dtype = str(file["train/images"].dtype)
+        self.standardisation: Standardisation | None = None
+        if self.image_dtype != "uint8":
+            self.standardisation = Standardisation(self._read("train/mean"), self._read("train/deviation"))
 
     @property
     def n_classes(self) -> int:
         """How many classes there are."""
         return len(self.class_names)
 
-    def images(self, split: str) -> NDArray[np.uint8]:
-        """A copy of all images of a split, uint8 (n, height, width, channels); `image_array` needs no memory.
+    def images(self, split: str) -> NDArray[Any]:
+        """A copy of all images of a split, (n, *image_shape); `image_array` needs no memory.
 
         Raises:
             ArtefactError: the file is damaged there.
@@ -101,8 +110,8 @@ class Dataset:
         """
         return self._read("train/weights") if "train/weights" in self._file else None
 
-    def image_array(self, split: str) -> NDArray[np.uint8]:
-        """The images of a split where they lie, uint8 (n, height, width, channels), to read parts of.
+    def image_array(self, split: str) -> NDArray[Any]:
+        """The images of a split where they lie, (n, *image_shape), to read parts of.
 
         A read-only map of the file: only the pages that are read take memory, in the system's cache, which all
         processes of a machine share and which gives way when memory is short. What a process holds itself is the
@@ -121,19 +130,24 @@ class Dataset:
     def _check(self) -> None:
         missing = [name for name in _ATTRIBUTES if name not in self._file.attrs]
         arrays = ["class_names", *(f"{split}/{name}" for split in self.splits for name in ("images", "labels"))]
+        images = self._file.get("train/images")
+        if isinstance(images, h5py.Dataset) and images.dtype == np.float32:
+            arrays += [f"train/{name}" for name in _STANDARDISATION]
         missing += [name for name in arrays if not isinstance(self._file.get(name), h5py.Dataset)]
         if missing:
             raise self._fault(f"no {', no '.join(missing)}", "a whole dataset file")
         for split in self.splits:
             images, labels = self._file[f"{split}/images"], self._file[f"{split}/labels"]
             found = f"{split}: images {images.dtype} {images.shape}, labels {labels.dtype} {labels.shape}"
+            are_images = images.dtype == np.uint8 and images.ndim == 4
             if (
-                images.dtype != np.uint8
-                or images.ndim != 4
+                not (are_images or (images.dtype == np.float32 and images.ndim > 1))
                 or labels.dtype != np.int64
                 or labels.shape != images.shape[:1]
             ):
-                raise self._fault(found, "images uint8 (n, height, width, channels), labels int64 (n,)")
+                raise self._fault(
+                    found, "images uint8 (n, height, width, channels) or float32 (n, ...), labels int64 (n,)"
+                )
 
     def _fault(self, found: str, expected: str) -> ArtefactError:
         return ArtefactError(
@@ -194,8 +208,9 @@ def write_dataset(
             labels = images.labels[indices]
             group = file.create_group(split)
             group.create_dataset("labels", data=labels)
-            stored = group.create_dataset("images", (len(indices), *images.image_shape), np.uint8)
-            digest.update(f"\0{split}{stored.shape}".encode())
+            stored = group.create_dataset("images", (len(indices), *images.image_shape), images.image_dtype)
+            dtype = "" if stored.dtype == np.uint8 else str(stored.dtype)
+            digest.update(f"\0{split}{stored.shape}{dtype}".encode())
             digest.update(labels.astype("<i8").tobytes())
             if split == "train" and images.weights is not None:
                 weights = images.weights[indices]
@@ -217,6 +232,10 @@ def write_dataset(
                     contents[split].append(contents_of(batch))
         if faults:
             raise UnreadableImagesError(faults)
+        if images.image_dtype != "uint8":
+            scale = standardisation_of(file["train/images"], _images_a_read(images.image_shape))
+            for name in _STANDARDISATION:
+                file["train"].create_dataset(name, data=getattr(scale, name))
         checksum = digest.hexdigest()
         for key, value in zip(_ATTRIBUTES, (name, source, split_seed, checksum), strict=True):
             file.attrs[key] = value
@@ -227,7 +246,7 @@ def write_dataset(
     return checksum
 
 
-def _images_a_read(image_shape: tuple[int, int, int]) -> int:
+def _images_a_read(image_shape: tuple[int, ...]) -> int:
     return max(1, min(_MAX_IMAGES_A_READ, _MAX_BYTES_A_READ // int(np.prod(image_shape))))
 
 

@@ -55,8 +55,8 @@ class Duplicates:
         return cls(**values, leaked=leaked, contradicting=contradicting)
 
 
-def contents_of(batch: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """A checksum of each image's pixels, uint64 (n,), of uint8 (n, height, width, channels)."""
+def contents_of(batch: NDArray[Any]) -> NDArray[np.uint64]:
+    """A checksum of each image's pixels, uint64 (n,), of images (n, ...)."""
     checksums = [hashlib.blake2b(image, digest_size=8).digest() for image in np.ascontiguousarray(batch)]
     return np.frombuffer(b"".join(checksums), np.uint64)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,9 @@ class LabelledImages:
     Attributes:
         class_names: name of class i at place i.
         labels: int64 (n_images,), places in `class_names`.
-        image_shape: (height, width, channels), the same for all images.
-        read: takes indices, int64 (n,), and gives these images as uint8 (n, height, width, channels);
+        image_shape: (height, width, channels), the same for all images; of float32 samples any shape.
+        image_dtype: `uint8` or `float32`.
+        read: takes indices, int64 (n,), and gives these images as `image_dtype` (n, *image_shape);
             raises UnreadableImagesError if some of them cannot be read, or another DatasetError.
         own_split: for each part (train, valid, test) that the source itself sets apart, the indices of its images,
             int64; without `train` the images of no other part are left to be split.
@@ -57,8 +59,9 @@ class LabelledImages:
 
     class_names: tuple[str, ...]
     labels: NDArray[np.int64]
-    image_shape: tuple[int, int, int]
-    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    image_shape: tuple[int, ...]
+    read: Callable[[NDArray[np.int64]], NDArray[Any]]
+    image_dtype: str = "uint8"
     own_split: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     groups: NDArray[np.str_] | None = None
     weights: NDArray[np.float64] | None = None
@@ -78,7 +81,7 @@ class LabelledImages:
         groups = None if self.groups is None else self.groups[kept]
         weights = None if self.weights is None else self.weights[kept]
 
-        def read(places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        def read(places: NDArray[np.int64]) -> NDArray[Any]:
             try:
                 return self.read(kept[places])
             except UnreadableImagesError as error:

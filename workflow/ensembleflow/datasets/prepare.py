@@ -124,7 +124,7 @@ def _read_source(config: DatasetConfig, threads: int) -> LabelledImages:
     if config.source == "cifar100":
         return read_cifar100(config.path)
     if config.source == "arrays":
-        return read_arrays(config.path)
+        return read_arrays(config.path, config.samples)
     if config.source == "idx":
         return read_idx(config.path)
     assert config.image_size is not None

@@ -125,7 +125,7 @@ class CascadeDispatcher:
 
     async def submit(
         self,
-        images: npt.NDArray[np.uint8],
+        images: npt.NDArray[Any],
         *,
         allow_partial: bool = False,
         deadline_seconds: float | None = None,
@@ -164,7 +164,7 @@ class CascadeDispatcher:
         for stage in self._stages.values():
             await stage.close()
 
-    async def _answer(self, images: npt.NDArray[np.uint8], allow_partial: bool, with_members: bool) -> Answer:
+    async def _answer(self, images: npt.NDArray[Any], allow_partial: bool, with_members: bool) -> Answer:
         missing: dict[str, str] = {}
         while True:
             missing |= self.unavailable()
@@ -224,7 +224,7 @@ class _Passage:
         if with_members:
             self._by_member = np.full((len(models), n_images, deployment.n_classes), np.nan, np.float32)
 
-    async def go(self, stages: dict[str, Dispatcher], images: npt.NDArray[np.uint8], part: slice) -> None:
+    async def go(self, stages: dict[str, Dispatcher], images: npt.NDArray[Any], part: slice) -> None:
         """Bring a part of the images through."""
         going = np.arange(len(images))[part]
         shown = images[part]

@@ -80,7 +80,7 @@ class Crew:
 
     Args:
         deployment: the ensemble, and how long a process may be silent.
-        images: shared uint8 (slots, images, height, width, channels).
+        images: shared (slots, images, *image_shape).
         restarts: whether processes that end are started anew.
         on_progress: called with a batch after a member has answered a part of it, or failed.
         on_failure: called with the members that have no process, and why, whenever one loses its last.

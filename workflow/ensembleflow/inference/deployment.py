@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.inference.devices import Device
@@ -39,31 +39,34 @@ class Deployment:
     Attributes:
         members: the ensemble, in its allocations' order.
         devices: those that allocations may name.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels), or of other samples their shape.
         n_classes: number of classes.
         limits: how much it takes on, and how long it waits.
         fork_server: what members' processes may be forked from, which must outlive them.
         stop_rule: of a cascade; None where every member answers every image.
+        image_dtype: the images' type, `uint8` or `float32`.
     """
 
     members: Sequence[Member]
     devices: Sequence[Device]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     n_classes: int
     limits: Limits = field(default_factory=Limits)
     fork_server: ForkServer | None = None
     stop_rule: StopRule | None = None
+    image_dtype: str = "uint8"
 
     @property
     def models(self) -> list[str]:
         """The members' model ids."""
         return [member.model for member in self.members]
 
-    def require_images(self, images: npt.NDArray[np.uint8]) -> None:
+    def require_images(self, images: npt.NDArray[Any]) -> None:
         """Refuse what the members cannot predict.
 
         Raises:
             ValueError: `images` has another shape or type.
         """
-        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
-            raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (n, {self.image_shape})")
+        if images.dtype != self.image_dtype or images.shape[1:] != self.image_shape:
+            expected = f"{self.image_dtype} (n, {self.image_shape})"
+            raise ValueError(f"images are {images.dtype} {images.shape}, expected {expected}")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,9 +112,9 @@ class Dispatcher:
         Raises:
             MemberError: members could not start. The dispatcher is closed then.
         """
-        image_shape = self.deployment.image_shape
-        shape = (self._n_slots, self.deployment.limits.batch_images(image_shape), *image_shape)
-        self._images = SharedArray(shape, np.uint8)
+        image_shape, dtype = self.deployment.image_shape, self.deployment.image_dtype
+        shape = (self._n_slots, self.deployment.limits.batch_images(image_shape, dtype), *image_shape)
+        self._images = SharedArray(shape, dtype)
         self._crew = Crew(
             self.deployment,
             self._images,
@@ -145,7 +146,7 @@ class Dispatcher:
 
     async def submit(
         self,
-        images: npt.NDArray[np.uint8],
+        images: npt.NDArray[Any],
         *,
         allow_partial: bool = False,
         deadline_seconds: float | None = None,
@@ -156,7 +157,7 @@ class Dispatcher:
         Cancelling it takes its images out of the queue.
 
         Args:
-            images: uint8 (images, height, width, channels). Not to be changed before the answer.
+            images: (images, *image_shape), of the deployment's type. Not to be changed before the answer.
             allow_partial: take the mean of those members that are available, if there is one.
             deadline_seconds: how long to wait at most.
             with_members: keep each member's probabilities as well.

@@ -77,13 +77,13 @@ class Pipeline:
         """Change to another allocation, restarting as few processes as possible (`Dispatcher.reconfigure`)."""
         self._await(self._dispatcher.reconfigure(allocation))
 
-    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def predict(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The ensemble's class probabilities: the mean of its members', in a cascade of those that saw the image.
 
         A member whose process has died since the last call is first started anew.
 
         Args:
-            images: uint8 (images, height, width, channels).
+            images: (images, *image_shape).
 
         Returns:
             float32 (images, classes).
@@ -104,7 +104,7 @@ class Pipeline:
             self._thread.join()
         self._loop.close()
 
-    async def _predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    async def _predict(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         try:
             return (await self._dispatcher.submit(images)).probabilities
         except MemberUnavailableError as error:

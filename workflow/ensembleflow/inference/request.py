@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,9 +53,10 @@ class Limits:
     start_timeout_seconds: float = 300.0
     warm_up_seconds: float = 1.0
 
-    def batch_images(self, image_shape: tuple[int, int, int]) -> int:
-        """Images of the largest batch, for images of a shape (height, width, channels)."""
-        return max(1, min(self.max_batch_images, self.max_batch_bytes // int(np.prod(image_shape))))
+    def batch_images(self, image_shape: tuple[int, ...], image_dtype: str = "uint8") -> int:
+        """Images of the largest batch, for images of a shape and type."""
+        image_bytes = math.prod(image_shape) * np.dtype(image_dtype).itemsize
+        return max(1, min(self.max_batch_images, self.max_batch_bytes // image_bytes))
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Request:
     """Images on their way through the ensemble.
 
     Args:
-        images: uint8 (images, height, width, channels).
+        images: (images, *image_shape).
         members: the ensemble's model ids.
         n_classes: number of classes.
         allow_partial: whether an answer may lack members.
@@ -145,7 +148,7 @@ class Request:
 
     def __init__(
         self,
-        images: npt.NDArray[np.uint8],
+        images: npt.NDArray[Any],
         members: Sequence[str],
         n_classes: int,
         *,

@@ -79,7 +79,7 @@ class Worker:
         member: what it runs.
         placement: how.
         device: where.
-        images: shared uint8 (slots, images, height, width, channels).
+        images: shared (slots, images, *image_shape).
         n_classes: number of classes.
         warm_up_seconds: for how long it computes batches of usual sizes before it is ready.
         fork_server: what it may be forked from.
@@ -129,6 +129,7 @@ class Worker:
                 "core_ids": device.core_ids,
                 "batch_size": placement.batch_size,
                 "images_shape": (n_slots, n_images, *image_shape),
+                "images_dtype": images.array.dtype.name,
                 "n_classes": n_classes,
                 "warm_up_seconds": warm_up_seconds,
             },

@@ -59,7 +59,7 @@ def obey(control: Connection, settings: dict[str, Any], images_fd: int, probabil
     n_slots, n_images, *image_shape = settings["images_shape"]
     n_classes: int = settings["n_classes"]
     model = load_pinned(settings["engine"], settings["exported"], settings["core_ids"], gpu=settings["gpu"])
-    images = _attach(images_fd, (n_slots, n_images, *image_shape), np.uint8)
+    images = _attach(images_fd, (n_slots, n_images, *image_shape), settings["images_dtype"])
     probabilities = _attach(probabilities_fd, (n_slots, n_images, n_classes), np.float32)
 
     warm: set[int] = set()
@@ -68,7 +68,7 @@ def obey(control: Connection, settings: dict[str, Any], images_fd: int, probabil
         # Tracing and the choice of kernels for a batch size must not fall into the first request of that size.
         if n_images in warm:
             return
-        answer = model.answer(np.zeros((n_images, *image_shape), np.uint8))
+        answer = model.answer(np.zeros((n_images, *image_shape), images.dtype))
         if answer.shape != (n_images, n_classes):
             raise ValueError(f"the model answers with shape {answer.shape[1:]}, the ensemble has {n_classes} classes")
         warm.add(n_images)

@@ -16,13 +16,15 @@ import pandas as pd
 from ensembleflow.config import BaselineConfig
 from ensembleflow.datasets import Dataset, open_dataset
 from ensembleflow.datasets.split import stratified_part
+from ensembleflow.datasets.standardisation import Standardisation
 from ensembleflow.io import provenance, write_csv, write_json
 
-__all__ = ["CLASSIFIER", "fit_baseline", "n_affordable", "shrunk_pixels"]
+__all__ = ["CLASSIFIER", "fit_baseline", "fitted_values", "n_affordable"]
 
 CLASSIFIER = "SVC(C=10, gamma='scale')"
 _C = 10.0
 _LARGEST_SIDE = 32
+_RANK_OF_IMAGES = 4
 _LEAST_SHARE = 0.1
 _SPLITS = ("valid", "test")
 _IMAGES_AT_ONCE = 256
@@ -37,9 +39,10 @@ def fit_baseline(
 ) -> None:
     """Fit scikit-learn's support vector machine to the training images and let it answer the others.
 
-    It sees the pixels as shares of the full scale, of larger images the means of squares of pixels, so that no side is
-    above 32. Validation and test images are only answered: nothing is chosen by them. It gives classes and no
-    probabilities, for a support vector machine has none of its own, so its cross-entropy is not known.
+    It sees the pixels as shares of the full scale, float values standardised by channel; of larger images the means of
+    squares of pixels, so that no side is above 32. Validation and test images are only answered: nothing is chosen by
+    them. It gives classes and no probabilities, for a support vector machine has none of its own, so its cross-entropy
+    is not known.
 
     The time grows with training images x (training + answered images) x (values per image + classes). Where that is
     more than the config allows, it learns from a part of the training images, drawn class by class in their proportions
@@ -97,18 +100,26 @@ def n_affordable(n_train: int, n_answered: int, n_terms: int, max_giga_multiply_
     return min(n_train, n)
 
 
-def shrunk_pixels(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Pixels as shares of the full scale: float32 (images, values), at most 32 rows and columns of them.
+def fitted_values(images: npt.NDArray[Any], standardisation: Standardisation | None = None) -> npt.NDArray[np.float32]:
+    """What the classifier sees: float32 (images, values), of images at most 32 rows and columns of them.
 
     Args:
-        images: uint8 (images, height, width, channels); rows and columns that fill no square are cut off.
+        images: uint8 or float32 images (images, height, width, channels), of which rows and columns that fill no square
+            are cut off; or float32 samples of other ranks, seen as they are.
+        standardisation: of float32 samples; None for uint8, whose values are shares of the full scale.
     """
-    n, height, width, channels = images.shape
+    n = len(images)
+    if standardisation is not None:
+        images = standardisation.apply(images)
+    if images.ndim != _RANK_OF_IMAGES:
+        return images.reshape(n, -1)
+    _, height, width, channels = images.shape
     step = _shrink_step(height, width)
     rows, columns = max(1, height // step), max(1, width // step)
     high, wide = min(step, height), min(step, width)
     squares = images[:, : rows * high, : columns * wide].reshape(n, rows, high, columns, wide, channels)
-    return (squares.mean(axis=(2, 4), dtype=np.float32) / 255).reshape(n, -1)
+    means = squares.mean(axis=(2, 4), dtype=np.float32)
+    return (means / 255 if standardisation is None else means).reshape(n, -1)
 
 
 def _shrink_step(height: int, width: int) -> int:
@@ -116,9 +127,10 @@ def _shrink_step(height: int, width: int) -> int:
 
 
 def _facts(data: Dataset, labels: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
-    height, width, channels = data.image_shape
-    step = _shrink_step(height, width)
-    shape = [max(1, height // step), max(1, width // step), channels]
+    shape = list(data.image_shape)
+    if len(shape) == _RANK_OF_IMAGES - 1:
+        step = _shrink_step(*shape[:2])
+        shape[:2] = [max(1, side // step) for side in shape[:2]]
     return {
         "n_train_images": len(labels["train"]),
         "n_fitted_images": 0,
@@ -150,7 +162,10 @@ def _answers(
 
     train = data.image_array("train")
     pixels = np.concatenate(
-        [shrunk_pixels(train[chosen[start : start + _IMAGES_AT_ONCE]]) for start in _starts(chosen, _IMAGES_AT_ONCE)]
+        [
+            fitted_values(train[chosen[start : start + _IMAGES_AT_ONCE]], data.standardisation)
+            for start in _starts(chosen, _IMAGES_AT_ONCE)
+        ]
     )
     told = f"baseline: {CLASSIFIER} on {len(chosen):,} of {len(labels):,} training images"
     logger.info("%s", told, extra={"progress": True})
@@ -162,7 +177,9 @@ def _answers(
         images = data.image_array(split)
         parts = [np.empty(0, dtype=np.int64)]
         for start in _starts(images, _PREDICTED_AT_ONCE):
-            parts.append(classifier.predict(shrunk_pixels(images[start : start + _PREDICTED_AT_ONCE])))
+            parts.append(
+                classifier.predict(fitted_values(images[start : start + _PREDICTED_AT_ONCE], data.standardisation))
+            )
             if time.perf_counter() - told_at >= _PROGRESS_SECONDS:
                 told_at = time.perf_counter()
                 logger.info("%s: answers %s, image %d", told, split, start, extra={"progress": True})

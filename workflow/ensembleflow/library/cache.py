@@ -93,7 +93,7 @@ def cache_predictions(
         atomic_directory(exported_dir) as folder,
     ):
         for index, (model, sha256) in enumerate(weights.items()):
-            _export(model, files[model], sha256, folder)
+            _export(model, files[model], sha256, folder, data.image_dtype)
             told = f"predictions of kept models: {index}/{len(weights)} cached"
             _cache(load_exported(folder / model), data, writer, index, f"{told}, {model}")
             told = f"predictions of kept models: {index + 1}/{len(weights)} cached"
@@ -119,7 +119,7 @@ def _cache(function: ExportedModel, data: Dataset, writer: PredictionsWriter, mo
                 logger.info("%s: %d of %d images", told, n_done, n_images, extra={"progress": True})
 
 
-def _export(model: str, file: Path, recorded_sha256: str, folder: Path) -> None:
+def _export(model: str, file: Path, recorded_sha256: str, folder: Path, image_dtype: str) -> None:
     network = load_model(file)
     found = weights_sha256(network)
     if found != recorded_sha256:
@@ -130,4 +130,4 @@ def _export(model: str, file: Path, recorded_sha256: str, folder: Path) -> None:
             expected=recorded_sha256,
             hint=f"delete {file.parent} and run snakemake again",
         )
-    export_model(network, folder / model)
+    export_model(network, folder / model, image_dtype)

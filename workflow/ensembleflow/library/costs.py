@@ -122,7 +122,7 @@ class _Library:
     models: Sequence[str]
     folders: Sequence[Path]
     parameter_bytes: Sequence[int]
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
     expected: Sequence[npt.NDArray[np.floating]] | None
     tolerance: float
 
@@ -261,7 +261,7 @@ def _measure(folders: Mapping[str, Path], library: _Library, config: CostConfig,
 def _check(
     model: str,
     function: LoadedEngine,
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     expected: npt.NDArray[np.floating],
     batch_size: int,
     tolerance: float,
@@ -319,7 +319,7 @@ def _optional_columns(measured: Sequence[_Measured], memory: Sequence[int] | Non
     return columns
 
 
-def _predict_seconds(function: LoadedEngine, images: npt.NDArray[np.uint8], batch_size: int) -> float:
+def _predict_seconds(function: LoadedEngine, images: npt.NDArray[Any], batch_size: int) -> float:
     started = time.perf_counter()
     function.predict(images, batch_size)
     return time.perf_counter() - started

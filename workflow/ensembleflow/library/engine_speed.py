@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ _TRIED_MODELS = 3
 def engines_by_speed(
     folders: Sequence[Path],
     parameter_bytes: Sequence[int],
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     expected: Sequence[npt.NDArray[np.floating]] | None,
     *,
     batch_size: int,
@@ -49,7 +50,7 @@ def engines_by_speed(
     Args:
         folders: the exported functions.
         parameter_bytes: the size of each one's weights.
-        images: uint8 (images, height, width, channels).
+        images: (images, ...), as the dataset has them.
         expected: of each model the cached answers to the first of `images`, (at most images, classes); None checks
             nothing.
         batch_size: images per call.

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ logger = logging.getLogger("ensembleflow.library")
 def measure_peak_memory(
     exported: Sequence[str | Path],
     parameter_bytes: Sequence[int],
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     *,
     engine: str = DEFAULT_ENGINE,
     threads: int,
@@ -41,7 +42,7 @@ def measure_peak_memory(
     Args:
         exported: the folders of the exported functions, with what the engine reads besides.
         parameter_bytes: the size of each one's weights.
-        images: the batch, uint8 (images, height, width, channels).
+        images: the batch, (images, ...).
         engine: what computes the models.
         threads: CPU threads that one operation may use.
         use_gpu: measure the GPU's memory instead of the machine's.

@@ -55,7 +55,7 @@ def measure(settings: dict[str, Any], answer: Callable[[object], None]) -> None:
 
 
 def _measured(
-    exported: str, parameter_bytes: int, images: npt.NDArray[np.uint8], settings: dict[str, Any]
+    exported: str, parameter_bytes: int, images: npt.NDArray[Any], settings: dict[str, Any]
 ) -> dict[str, Any]:
     try:
         return {"peak_memory_bytes": _peak_memory_bytes(exported, parameter_bytes, images, settings)}
@@ -65,7 +65,7 @@ def _measured(
 
 
 def _peak_memory_bytes(
-    exported: str, parameter_bytes: int, images: npt.NDArray[np.uint8], settings: dict[str, Any]
+    exported: str, parameter_bytes: int, images: npt.NDArray[Any], settings: dict[str, Any]
 ) -> int | None:
     engine, use_gpu = settings["engine"], settings["use_gpu"]
     start_engine(engine, settings["threads"], gpu=use_gpu)

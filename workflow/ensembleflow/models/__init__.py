@@ -1,6 +1,6 @@
 """The networks, their training, and the one exported function of each."""
 
-from ensembleflow.models.augmentation import augment
+from ensembleflow.models.augmentation import augment, augmentation_of
 from ensembleflow.models.batch_statistics import BatchStatistics
 from ensembleflow.models.checkpoint import restore_checkpoint, save_checkpoint
 from ensembleflow.models.class_weights import class_weights
@@ -25,6 +25,7 @@ __all__ = [
     "Trainer",
     "TrainingHyperparameters",
     "augment",
+    "augmentation_of",
     "build_resnet",
     "class_weights",
     "classification_metrics",

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ensembleflow.datasets.standardisation import Standardisation
 from ensembleflow.models.hyperparameters import TrainingHyperparameters
 
-__all__ = ["augment", "mix_up", "random_affines"]
+__all__ = ["Augmentation", "augment", "augmentation_of", "mix_up", "random_affines"]
+
+Augmentation = Callable[[npt.NDArray[Any], TrainingHyperparameters, np.random.Generator], npt.NDArray[Any]]
+"""What changes a batch of samples (batch, ...), and keeps their type and shape, with a generator of its own."""
+
+# A mean image's pixels reach over about so many from black to white.
+_DEVIATIONS_OF_FULL_SCALE = 4.0
 
 
 @functools.cache
@@ -23,7 +31,7 @@ def _opencv() -> Any:
 
 
 def random_affines(
-    n_images: int, image_shape: tuple[int, int, int], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
+    n_images: int, image_shape: tuple[int, ...], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Random zoom, translation, shear and rotation about the image's centre, one matrix an image.
 
@@ -56,22 +64,47 @@ def random_affines(
     return matrix
 
 
+def augmentation_of(
+    image_shape: tuple[int, ...], standardisation: Standardisation | None, own: Augmentation | None = None
+) -> Augmentation:
+    """What changes batches of such samples: the family's own, else `augment` for images, and nothing for other ranks.
+
+    Args:
+        image_shape: the samples' shape.
+        standardisation: of float images, of which four standard deviations are the full scale; None for uint8.
+        own: the family's; None where it has none.
+    """
+    if own is not None:
+        return own
+    if len(image_shape) != 3:
+        return lambda images, hyperparameters, rng: images
+    if standardisation is None:
+        return augment
+    return functools.partial(augment, full_scale=_DEVIATIONS_OF_FULL_SCALE * standardisation.deviation)
+
+
 def augment(
-    images: npt.NDArray[np.uint8], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+    images: npt.NDArray[Any],
+    hyperparameters: TrainingHyperparameters,
+    rng: np.random.Generator,
+    full_scale: float | npt.NDArray[np.float64] = 255.0,
+) -> npt.NDArray[Any]:
     """Augment a batch; pixels read from outside an image take its nearest pixel's value.
 
     Args:
-        images: uint8 (batch, height, width, channels).
+        images: uint8 or float32 (batch, height, width, channels).
         hyperparameters: its five `max_*` values bound the random transforms; flips and cutout follow them.
         rng: the batch's own generator; the same state gives the same batch.
+        full_scale: what shifts of channels are shares of, for all channels or (channels,).
 
     Returns:
-        uint8, the shape of `images`.
+        The type and shape of `images`.
     """
     hp = hyperparameters
     matrices = random_affines(len(images), images.shape[1:], hp, rng)
-    shifts = np.rint(rng.uniform(-hp.max_channel_shift, hp.max_channel_shift, (len(images), images.shape[-1])) * 255.0)
+    shifts = rng.uniform(-hp.max_channel_shift, hp.max_channel_shift, (len(images), images.shape[-1])) * full_scale
+    if images.dtype == np.uint8:
+        shifts = np.rint(shifts)
     shifts = np.pad(shifts, ((0, 0), (0, 3)))  # OpenCV wants four numbers, whatever the channels
     moves = hp.max_zoom > 0 or hp.max_translation > 0 or hp.max_shear > 0 or hp.max_rotation_degrees > 0
     changed, opencv = np.empty_like(images), _opencv()
@@ -81,7 +114,7 @@ def augment(
             if moves:
                 part = _moved(part, matrix)
             if hp.max_channel_shift > 0:
-                part = opencv.add(part, shift[channels.start : channels.start + 4])  # saturates
+                part = opencv.add(part, shift[channels.start : channels.start + 4])  # uint8 saturates
             into[..., channels] = part.reshape(into[..., channels].shape)
     # What is off draws no number, so that the others' are what they were before these were there.
     for share, axis in ((hp.horizontal_flips, 2), (hp.vertical_flips, 1)):
@@ -93,24 +126,29 @@ def augment(
     return changed
 
 
-def _blank_squares(images: npt.NDArray[np.uint8], share: float, rng: np.random.Generator) -> None:
+def _blank_squares(images: npt.NDArray[Any], share: float, rng: np.random.Generator) -> None:
     """Fill a square of each image, its centre anywhere, with the image's mean colour (DeVries and Taylor 2017)."""
     height, width = images.shape[1:3]
     side = max(1, round(share * min(height, width)))
     tops = rng.integers(0, height, len(images)) - side // 2
     lefts = rng.integers(0, width, len(images)) - side // 2
-    colours = np.rint(images.mean(axis=(1, 2))).astype(np.uint8)
+    colours = _rounded(images.mean(axis=(1, 2)), images.dtype)
     for image, top, left, colour in zip(images, tops, lefts, colours, strict=True):
         image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = colour
 
 
+def _rounded(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Values as a type: to the nearest whole number where it holds no others."""
+    return (values if dtype.kind == "f" else np.rint(values)).astype(dtype)
+
+
 def mix_up(
-    images: npt.NDArray[np.uint8], alpha: float, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    images: npt.NDArray[Any], alpha: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Mix each image with another one of its batch (Zhang et al. 2018).
 
     Args:
-        images: uint8 (batch, height, width, channels).
+        images: uint8 or float32 (batch, ...).
         alpha: both parameters of the Beta distribution that the shares are drawn from.
         rng: the batch's own generator.
 
@@ -121,9 +159,9 @@ def mix_up(
     drawn = rng.beta(alpha, alpha, len(images))
     shares = np.maximum(drawn, 1 - drawn).astype(np.float32)
     partners = rng.permutation(len(images))
-    own = shares.reshape(-1, 1, 1, 1)
+    own = shares.reshape(-1, *[1] * (images.ndim - 1))
     mixed = own * images + (1 - own) * images[partners]
-    return np.rint(mixed).astype(np.uint8), partners, shares
+    return _rounded(mixed, images.dtype), partners, shares
 
 
 def _channels_at_once(n_channels: int) -> list[slice]:
@@ -137,7 +175,7 @@ def _channels_at_once(n_channels: int) -> list[slice]:
     return ends
 
 
-def _moved(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _moved(image: npt.NDArray[Any], matrix: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """One image, each pixel read from between the four that its matrix takes it to."""
     height, width = image.shape[:2]
     cv2 = _opencv()
@@ -148,4 +186,4 @@ def _moved(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float32]) -> npt
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return np.asarray(moved, np.uint8).reshape(image.shape)
+    return np.asarray(moved, image.dtype).reshape(image.shape)

@@ -33,12 +33,13 @@ class BatchStatistics:
 
     Args:
         model: the network; its optimizer and weights are left as they are.
-        images: uint8 (images, height, width, channels), those of training: an array, a memory map or an HDF5 dataset.
+        images: uint8 or float32 (images, ...), those of training: an array, a memory map or an HDF5 dataset.
         batch_size: images per call.
     """
 
-    def __init__(self, model: keras.Model, images: npt.NDArray[np.uint8], batch_size: int) -> None:
+    def __init__(self, model: keras.Model, images: npt.NDArray[Any], batch_size: int) -> None:
         self._model = model
+        self._image_dtype = images.dtype
         chosen = np.random.default_rng(0).permutation(len(images))[:RECOMPUTED_FROM_IMAGES]
         self._batches = [
             images[np.sort(chosen[start : start + batch_size])] for start in range(0, len(chosen), batch_size)
@@ -80,7 +81,7 @@ class BatchStatistics:
     def _compile_step(self, model: keras.Model) -> Any:
         import tensorflow as tf
 
-        signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8), tf.TensorSpec((), tf.float32)]
+        signature = [tf.TensorSpec((None, *model.input_shape[1:]), self._image_dtype), tf.TensorSpec((), tf.float32)]
 
         @tf.function(input_signature=signature, autograph=False)
         def step(images: Any, kept: Any) -> None:

@@ -26,32 +26,32 @@ __all__ = ["ExportedModel", "export_model", "load_exported", "model_function", "
 _BATCH_VALUES = 2**22
 
 
-def export_model(model: keras.Model, path: str | Path) -> None:
+def export_model(model: keras.Model, path: str | Path, image_dtype: str = "uint8") -> None:
     """Write a model's exported function as a TensorFlow SavedModel with the endpoint `serve`.
 
-    The endpoint takes uint8 images (batch, height, width, channels) and returns float32 probabilities
-    (batch, classes).
+    The endpoint takes images (batch, height, width, channels), or samples of another shape, of the type `image_dtype`,
+    `uint8` or `float32`, and returns float32 probabilities (batch, classes).
     """
     import tensorflow as tf
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]  # tracked, so that they are saved
-    module.serve = _traced(model)
+    module.serve = _traced(model, image_dtype)
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
 
 
-def model_function(model: keras.Model) -> ExportedModel:
+def model_function(model: keras.Model, image_dtype: str = "uint8") -> ExportedModel:
     """The function that `export_model` writes, in memory."""
-    return ExportedModel(_traced(model), sum(int(w.nbytes) for w in model.get_weights()))
+    return ExportedModel(_traced(model, image_dtype), sum(int(w.nbytes) for w in model.get_weights()))
 
 
-def _traced(model: keras.Model) -> Any:
+def _traced(model: keras.Model, image_dtype: str) -> Any:
     import tensorflow as tf
 
     # Not model.predict: on GPUs that chooses XLA by itself and answers differently.
     return tf.function(
         lambda images: model(images, training=False),
-        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="images")],
+        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), image_dtype, name="images")],
         autograph=False,
         jit_compile=False,
     )
@@ -69,7 +69,7 @@ class ExportedModel(LoadedEngine):
         self._owner = owner  # keeps the SavedModel's variables alive
         self.parameter_bytes = parameter_bytes
 
-    def answer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def answer(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Class probabilities of one batch."""
         return np.asarray(self._function(images))
 
@@ -93,6 +93,6 @@ def load_exported(path: str | Path) -> ExportedModel:
     return ExportedModel(function, int(parameter_bytes), loaded)
 
 
-def prediction_batch_size(image_shape: tuple[int, int, int]) -> int:
+def prediction_batch_size(image_shape: tuple[int, ...]) -> int:
     """Images a call for predictions whose speed is not measured: 256, fewer where images are large."""
     return max(1, min(256, _BATCH_VALUES // math.prod(image_shape)))

@@ -18,12 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.config import Values, family_name, read_values
+from ensembleflow.datasets.standardisation import Standardisation
 from ensembleflow.errors import FamilyError
+from ensembleflow.models.augmentation import Augmentation
 from ensembleflow.models.device_memory import is_out_of_memory
+from ensembleflow.models.family_input import read_float_scale, read_input_ranks
 from ensembleflow.models.hyperparameters import FAMILY, FamilyHyperparameters, TrainingHyperparameters
 from ensembleflow.models.layers import layers_by_names
 from ensembleflow.models.phases import Phase
 from ensembleflow.models.precision import dtype_policy
+from ensembleflow.models.standardised_input import with_standardised_input
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +44,8 @@ class Family:
     Attributes:
         path: the file.
         source: its content.
-        module: what it defines: `space`, `build`, and `augment` or `phases` where it has such of its own.
+        module: what it defines: `space`, `build`, and `augment`, `phases`, `INPUT_RANKS` or `FLOAT_SCALE` where it has
+            such of its own.
     """
 
     path: Path
@@ -62,11 +67,34 @@ class Family:
         """Whether it augments images itself."""
         return hasattr(self.module, "augment")
 
-    def space(self, image_shape: tuple[int, int, int], n_classes: int) -> dict[str, Values]:
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """`augment` where the file has its own, else None."""
+        return self.augment if self.has_augmentation else None
+
+    @property
+    def input_ranks(self) -> frozenset[int]:
+        """How many axes the samples may have that its networks take: 3 (height, width, channels) unless it says others.
+
+        Raises:
+            FamilyError: `INPUT_RANKS` is something else than numbers of axes.
+        """
+        return read_input_ranks(self.module)
+
+    @property
+    def float_scale(self) -> tuple[float, float]:
+        """The mean and standard deviation that float samples' channels are brought to: 0 and 1 unless it says others.
+
+        Raises:
+            FamilyError: `FLOAT_SCALE` is something else than these two numbers.
+        """
+        return read_float_scale(self.module)
+
+    def space(self, image_shape: tuple[int, ...], n_classes: int) -> dict[str, Values]:
         """The ranges and choices that the file gives to its hyperparameters.
 
         Args:
-            image_shape: (height, width, channels) in pixels.
+            image_shape: (height, width, channels) in pixels, or of other samples their shape.
             n_classes: number of classes.
 
         Raises:
@@ -106,23 +134,25 @@ class Family:
     def build(
         self,
         hyperparameters: FamilyHyperparameters,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         n_classes: int,
         name: str = "network",
         precision: str = "float32",
+        standardisation: Standardisation | None = None,
     ) -> keras.Model:
         """Build the network of one point of the space.
 
         Args:
             hyperparameters: of a trial; the file's `build` is given all of its values.
-            image_shape: (height, width, channels) in pixels.
+            image_shape: (height, width, channels) in pixels, or of other samples their shape.
             n_classes: number of classes.
             name: the model's name.
             precision: Keras's dtype policy: `float32`, `mixed_float16`, `mixed_bfloat16`.
+            standardisation: of float samples, what they are standardised by before the file's network; None for uint8.
 
         Returns:
-            An uncompiled model from images (batch, height, width, channels), 0 to 255, to float32 probabilities
-            (batch, classes).
+            An uncompiled model from samples (batch, *image_shape), images from 0 to 255 or float32 of any values, to
+            float32 probabilities (batch, classes).
 
         Raises:
             FamilyError: `build` raises, or gives something else.
@@ -160,6 +190,9 @@ class Family:
                 found=output.dtype,
                 hint='give the last layer dtype="float32"',
             )
+        if standardisation is not None:
+            model = with_standardised_input(model, standardisation, *self.float_scale)
+            output = model.outputs[0]
         # The layers as they are, under the trial's name, and without what they may have been compiled with.
         return keras.Model(model.inputs[0], output, name=name)
 
@@ -204,8 +237,8 @@ class Family:
         return phases
 
     def augment(
-        self, images: npt.NDArray[np.uint8], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
-    ) -> npt.NDArray[np.uint8]:
+        self, images: npt.NDArray[Any], hyperparameters: TrainingHyperparameters, rng: np.random.Generator
+    ) -> npt.NDArray[Any]:
         """Augment a batch as the file does it; arguments and result as of `models.augmentation.augment`.
 
         Raises:
@@ -213,12 +246,12 @@ class Family:
         """
         with _blaming(self.path, "augment"):
             found = self.module.augment(images, hyperparameters.to_dict(), rng)
-        if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != images.shape:
+        if not isinstance(found, np.ndarray) or found.dtype != images.dtype or found.shape != images.shape:
             raise FamilyError(
                 "a family's augmentation gives something else than images",
                 where=f"{self.path}: augment",
                 found=f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else repr(found)[:200],
-                expected=f"uint8 {images.shape}",
+                expected=f"{images.dtype} {images.shape}",
             )
         return found
 

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensembleflow.config import Range, Values
+from ensembleflow.datasets.standardisation import Standardisation
 from ensembleflow.errors import ArtefactError, FamilyError
+from ensembleflow.models.augmentation import augmentation_of
 from ensembleflow.models.export import export_model, load_exported
 from ensembleflow.models.family import Family
+from ensembleflow.models.family_input import check_takes
 from ensembleflow.models.hyperparameters import FamilyHyperparameters
 from ensembleflow.models.layers import layers_and_networks
 from ensembleflow.models.model_file import load_model, save_model, uncompiled
@@ -66,9 +69,10 @@ def check_family(
     family: Family,
     space: Mapping[str, Values],
     training: FamilyHyperparameters,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     n_classes: int,
     precision: str = "float32",
+    standardisation: Standardisation | None = None,
 ) -> list[CheckedPoint]:
     """Build, train for a step, save, load and export the networks of a few points of the space.
 
@@ -76,20 +80,22 @@ def check_family(
         family: whose file was loaded.
         space: of its own hyperparameters.
         training: what the trials train with; its network's values are replaced by each point's.
-        image_shape: (height, width, channels) in pixels.
+        image_shape: (height, width, channels) in pixels, or of other samples their shape.
         n_classes: number of classes.
         precision: Keras's dtype policy.
+        standardisation: of float samples; None for uint8.
 
     Raises:
         FamilyError: something cannot be done; the message lists every point's first fault.
     """
+    check_takes(family.name, family.input_ranks, image_shape, family.path)
     points, faults = points_of(space), []
     checked = []
     for number, values in enumerate(points):
         logger.info("family %s: network %d of %d is tried", family.name, number + 1, len(points))
         hyperparameters = replace(training, network=values)
         try:
-            checked.append(_check_point(family, hyperparameters, image_shape, n_classes, precision))
+            checked.append(_check_point(family, hyperparameters, image_shape, n_classes, precision, standardisation))
         except FamilyError as error:
             faults.append((values, error))
     if not faults:
@@ -111,9 +117,10 @@ def _at(values: Mapping[str, Any], error: FamilyError, *, whole: bool) -> str:
 def _check_point(
     family: Family,
     hyperparameters: FamilyHyperparameters,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     n_classes: int,
     precision: str,
+    standardisation: Standardisation | None,
 ) -> CheckedPoint:
     import keras
 
@@ -121,9 +128,13 @@ def _check_point(
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (_N_IMAGES, *image_shape), dtype=np.uint8)
+    if standardisation is None:
+        images = rng.integers(0, 256, (_N_IMAGES, *image_shape), dtype=np.uint8)
+    else:
+        drawn = standardisation.mean + standardisation.deviation * rng.normal(size=(_N_IMAGES, *image_shape))
+        images = drawn.astype(np.float32)
     labels = rng.integers(0, n_classes, _N_IMAGES)
-    model = family.build(hyperparameters, image_shape, n_classes, precision=precision)
+    model = family.build(hyperparameters, image_shape, n_classes, precision=precision, standardisation=standardisation)
     if lambdas := [layer.name for layer in layers_and_networks(model) if isinstance(layer, keras.layers.Lambda)]:
         raise FamilyError(
             "a family's network has a Lambda layer",
@@ -142,7 +153,7 @@ def _check_point(
             found=f"probabilities that differ by {off:.2g}",
             expected="answers that depend on the image only, and are not random",
         )
-    _check_training(family, replace(hyperparameters, batch_size=_N_IMAGES), model, images, labels)
+    _check_training(family, replace(hyperparameters, batch_size=_N_IMAGES), model, images, labels, standardisation)
     trained = _answers(model, images)
     with tempfile.TemporaryDirectory() as folder:
         _check_files(family, model, images, trained, Path(folder))
@@ -170,15 +181,22 @@ def _span(values: Sequence[float]) -> str:
 
 
 def _check_training(
-    family: Family, hyperparameters: FamilyHyperparameters, model: keras.Model, images: np.ndarray, labels: np.ndarray
+    family: Family,
+    hyperparameters: FamilyHyperparameters,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    standardisation: Standardisation | None,
 ) -> None:
     where = f"{family.path}: build"
     if not model.trainable_variables:
         raise FamilyError("a family's network has nothing to train", where=where, found="no weight that is trainable")
     try:
-        augmentation = {"augmentation": family.augment} if family.has_augmentation else {}
+        augmentation = augmentation_of(images.shape[1:], standardisation, family.augmentation)
         phases = family.phases(hyperparameters, model)
-        trainer = Trainer(model, hyperparameters, 1, phases=phases, **augmentation)  # type: ignore[arg-type]
+        trainer = Trainer(
+            model, hyperparameters, 1, phases=phases, augmentation=augmentation, image_dtype=str(images.dtype)
+        )
         epochs = itertools.accumulate(phase.epochs or 0 for phase in phases[:-1])
         for epoch in (1, *(last + 1 for last in epochs)):
             trainer.begin_epoch(epoch)
@@ -218,7 +236,7 @@ def _check_files(family: Family, model: keras.Model, images: np.ndarray, answers
             hint="a layer of your own has to be registered (keras.saving.register_keras_serializable) and to have "
             "get_config",
         ) from None
-    export_model(model, folder / "exported")
+    export_model(model, folder / "exported", str(images.dtype))
     loaded_answers = load_exported(folder / "exported").predict(images, len(images))
     off = max(float(np.abs(each - answers).max()) for each in (_answers(again, images), loaded_answers))
     if off > _TOLERANCE:

@@ -37,7 +37,7 @@ class NetworkSize:
         self.parameters += 4 * channels
 
 
-def network_size(hyperparameters: Hyperparameters, image_shape: tuple[int, int, int], n_classes: int) -> NetworkSize:
+def network_size(hyperparameters: Hyperparameters, image_shape: tuple[int, ...], n_classes: int) -> NetworkSize:
     """Count the network that `build_resnet` would build, block by block as the papers draw them.
 
     Args:

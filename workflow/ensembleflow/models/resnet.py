@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ensembleflow.datasets.standardisation import Standardisation
 from ensembleflow.models.hyperparameters import Hyperparameters
 from ensembleflow.models.precision import dtype_policy
+from ensembleflow.models.standardised_input import standardised
 
 if TYPE_CHECKING:
     import keras
@@ -21,12 +23,13 @@ GROUP_WIDTH = 4
 
 def build_resnet(
     hyperparameters: Hyperparameters,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     n_classes: int,
     name: str = "resnet",
     precision: str = "float32",
+    standardisation: Standardisation | None = None,
 ) -> keras.Model:
-    """A residual network from uint8 images to class probabilities.
+    """A residual network from images to class probabilities.
 
     Args:
         hyperparameters: the architecture's part of them is read.
@@ -34,24 +37,33 @@ def build_resnet(
         n_classes: number of classes.
         name: the model's name.
         precision: Keras's dtype policy of all layers but the last: `float32`, `mixed_float16`, `mixed_bfloat16`.
+        standardisation: of float images, what they are standardised by; None for uint8.
 
     Returns:
-        An uncompiled model: uint8 images of shape (batch, height, width, channels), 0 to 255, to float32
-        probabilities of shape (batch, classes).
+        An uncompiled model: images of shape (batch, height, width, channels), uint8 from 0 to 255, or float32 of any
+        values, to float32 probabilities of shape (batch, classes).
     """
     with dtype_policy(precision):
-        return _build(hyperparameters, image_shape, n_classes, name)
+        return _build(hyperparameters, image_shape, n_classes, name, standardisation)
 
 
 def _build(
-    hyperparameters: Hyperparameters, image_shape: tuple[int, int, int], n_classes: int, name: str
+    hyperparameters: Hyperparameters,
+    image_shape: tuple[int, ...],
+    n_classes: int,
+    name: str,
+    standardisation: Standardisation | None,
 ) -> keras.Model:
     import keras
 
     layers = keras.layers
     network = _Network(hyperparameters)
-    images = keras.Input(shape=image_shape, dtype="uint8", name="images")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(images)
+    if standardisation is None:
+        images = keras.Input(shape=image_shape, dtype="uint8", name="images")
+        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(images)
+    else:
+        images = keras.Input(shape=image_shape, dtype="float32", name="images")
+        x = standardised(images, standardisation)
     large = max(image_shape[:2]) > LARGE_IMAGE_PIXELS
     x = network.convolution(x, hyperparameters.stem_filters, kernel=7 if large else 3, stride=2 if large else 1)
     if hyperparameters.block != "v2":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ensembleflow.models.augmentation import augment, mix_up
+from ensembleflow.models.augmentation import Augmentation, augment, mix_up
 from ensembleflow.models.average import WeightAverage
 from ensembleflow.models.batch_statistics import BatchStatistics
 from ensembleflow.models.hyperparameters import TrainingHyperparameters
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Augmentation", "Batch", "EpochResult", "Trainer", "steps_per_epoch", "training_batches"]
 
 _PREPARED_BATCHES = 4
-
-Augmentation = Callable[
-    [npt.NDArray[np.uint8], TrainingHyperparameters, np.random.Generator],
-    npt.NDArray[np.uint8],
-]
-"""What changes a batch of images (batch, height, width, channels), uint8, with a generator of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,14 @@ class Batch(NamedTuple):
     """Images to train on.
 
     Attributes:
-        images: uint8 (batch, height, width, channels).
+        images: uint8 (batch, height, width, channels), or float32 (batch, ...).
         labels: int64 (batch,).
         indices: int64 (batch,): which of the epoch's images they are.
         partners: int64 (batch,): which of the epoch's images are mixed into them; None where none are.
         shares: float32 (batch,): how much of each is the image itself.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
     indices: npt.NDArray[np.int64]
     partners: npt.NDArray[np.int64] | None = None
@@ -74,7 +68,7 @@ class Batch(NamedTuple):
 
 
 def training_batches(
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     labels: npt.NDArray[np.int64],
     hyperparameters: TrainingHyperparameters,
     seed: tuple[int, ...],
@@ -87,7 +81,7 @@ def training_batches(
     number of threads.
 
     Args:
-        images: uint8 (n, height, width, channels), an array, a memory map or an HDF5 dataset.
+        images: uint8 (n, height, width, channels) or float32 (n, ...), an array, a memory map or an HDF5 dataset.
         labels: int64 (n,).
         hyperparameters: batch size and augmentation.
         seed: numbers that name the epoch (seed of the study, slot, epoch).
@@ -137,7 +131,7 @@ class Trainer:
         batch_statistics: recomputed for what is evaluated, or None where the moving ones are used.
 
     Args:
-        model: an uncompiled model from images, 0 to 255, to probabilities.
+        model: an uncompiled model from images to probabilities.
         hyperparameters: learning rate, its schedule, weight decay, batch size and augmentation.
         n_steps: updates of a training that is never stopped, which schedules other than `constant` are laid out for.
         averaged: average the weights.
@@ -147,6 +141,7 @@ class Trainer:
         threads: CPU threads that prepare batches.
         augmentation: what changes a batch of images, each time that they are trained on.
         phases: which layers are trained when; without any, those that the model leaves trainable, always.
+        image_dtype: `uint8` or `float32`, the images' type.
         epoch: whose phase the training is in.
     """
 
@@ -164,6 +159,7 @@ class Trainer:
         augmentation: Augmentation = augment,
         phases: Sequence[Phase] = (),
         epoch: int = 1,
+        image_dtype: str = "uint8",
     ) -> None:
         import keras
 
@@ -176,6 +172,7 @@ class Trainer:
         self._class_weights = class_weights
         self._image_weights = image_weights
         self._phases = phases
+        self._image_dtype = image_dtype
         schedule = learning_rate_schedule(hyperparameters.schedule, hyperparameters.learning_rate, n_steps)
         if phases:
             self._learning_rate_factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
@@ -232,7 +229,7 @@ class Trainer:
         return float(self._adam.learning_rate)
 
     def train_epoch(
-        self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], seed: tuple[int, ...]
+        self, images: npt.NDArray[Any], labels: npt.NDArray[np.int64], seed: tuple[int, ...]
     ) -> EpochResult:
         """Train one epoch; arguments as of `training_batches`."""
         import tensorflow as tf
@@ -288,7 +285,7 @@ class Trainer:
             return cross_entropies, weighted
 
         @tf.function(
-            input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8), *target, *mixed],
+            input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), self._image_dtype), *target, *mixed],
             autograph=False,
             jit_compile=False,
         )

@@ -13,7 +13,7 @@ __all__ = ["plan_dataset", "planned_dataset", "recorded_source_state"]
 
 _SPLIT = ("valid_fraction", "test_fraction", "split_seed")
 # Keys of later versions: left out at their default, so that what earlier versions made is not made again.
-_LATER = ("calibration_fraction", "duplicates", "group_pattern", "train_images")
+_LATER = ("calibration_fraction", "duplicates", "group_pattern", "samples", "train_images")
 _KEYS: dict[str, tuple[str, ...]] = {
     "digits": _SPLIT,
     "cifar100": ("path", "valid_fraction", "split_seed"),

@@ -25,7 +25,7 @@ from ensembleflow.search.samplers import network_limits
 from ensembleflow.search.stop import StopSignals
 from ensembleflow.search.storage import open_storage
 from ensembleflow.search.study import claim_slot, open_study, warn_of_other_versions
-from ensembleflow.search.study_family import checked_plan, family_copy
+from ensembleflow.search.study_family import check_resnet_takes, checked_plan, family_copy
 from ensembleflow.search.sync_to_optuna import sync_finished_trials
 from ensembleflow.search.trial import TrainingProcess, train_trial
 
@@ -45,6 +45,7 @@ class RunningJob:
         data: its dataset.
 
     Raises:
+        FamilyError: the residual networks do not take samples of the dataset's shape.
         SearchError: the storage cannot be reached, or contradicts the config, or another folder has the study.
     """
 
@@ -52,6 +53,7 @@ class RunningJob:
         self.spec = spec
         self.data = data
         self.plan = checked_plan(spec.plan, spec.search_dir)
+        check_resnet_takes(self.plan.search, data.image_shape)
         self.store_dir = Path(spec.search_dir) / "store" / self.plan.fingerprint(data.checksum)
         storage = open_storage(Path(spec.search_dir), spec.storage_url)
         limits = network_limits(self.plan.search, data.image_shape, data.n_classes, self._families)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from ensembleflow.config import (
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import ArtefactError, FamilyError
 from ensembleflow.io import atomic_path, file_sha256, provenance, read_json, write_json
+from ensembleflow.models.family_input import RANKS_OF_IMAGES, check_takes
 from ensembleflow.models.hyperparameters import FamilyHyperparameters
 from ensembleflow.planning.search_plan import SearchPlan
 from ensembleflow.search.space import distributions, hyperparameters_of, lowest_value
 
-__all__ = ["check_study_family", "checked_plan", "family_copy"]
+__all__ = ["check_resnet_takes", "check_study_family", "checked_plan", "family_copy"]
 
 logger = logging.getLogger("ensembleflow.search")
 
@@ -69,12 +70,15 @@ def check_study_family(
     configure_tensorflow(threads, training=True)
     search = SearchConfig.model_validate_json(plan_json)
     with open_dataset(dataset_path) as data:
-        image_shape, n_classes = data.image_shape, data.n_classes
+        image_shape, n_classes, standardisation = data.image_shape, data.n_classes, data.standardisation
+    check_resnet_takes(search, image_shape)
     family = load_family(file)
+    check_takes(family.name, family.input_ranks, image_shape, file)
     space = _with_config(family.space(image_shape, n_classes), search.family_space, file)
     written = {name: written_values(values) for name, values in space.items()}
-    training = _lowest(_with_families(search, {family.name: written}, family.has_augmentation))
-    points = check_family(family, space, training, image_shape, n_classes, search.precision)
+    own_augmentation = family.has_augmentation or not _are_images(image_shape)
+    training = _lowest(_with_families(search, {family.name: written}, own_augmentation))
+    points = check_family(family, space, training, image_shape, n_classes, search.precision, standardisation)
     with atomic_path(output_copy) as aside:
         aside.write_bytes(family.source)
     write_json(
@@ -105,18 +109,35 @@ def checked_plan(plan: SearchPlan, search_dir: str | Path) -> SearchPlan:
     facts = {name: _checked_facts(search_dir, name, plan.search) for name in names}
     spaces = {name: each["space"] for name, each in facts.items()}
     resnet = len(names) < len(plan.search.family)
-    has_augmentation = not resnet and all(each["has_augmentation"] for each in facts.values())
-    search = _with_families(plan.search, spaces, has_augmentation)
+    own_augmentation = not resnet and all(
+        each["has_augmentation"] or not _are_images(each["image_shape"]) for each in facts.values()
+    )
+    search = _with_families(plan.search, spaces, own_augmentation)
     content = {name: {"file": each["sha256"], **each["files"]} for name, each in facts.items()}
     # Where files lie does not count, what is in them does.
     told = canonical_json({name: sorted(each.values()) for name, each in content.items()})
     return replace(plan, search=search, families_sha256=hashlib.sha256(told.encode()).hexdigest())
 
 
+def check_resnet_takes(search: SearchConfig, image_shape: Sequence[int]) -> None:
+    """Refuse samples other than images where the study has the residual networks, which are no file that says so.
+
+    Raises:
+        FamilyError: they would get samples of another rank.
+    """
+    if len(search.own_families) < len(search.family):
+        check_takes("resnet", RANKS_OF_IMAGES, tuple(image_shape), "search.family")
+
+
+def _are_images(image_shape: Sequence[int]) -> bool:
+    """Whether the augmentation that comes along is for samples of this shape."""
+    return len(image_shape) in RANKS_OF_IMAGES
+
+
 def _checked_facts(search_dir: str | Path, name: str, search: SearchConfig) -> dict[str, Any]:
     copy = family_copy(search_dir, name)
     facts: dict[str, Any] = read_json(
-        copy.with_suffix(".json"), expected_keys=("sha256", "space", "files", "has_augmentation")
+        copy.with_suffix(".json"), expected_keys=("sha256", "space", "files", "has_augmentation", "image_shape")
     )
     found = file_sha256(copy) if copy.exists() else "no file"
     if found != facts["sha256"]:
@@ -146,11 +167,11 @@ def _checksums(space: Mapping[str, Values]) -> dict[str, str]:
     return {each: file_sha256(each) for each in sorted(map(str, choices)) if Path(each).is_file()}
 
 
-def _with_families(search: SearchConfig, spaces: Mapping[str, Any], has_augmentation: bool) -> SearchConfig:
-    """The search with the families' whole spaces, and without our augmentation where all have their own."""
+def _with_families(search: SearchConfig, spaces: Mapping[str, Any], own_augmentation: bool) -> SearchConfig:
+    """The search with the families' whole spaces, and without our augmentation where all have their own or none."""
     off: dict[str, Range] = {name: FloatRange(0.0, 0.0) for name in _AUGMENTATION[:-1]}
     off[_AUGMENTATION[-1]] = IntRange(0, 0)
-    updated = search.space.model_copy(update=off) if has_augmentation else search.space
+    updated = search.space.model_copy(update=off) if own_augmentation else search.space
     family_space = dict(spaces) if len(search.family) > 1 else next(iter(spaces.values()))
     return search.model_copy(update={"family_space": family_space, "space": updated})
 

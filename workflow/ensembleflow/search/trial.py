@@ -27,7 +27,7 @@ from ensembleflow.models import (
     Hyperparameters,
     Trainer,
     TrainingHyperparameters,
-    augment,
+    augmentation_of,
     build_resnet,
     class_weights,
     classification_metrics,
@@ -272,7 +272,7 @@ class _Training:
             return "PRUNED", None
         with self.seconds.measure("build"):
             trainer = self._trainer()
-            model, function = trainer.model, model_function(trainer.model)
+            model, function = trainer.model, model_function(trainer.model, self.data.image_dtype)
             train_images, train_labels = self.data.image_array("train"), self.data.labels("train")
             valid_images, valid_labels = self.data.image_array("valid"), self.data.labels("valid")
         record.n_parameters = model.count_params()
@@ -296,6 +296,7 @@ class _Training:
         keras.backend.clear_session()
         keras.utils.set_random_seed(int(np.random.SeedSequence([self.seed, self.record.slot]).generate_state(1)[0]))
         model = self._network()
+        own_augmentation = None if self.family is None else self.family.augmentation
         images, labels = self.data.image_array("train"), self.data.labels("train")
         batch_statistics = None
         if self.search.batch_statistics == "recomputed":
@@ -309,7 +310,8 @@ class _Training:
             class_weights=class_weights(self.search.class_weights, labels, self.data.class_names),
             image_weights=self.data.training_weights(),
             threads=self.process.threads,
-            augmentation=self.family.augment if self.family is not None and self.family.has_augmentation else augment,
+            augmentation=augmentation_of(self.data.image_shape, self.data.standardisation, own_augmentation),
+            image_dtype=self.data.image_dtype,
             phases=self._phases(model),
             epoch=max(1, len(self.record.epochs)),
         )
@@ -330,12 +332,12 @@ class _Training:
 
     def _network(self) -> keras.Model:
         hyperparameters, shape, n_classes = self.hyperparameters, self.data.image_shape, self.data.n_classes
-        how = {"name": f"trial_{self.record.slot}", "precision": self.search.precision}
+        how = (f"trial_{self.record.slot}", self.search.precision, self.data.standardisation)
         if isinstance(hyperparameters, Hyperparameters):
-            return build_resnet(hyperparameters, shape, n_classes, **how)
+            return build_resnet(hyperparameters, shape, n_classes, *how)
         assert self.family is not None
         assert isinstance(hyperparameters, FamilyHyperparameters)
-        return self.family.build(hyperparameters, shape, n_classes, **how)
+        return self.family.build(hyperparameters, shape, n_classes, *how)
 
     def _restored(self) -> Trainer:
         """The training as the last finished epoch left it."""

@@ -164,8 +164,13 @@ async def classify(
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise HTTPException(415, "a form was sent; expected the image file itself: curl --data-binary @image.png")
     _require_plain(request)
-    content = await body_of(request)
     shape = service.signature.image_shape
+    if service.signature.image_dtype != "uint8":
+        lengths = ", ".join(map(str, shape))
+        raise HTTPException(
+            415, f"the model takes arrays, no image files (expected: FP32 [n, {lengths}] at /v2/models/…/infer)"
+        )
+    content = await body_of(request)
     loop = asyncio.get_running_loop()
     pixels, (width, height) = await loop.run_in_executor(service.decoding, decode_image, content, shape)
     answer = await _unless_gone(

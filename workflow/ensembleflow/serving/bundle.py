@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ensembleflow.arguments import file_path
 from ensembleflow.config import DeviceConfig, Engine
@@ -54,7 +54,7 @@ _CHECK_IMAGES_A_REQUEST = 64
 _REMAKE_HINT = "copy the bundle again, or delete it and run snakemake again"
 
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
-_Pixels = Annotated[int, Field(ge=1, le=16384)]
+_Length = Annotated[int, Field(ge=1, le=2**24)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -105,7 +105,8 @@ class Manifest(_Part):
     Attributes:
         members: the ensemble's model ids.
         allocation: where their replicas run.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels), or of other samples their shape.
+        image_dtype: the images' type.
         valid: the ensemble's metrics on the validation images; `test` likewise.
         cost_seconds: the members' summed cost.
         images_per_second: measured with this allocation on the machine that made the bundle.
@@ -120,7 +121,8 @@ class Manifest(_Part):
     allocation: list[BundledPlacement] = Field(min_length=1, max_length=10_000)
     devices: list[BundledDevice] = Field(min_length=1, max_length=1000)
     class_names: list[str] = Field(min_length=1, max_length=1_000_000)
-    image_shape: tuple[_Pixels, _Pixels, Literal[1, 3]]
+    image_shape: tuple[_Length, ...] = Field(min_length=1, max_length=31)
+    image_dtype: Literal["uint8", "float32"] = "uint8"
     combiner: Literal["average"] = "average"
     valid: dict[str, float]
     test: dict[str, float]
@@ -130,6 +132,12 @@ class Manifest(_Part):
     servable: Proof | None = None
     files: dict[str, _Sha256]
     provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _pixels_have_three_axes(self) -> Self:
+        if self.image_dtype == "uint8" and len(self.image_shape) != 3:
+            raise ValueError("uint8 images have height, width and channels")
+        return self
 
 
 @dataclass(frozen=True)
@@ -201,15 +209,17 @@ class Bundle:
         return Dispatcher(replace(deployment, limits=limits or Limits(), fork_server=fork_server), self.allocation)
 
     def _deployment(self, members: Sequence[Member]) -> Deployment:
-        return Deployment(members, self.devices(), self.manifest.image_shape, len(self.class_names))
+        manifest = self.manifest
+        shape, dtype = manifest.image_shape, manifest.image_dtype
+        return Deployment(members, self.devices(), shape, len(self.class_names), image_dtype=dtype)
 
-    def check_images(self) -> npt.NDArray[np.uint8]:
-        """Some validation images, uint8 (images, height, width, channels).
+    def check_images(self) -> npt.NDArray[Any]:
+        """Some validation images, (images, *image_shape), of `image_dtype`.
 
         Raises:
             BundleError: they have another shape or type.
         """
-        return self._array("check/images.npy", np.dtype(np.uint8), self.manifest.image_shape)
+        return self._array("check/images.npy", np.dtype(self.manifest.image_dtype), self.manifest.image_shape)
 
     def check_probabilities(self) -> npt.NDArray[np.float32]:
         """The answers of the ensemble to `check_images`, float32 (images, classes), as proven when it was made.
@@ -263,12 +273,12 @@ def open_bundle(path: str | Path) -> Bundle:
 
 
 def split_check_images(
-    images: npt.NDArray[np.uint8], images_a_request: int = _CHECK_IMAGES_A_REQUEST
-) -> list[npt.NDArray[np.uint8]]:
+    images: npt.NDArray[Any], images_a_request: int = _CHECK_IMAGES_A_REQUEST
+) -> list[npt.NDArray[Any]]:
     """Check images as requests: some alone, since an engine may compute a batch of one by other kernels.
 
     Args:
-        images: uint8 (images, height, width, channels).
+        images: (images, *image_shape).
         images_a_request: the most images of one request.
     """
     n_lone = min(LONE_IMAGES, len(images))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -12,20 +13,20 @@ import orjson
 
 from ensembleflow.errors import ServingError
 from ensembleflow.serving.protocol import HEADER_LENGTH
-from ensembleflow.serving.signature import INPUT, PROBABILITIES
+from ensembleflow.serving.signature import DATATYPES, INPUT, PROBABILITIES
 
 __all__ = ["ask_server"]
 
 
 def ask_server(
-    url: str, model: str, requests: Sequence[npt.NDArray[np.uint8]], timeout_seconds: float = 300.0
+    url: str, model: str, requests: Sequence[npt.NDArray[Any]], timeout_seconds: float = 300.0
 ) -> npt.NDArray[np.float32]:
     """The probabilities that a server answers with, asked in binary over one connection.
 
     Args:
         url: of the server, such as `http://127.0.0.1:8000`.
         model: the model's name.
-        requests: the images of each, uint8 (images, height, width, channels).
+        requests: the images of each, uint8 or float32 (images, ...).
         timeout_seconds: for each answer.
 
     Returns:
@@ -43,14 +44,14 @@ def ask_server(
         connection.close()
 
 
-def _ask(connection: http.client.HTTPConnection, model: str, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _ask(connection: http.client.HTTPConnection, model: str, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     pixels = images.tobytes()
     head = orjson.dumps(
         {
             "inputs": [
                 {
                     "name": INPUT,
-                    "datatype": "UINT8",
+                    "datatype": DATATYPES[images.dtype.name],
                     "shape": list(images.shape),
                     "parameters": {"binary_data_size": len(pixels)},
                 }

@@ -117,7 +117,12 @@ def describe_config(signature: Signature, n_classes: int) -> ModelConfig:
         name=signature.model_name,
         max_batch_size=signature.max_images,
         input=[
-            ConfiguredTensor(name=INPUT, data_type="TYPE_UINT8", dims=list(signature.image_shape), format="FORMAT_NHWC")
+            ConfiguredTensor(
+                name=INPUT,
+                data_type=f"TYPE_{signature.datatype}",
+                dims=list(signature.image_shape),
+                format=signature.layout,
+            )
         ],
         output=[
             ConfiguredTensor(name=PROBABILITIES, data_type="TYPE_FP32", dims=[n_classes]),

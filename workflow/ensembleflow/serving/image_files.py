@@ -9,7 +9,9 @@ from pathlib import Path
 
 from ensembleflow.datasets.image_file import is_image_name
 
-__all__ = ["FoundFiles", "find_image_files", "shown_name"]
+__all__ = ["ARRAY_SUFFIX", "FoundFiles", "find_image_files", "shown_name"]
+
+ARRAY_SUFFIX = ".npy"
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,34 @@ class FoundFiles:
     faults: list[str] = field(default_factory=list)
 
 
-def find_image_files(paths: Sequence[str | Path]) -> FoundFiles:
-    """Search folders, with the folders in them, for files that are named like an image; links are followed."""
+def find_image_files(paths: Sequence[str | Path], image_dtype: str = "uint8") -> FoundFiles:
+    """Search folders, with the folders in them, for files that are named like an image; links are followed.
+
+    Where `image_dtype` is `float32`, which no image file holds, for `.npy` files instead.
+    """
     found = FoundFiles()
+    is_wanted, wanted = is_image_name, "an image"
+    if image_dtype != "uint8":
+        is_wanted, wanted = _is_array_name, f"*{ARRAY_SUFFIX}"
     for path in map(str, paths):
         if not Path(path).is_dir():
             found.files.append(path)
             continue
         n_before = len(found.files), len(found.faults)
         for file in _files_below(path, found.faults):
-            (found.files if is_image_name(file) else found.left_out).append(file)
+            (found.files if is_wanted(file) else found.left_out).append(file)
         if n_before == (len(found.files), len(found.faults)):
-            found.faults.append(f"{shown_name(path)}: no file in it is named like an image")
+            found.faults.append(f"{shown_name(path)}: no file in it is named like {wanted}")
     return found
 
 
 def shown_name(path: str | Path) -> str:
     """A path as text that can be printed, whatever bytes its name has."""
     return os.fsencode(path).decode(errors="replace")
+
+
+def _is_array_name(name: str) -> bool:
+    return Path(name).suffix.lower() == ARRAY_SUFFIX
 
 
 def _files_below(folder: str, faults: list[str]) -> Iterator[str]:

@@ -142,7 +142,7 @@ def make_bundle(
     )
 
 
-def _served_answers(bundle: Bundle, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _served_answers(bundle: Bundle, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     # Half a second of imports, which no other command that imports this package needs.
     from ensembleflow.serving.client import ask_server
     from ensembleflow.serving.http_server import listen, server_in_thread
@@ -162,13 +162,13 @@ class _Check:
     """Some validation images, and what is cached of the ensemble's answers to them.
 
     Attributes:
-        images: uint8 (images, height, width, channels).
+        images: (images, *image_shape).
         cached: float64 (images, classes), or of the true classes only, (images, 1).
         true_classes: int64 (images, 1) in the latter case.
         rounding: by how much what is cached may be off by itself.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
     cached: npt.NDArray[np.float64]
     true_classes: npt.NDArray[np.int64] | None
     rounding: float
@@ -225,6 +225,7 @@ def _read_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list
         return check, {
             "class_names": dataset.class_names,
             "image_shape": dataset.image_shape,
+            "image_dtype": dataset.image_dtype,
             "dataset_checksum": dataset.checksum,
         }
 

@@ -36,9 +36,10 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 """The header with the length of the JSON in bytes, where tensors follow it as bytes."""
 
 INPUT_DATATYPES = {"UINT8": "<u1", "INT32": "<i4", "INT64": "<i8", "FP32": "<f4"}
+"""What whole numbers from 0 to 255 may be sent as; float values are sent as FP32 alone."""
 
 _MAX_SHOWN_CHARACTERS = 80
-_IMAGES_RANK = 4
+_FINITE = "numbers from -3.4e38 to 3.4e38"
 
 
 class ProtocolError(EnsembleflowError):
@@ -58,14 +59,14 @@ class InferenceRequest:
     """What a client asks.
 
     Attributes:
-        images: uint8 (images, height, width, channels); a view of the request's bytes where they allow it.
+        images: (images, *image_shape) of the model's type; a view of the request's bytes where they allow it.
         outputs: what to return.
         id: to be repeated in the answer.
         allow_partial: whether an answer may lack members.
         timeout_seconds: how long the client waits.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
     outputs: tuple[RequestedOutput, ...]
     id: str | None = None
     allow_partial: bool = False
@@ -94,12 +95,12 @@ def parse_request(body: bytes, header_length: str | None, signature: Signature) 
     content = _read_json(memoryview(body)[:json_length])
     parameters = _parameters(content, "the request")
     binary_by_default = _boolean(parameters, "binary_data_output", "the request")
-    tensor = _images_tensor(content)
+    tensor = _images_tensor(content, signature)
     images_shape = _images_shape(tensor, signature)
     size = _parameters(tensor, INPUT).get("binary_data_size")
     if size is None:
         _require_bytes(len(body) - json_length, 0, "bytes behind the JSON")
-        images = _images_from_json(tensor, images_shape)
+        numbers = _numbers_from_json(tensor, images_shape)
     elif header_length is None:
         raise ProtocolError(
             "a header is missing",
@@ -107,7 +108,8 @@ def parse_request(body: bytes, header_length: str | None, signature: Signature) 
             expected=f"the JSON's length in bytes, because tensor {INPUT} has binary_data_size",
         )
     else:
-        images = _images_from_bytes(body, json_length, size, tensor, images_shape)
+        numbers = _numbers_from_bytes(body, json_length, size, tensor, images_shape)
+    images = (_as_pixels if signature.image_dtype == "uint8" else _as_float32)(numbers).reshape(images_shape)
     timeout = parameters.get("timeout")
     if timeout is not None and not (type(timeout) is int and timeout >= 0):
         raise _wrong("a parameter has a wrong value", "timeout", timeout, "microseconds, a whole number of 0 or more")
@@ -203,7 +205,7 @@ def _boolean(parameters: dict[str, Any], name: str, where: str, default: bool = 
     return value
 
 
-def _images_tensor(content: dict[str, Any]) -> dict[str, Any]:
+def _images_tensor(content: dict[str, Any], signature: Signature) -> dict[str, Any]:
     tensors = content.get("inputs")
     expected = f"one tensor called {INPUT}"
     if not isinstance(tensors, list) or not all(isinstance(tensor, dict) for tensor in tensors):
@@ -213,31 +215,31 @@ def _images_tensor(content: dict[str, Any]) -> dict[str, Any]:
         raise _wrong("a request has other tensors", "inputs", names, expected)
     tensor: dict[str, Any] = tensors[0]
     datatype = tensor.get("datatype")
-    if not (isinstance(datatype, str) and datatype in INPUT_DATATYPES):
-        raise _wrong("a tensor has another datatype", INPUT, datatype, f"one of {', '.join(INPUT_DATATYPES)}")
+    known = [*INPUT_DATATYPES] if signature.image_dtype == "uint8" else [signature.datatype]
+    if datatype not in known:
+        expected = known[0] if len(known) == 1 else f"one of {', '.join(known)}"
+        raise _wrong("a tensor has another datatype", INPUT, datatype, expected)
     return tensor
 
 
 def _images_shape(tensor: dict[str, Any], signature: Signature) -> tuple[int, ...]:
     shape = tensor.get("shape")
-    height, width, channels = signature.image_shape
     if (
         not isinstance(shape, list)
-        or len(shape) != _IMAGES_RANK
         or any(type(length) is not int for length in shape)
-        or shape[1:] != [height, width, channels]
+        or shape[1:] != [*signature.image_shape]
         or not 1 <= shape[0] <= signature.max_images
     ):
-        expected = f"[n, {height}, {width}, {channels}] with n from 1 to {signature.max_images}"
+        expected = f"[n, {', '.join(map(str, signature.image_shape))}] with n from 1 to {signature.max_images}"
         raise _wrong("a tensor has another shape", INPUT, shape, expected)
     return tuple(shape)
 
 
-def _images_from_json(tensor: dict[str, Any], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _numbers_from_json(tensor: dict[str, Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     numbers = tensor.get("data")
     if not isinstance(numbers, list):
         raise _wrong("a tensor has no data", INPUT, numbers, "a list of numbers as data, or binary_data_size")
-    for _ in range(_IMAGES_RANK - 1):
+    for _ in range(len(shape) - 1):
         if numbers and isinstance(numbers[0], list):
             if not all(isinstance(part, list) for part in numbers):
                 raise ProtocolError("a tensor's data are nested unevenly", where=INPUT)
@@ -252,23 +254,22 @@ def _images_from_json(tensor: dict[str, Any], shape: tuple[int, ...]) -> npt.NDA
         raise ProtocolError("a tensor's data have another length", where=INPUT, found=len(numbers), expected=n_expected)
     if kinds == {int}:
         try:
-            return np.frombuffer(bytes(numbers), np.uint8).reshape(shape)
-        except (ValueError, OverflowError):  # a number out of range, which the next line names
+            return np.frombuffer(bytes(numbers), np.uint8)
+        except (ValueError, OverflowError):  # a number beyond pixels
             pass
-    return _as_pixels(np.array(numbers, np.float64)).reshape(shape)
+    return np.array(numbers, np.float64)
 
 
-def _images_from_bytes(
+def _numbers_from_bytes(
     body: bytes, start: int, size: Any, tensor: dict[str, Any], shape: tuple[int, ...]
-) -> npt.NDArray[np.uint8]:
+) -> npt.NDArray[Any]:
     dtype = np.dtype(INPUT_DATATYPES[tensor["datatype"]])
     if "data" in tensor:
         raise ProtocolError("a tensor has its data twice", where=INPUT, expected="data or binary_data_size, not both")
     n_numbers = math.prod(shape)
     _require_bytes(size, n_numbers * dtype.itemsize, f"binary_data_size of {tensor['datatype']} {list(shape)}")
     _require_bytes(len(body) - start, size, "bytes behind the JSON")
-    numbers = np.frombuffer(body, dtype, n_numbers, start)
-    return (numbers if dtype == np.uint8 else _as_pixels(numbers)).reshape(shape)
+    return np.frombuffer(body, dtype, n_numbers, start)
 
 
 def _require_bytes(found: Any, expected: int, what: str) -> None:
@@ -277,6 +278,8 @@ def _require_bytes(found: Any, expected: int, what: str) -> None:
 
 
 def _as_pixels(numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if numbers.dtype == np.uint8:
+        return numbers
     lowest, highest = numbers.min(), numbers.max()
     if not (lowest >= 0 and highest <= 255):  # NaN is neither
         found, what = f"{lowest:g} to {highest:g}", "numbers out of range"
@@ -286,6 +289,16 @@ def _as_pixels(numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
             return pixels
         found, what = f"{numbers[pixels != numbers][0]:g}", "numbers that are not whole"
     raise ProtocolError(f"a tensor has {what}", where=INPUT, found=found, expected="whole numbers from 0 to 255")
+
+
+def _as_float32(numbers: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        values = numbers.astype(np.float32, copy=False)
+    finite = np.isfinite(values)
+    if not finite.all():
+        found = f"{numbers[~finite][0]:g}"
+        raise ProtocolError("a tensor has numbers out of range", where=INPUT, found=found, expected=_FINITE)
+    return values
 
 
 def _requested_outputs(content: dict[str, Any], binary_by_default: bool) -> tuple[RequestedOutput, ...]:

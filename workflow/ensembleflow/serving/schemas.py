@@ -99,7 +99,7 @@ class Ensemble(_Body):
     study: str
     budget: str
     class_names: list[str]
-    image_shape: list[int] = Field(description="height, width, channels")
+    image_shape: list[int] = Field(description="height, width, channels, or of other samples their shape")
     members: list[str]
     allocation: list[Worker]
     valid: dict[str, float] = Field(description="metrics on the validation images")
@@ -138,8 +138,10 @@ class InputTensor(_Body):
 
     name: InputName
     datatype: Literal["UINT8", "INT32", "INT64", "FP32"]
-    shape: list[int] = Field(min_length=4, max_length=4, description="images, height, width, channels")
-    data: list[Any] | None = Field(default=None, description="whole numbers from 0 to 255, flat or nested")
+    shape: list[int] = Field(min_length=2, description="images, height, width, channels; or as the metadata say")
+    data: list[Any] | None = Field(
+        default=None, description="whole numbers from 0 to 255, or any where the metadata say FP32; flat or nested"
+    )
     parameters: InputParameters | None = None
 
 
@@ -220,7 +222,7 @@ def describe_model(manifest: Manifest, signature: Signature, workers: list[Worke
         name=signature.model_name,
         versions=[signature.model_version],
         platform="ensembleflow",
-        inputs=[TensorMetadata(name=INPUT, datatype="UINT8", shape=[-1, *signature.image_shape])],
+        inputs=[TensorMetadata(name=INPUT, datatype=signature.datatype, shape=[-1, *signature.image_shape])],
         outputs=[TensorMetadata(name=name, datatype="FP32", shape=shapes[name]) for name in OUTPUTS],
         ensemble=Ensemble(
             study=manifest.study,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,7 @@ class Service:
                 hint="make the bundle again: snakemake bundles",
             )
         if max_images is None:
-            max_images = most_images(manifest.image_shape)
+            max_images = most_images(manifest.image_shape, manifest.image_dtype)
         if max_images > dispatcher.deployment.limits.max_queued_images:
             raise ConfigError(
                 "the longest request would never find room",
@@ -71,7 +72,9 @@ class Service:
                 found=dispatcher.deployment.limits.max_queued_images,
                 expected=f"at least --max-request-images, which is {max_images}",
             )
-        self.signature = Signature(manifest.study, manifest.budget, manifest.image_shape, max_images)
+        self.signature = Signature(
+            manifest.study, manifest.budget, manifest.image_shape, max_images, manifest.image_dtype
+        )
         self.metrics = Metrics(dispatcher.status, lambda: dispatcher.queued_images, lambda: self.ready)
         dispatcher.observer = self.metrics
         self.decoding = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
@@ -114,7 +117,7 @@ class Service:
 
     async def answer(
         self,
-        images: npt.NDArray[np.uint8],
+        images: npt.NDArray[Any],
         *,
         allow_partial: bool = False,
         with_members: bool = False,
@@ -123,7 +126,7 @@ class Service:
         """The ensemble's answer to a request, within the server's or the client's time, whichever is less.
 
         Args:
-            images: uint8 (images, height, width, channels).
+            images: (images, *image_shape), of the bundle's type.
             allow_partial: take the mean of those members that are available.
             with_members: keep each member's probabilities as well.
             timeout_seconds: how long the client waits; None for the server's limit.

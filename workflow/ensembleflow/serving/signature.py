@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 __all__ = [
+    "DATATYPES",
     "DISAGREEMENT",
     "INPUT",
     "MEMBER_PROBABILITIES",
@@ -23,6 +24,10 @@ OutputName = Literal["probabilities", "member_probabilities", "disagreement"]
 (INPUT,) = get_args(InputName)
 OUTPUTS = PROBABILITIES, MEMBER_PROBABILITIES, DISAGREEMENT = get_args(OutputName)
 
+DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+"""What the protocol calls the types of images."""
+
+_BYTES = {"uint8": 1, "float32": 4}
 _MAX_IMAGES, _MAX_IMAGES_BYTES = 1024, 32 * 2**20
 
 
@@ -33,16 +38,29 @@ class Signature:
     Attributes:
         model_name: its name in the protocol.
         model_version: its version in the protocol.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels), or of other samples their shape.
         max_images: the most images of one request.
+        image_dtype: `uint8` or `float32`.
     """
 
     model_name: str
     model_version: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     max_images: int
+    image_dtype: str = "uint8"
+
+    @property
+    def datatype(self) -> str:
+        """What the protocol calls the images' type."""
+        return DATATYPES[self.image_dtype]
+
+    @property
+    def layout(self) -> str:
+        """What Triton calls the images' axes."""
+        return "FORMAT_NHWC" if len(self.image_shape) == 3 else "FORMAT_NONE"
 
 
-def most_images(image_shape: tuple[int, int, int]) -> int:
+def most_images(image_shape: tuple[int, ...], image_dtype: str = "uint8") -> int:
     """The most images of one request, unless somebody says otherwise: 1,024, or what 32 MB hold."""
-    return max(1, min(_MAX_IMAGES, _MAX_IMAGES_BYTES // math.prod(image_shape)))
+    n_bytes = math.prod(image_shape) * _BYTES[image_dtype]
+    return max(1, min(_MAX_IMAGES, _MAX_IMAGES_BYTES // n_bytes))

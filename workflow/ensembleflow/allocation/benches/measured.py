@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ class MeasuredBench:
 
     Args:
         pipeline: the running ensemble; after a bench it is in the allocation benched.
-        images: uint8 (images, height, width, channels).
+        images: (images, *image_shape).
         config: the objective, the number of repeats and the requests.
         title: what the log calls the search.
 
@@ -40,7 +41,7 @@ class MeasuredBench:
     """
 
     def __init__(
-        self, pipeline: Pipeline, images: npt.NDArray[np.uint8], config: AllocationConfig, title: str = "allocation"
+        self, pipeline: Pipeline, images: npt.NDArray[Any], config: AllocationConfig, title: str = "allocation"
     ) -> None:
         self._pipeline = pipeline
         self._images = images

@@ -56,9 +56,7 @@ class Profile:
     failure: str = ""
 
 
-Recall = Callable[
-    [Member, Device, npt.NDArray[np.uint8], Mapping[str, Any], Callable[[], list[Profile]]], list[Profile]
-]
+Recall = Callable[[Member, Device, npt.NDArray[Any], Mapping[str, Any], Callable[[], list[Profile]]], list[Profile]]
 """Gives a run's profiles, measured before or now: from its member, its device, the images and settings that it depends
 on, and the function that measures."""
 
@@ -68,7 +66,7 @@ def profile_members(
     devices: Sequence[Device],
     engines: Sequence[str],
     batch_sizes: Sequence[int],
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     *,
     expected: Mapping[str, npt.NDArray[np.floating]] | None = None,
     expected_rounding: float = 0.0,
@@ -90,7 +88,7 @@ def profile_members(
         devices: where members may go; of a kind only the first is used.
         engines: names of `ensembleflow.models.engines.ENGINES`.
         batch_sizes: images per call.
-        images: at least one, uint8 (images, height, width, channels); repeated up to the largest batch.
+        images: at least one, (images, *image_shape); repeated up to the largest batch.
         expected: by model id, what it must answer to the first of `images`, (at most images, classes): an engine that
             answers otherwise fails. None checks nothing.
         expected_rounding: by how much `expected` may be off by itself; beyond that an engine has its tolerance
@@ -114,7 +112,7 @@ def profile_members(
     sizes = sorted(set(batch_sizes))
     answers = expected or {}
     n_images = max([*sizes, *map(len, answers.values())])
-    shared = SharedArray((n_images, *images.shape[1:]), np.uint8)
+    shared = SharedArray((n_images, *images.shape[1:]), images.dtype)
     profiles: list[Profile] = []
     try:
         shared.array[:] = np.resize(images, shared.array.shape)  # repeats whole images
@@ -125,6 +123,7 @@ def profile_members(
                 "core_ids": device.core_ids,
                 "gpu": device.gpu is not None,
                 "images_shape": shared.array.shape,
+                "images_dtype": shared.array.dtype.name,
                 "expected": answers.get(member.model),
                 "tolerance": answer_tolerance([engine]) + expected_rounding,
                 "batch_sizes": sizes,

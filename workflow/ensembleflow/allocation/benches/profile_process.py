@@ -47,8 +47,8 @@ def main(control_fd: int, images_fd: int) -> int:
 def _measure(control: Connection, settings: dict[str, Any], images_fd: int) -> None:
     peak_mb = _device_memory(settings["gpu"])
     loaded = load_pinned(settings["engine"], settings["exported"], settings["core_ids"], gpu=settings["gpu"])
-    shape = settings["images_shape"]
-    images: np.ndarray = np.ndarray(shape, np.uint8, buffer=mmap.mmap(images_fd, 0))
+    shape, dtype = settings["images_shape"], settings["images_dtype"]
+    images: np.ndarray = np.ndarray(shape, dtype, buffer=mmap.mmap(images_fd, 0))
     control.send(("loaded",))
     expected, batch_sizes = settings["expected"], settings["batch_sizes"]
     for batch_size in batch_sizes:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +98,7 @@ def start_engine(engine: str, threads: int, *, gpu: bool = False) -> None:
 
 def check_engine(
     loaded: LoadedEngine,
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     expected: npt.NDArray[np.floating],
     batch_size: int,
     tolerance: float = ANSWER_TOLERANCE,
@@ -107,7 +107,7 @@ def check_engine(
 
     Args:
         loaded: the model, loaded by any engine.
-        images: uint8 (images, height, width, channels).
+        images: (images, ...), of the type that it was exported for.
         expected: what the exported function answers, or the cache holds, (images, classes).
         batch_size: images per call.
         tolerance: by how much a probability may differ.

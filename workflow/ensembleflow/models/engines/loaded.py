@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,12 @@ class LoadedEngine(ABC):
     """A model, loaded by an engine, that predicts in float32."""
 
     def predict(
-        self, images: npt.NDArray[np.uint8], batch_size: int, out: npt.NDArray[np.float32] | None = None
+        self, images: npt.NDArray[Any], batch_size: int, out: npt.NDArray[np.float32] | None = None
     ) -> npt.NDArray[np.float32]:
         """Class probabilities of shape (images, classes), float32.
 
         Args:
-            images: at least one image (unless there is `out`), uint8 (images, height, width, channels).
+            images: at least one image (unless there is `out`), (images, ...), of the type that it was exported for.
             batch_size: images per call of the engine; the last call has what is left.
             out: where to write them, which saves a copy; float32 (images, classes).
 
@@ -41,5 +42,5 @@ class LoadedEngine(ABC):
         return out
 
     @abstractmethod
-    def answer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def answer(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Class probabilities of one batch, (images, classes); they may lie in memory that the next call overwrites."""

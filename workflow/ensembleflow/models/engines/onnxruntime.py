@@ -23,7 +23,7 @@ class _OnnxRuntimeModel(LoadedEngine):
         self._session = session
         self._input = session.get_inputs()[0].name
 
-    def answer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def answer(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return self._session.run(None, {self._input: images})[0]
 
 

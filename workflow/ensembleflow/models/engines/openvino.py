@@ -19,7 +19,7 @@ class _OpenVinoModel(LoadedEngine):
         self._request = request
         self._tensor = tensor
 
-    def answer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def answer(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         # It reads the caller's memory where that is contiguous, and for safety writable, as it cannot promise not to.
         shared = np.require(images, requirements=("C", "W"))
         self._request.set_input_tensor(self._tensor(shared, shared_memory=True))

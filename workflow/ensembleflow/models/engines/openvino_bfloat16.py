@@ -23,7 +23,7 @@ class _PairsOrMore(LoadedEngine):
     def __init__(self, model: LoadedEngine) -> None:
         self._model = model
 
-    def answer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def answer(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if len(images) == 1:
             return self._model.answer(np.repeat(images, 2, axis=0))[:1]
         return self._model.answer(images)

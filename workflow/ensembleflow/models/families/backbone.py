@@ -32,6 +32,10 @@ _MODULES = {
 }
 
 
+# Float images come on about the scale of pixels, which each network's own preprocessing expects.
+FLOAT_SCALE = (127.5, 63.75)
+
+
 def space(image_shape: tuple[int, int, int], n_classes: int) -> dict[str, Any]:
     """What may vary; by default a small network from random weights, trained as a whole."""
     side = max(32, *image_shape[:2])

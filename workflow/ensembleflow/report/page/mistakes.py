@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ __all__ = ["mistakes", "picture"]
 
 _CACHE = "library/predictions.h5"
 _N_SHOWN = 12
+_RANK_OF_IMAGES = 3
 _LARGEST_PIXELS = 64
 # A larger matrix cannot be read on a screen: its pairs are listed instead.
 _MOST_CLASSES_DRAWN = 30
@@ -157,7 +159,7 @@ def _confusion(study: Study, answers: Mapping[str, Answers], names: list[str]) -
 
 
 def _gallery(
-    study: Study, budgets: str, answers: Answers, votes: pd.DataFrame, images: npt.NDArray[np.uint8] | None
+    study: Study, budgets: str, answers: Answers, votes: pd.DataFrame, images: npt.NDArray[Any] | None
 ) -> Gallery:
     """The images with the members' votes, the surest first."""
     shown = []
@@ -187,7 +189,7 @@ def _gallery(
     return Gallery(title, intro, shown, _sources(study, "mistakes"), budget=budgets)
 
 
-def _test_images(study: Study, checksum: str) -> npt.NDArray[np.uint8]:
+def _test_images(study: Study, checksum: str) -> npt.NDArray[Any]:
     """The test images of the dataset that was predicted, mapped where they lie.
 
     Raises:
@@ -209,11 +211,17 @@ def _test_images(study: Study, checksum: str) -> npt.NDArray[np.uint8]:
     )
 
 
-def picture(image: npt.NDArray[np.uint8]) -> str:
-    """An image, uint8 (height, width, channels), as the address of a PNG of at most 64 pixels a side.
+def picture(image: npt.NDArray[Any]) -> str | None:
+    """An image (height, width, channels) as the address of a PNG of at most 64 pixels a side.
 
-    Of other numbers of channels than one and three the first is shown, in grey.
+    Of other numbers of channels than one and three the first is shown, in grey. Float values are stretched to their
+    range. Samples of other ranks have no picture.
     """
+    if image.ndim != _RANK_OF_IMAGES:
+        return None
+    if image.dtype != np.uint8:
+        lowest, highest = image.min(), image.max()
+        image = np.rint((image - lowest) * (255 / max(highest - lowest, np.finfo(np.float32).tiny))).astype(np.uint8)
     shown = Image.fromarray(np.ascontiguousarray(image if image.shape[2] == 3 else image[:, :, 0]))
     if max(shown.size) > _LARGEST_PIXELS:
         shown.thumbnail((_LARGEST_PIXELS, _LARGEST_PIXELS), Image.Resampling.BOX)

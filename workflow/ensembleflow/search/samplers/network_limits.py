@@ -32,7 +32,7 @@ class NetworkLimits:
     """
 
     search: SearchConfig
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     n_classes: int
     families: Callable[[], Mapping[str, Family]] = dict
 
@@ -94,7 +94,7 @@ class NetworkLimits:
 
 def network_limits(
     search: SearchConfig,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     n_classes: int,
     families: Callable[[], Mapping[str, Family]] = dict,
 ) -> NetworkLimits | None:

@@ -18,6 +18,7 @@ __all__ = ["BATCH_AXIS", "write_ensemble_graph"]
 BATCH_AXIS = "batch"
 """What the graph calls the axis of the images, which may have any length."""
 
+_VALUES = {"uint8": "pixels from 0 to 255", "float32": "float values as they were given for training"}
 # Protobuf's limit is 2 GiB a file; what is not weights has room beside them.
 _MAX_FILE_BYTES = 2**31 - 2**26
 
@@ -28,19 +29,21 @@ def write_ensemble_graph(
     image_shape: Sequence[int],
     n_classes: int,
     metadata: Mapping[str, str],
+    image_dtype: str = "uint8",
 ) -> int:
     """Write the mean of members as one ONNX graph.
 
-    It takes `images`, uint8 (batch, height, width, channels), for batches of any size, and gives `probabilities`,
+    It takes `images`, (batch, *image_shape) of `image_dtype`, for batches of any size, and gives `probabilities`,
     float32 (batch, classes). Names of a member's nodes and weights begin with its model id and a slash. Where protobuf
     allows no file that large, the weights lie beside it, in `{output}.data`.
 
     Args:
         members: each member's ONNX file, by model id: one input and one output of these shapes.
         output: the file to write.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels), or of other samples their shape.
         n_classes: number of classes.
         metadata: what the file says of itself.
+        image_dtype: `uint8` or `float32`.
 
     Returns:
         The version of ONNX's operators that it uses.
@@ -52,7 +55,7 @@ def write_ensemble_graph(
 
     models = {model: onnx.load_model(path) for model, path in members.items()}
     try:
-        merged = _merged(models, list(image_shape), n_classes)
+        merged = _merged(models, list(image_shape), image_dtype, n_classes)
         onnx.helper.set_model_props(merged, dict(metadata))
         n_bytes = sum(path.stat().st_size for path in members.values())
         onnx.save_model(
@@ -72,7 +75,9 @@ def write_ensemble_graph(
     return next(each.version for each in merged.opset_import if each.domain in ("", "ai.onnx"))
 
 
-def _merged(models: Mapping[str, onnx.ModelProto], image_shape: list[int], n_classes: int) -> onnx.ModelProto:
+def _merged(
+    models: Mapping[str, onnx.ModelProto], image_shape: list[int], image_dtype: str, n_classes: int
+) -> onnx.ModelProto:
     from onnx import compose, helper
 
     first = next(iter(models.values()))
@@ -85,7 +90,7 @@ def _merged(models: Mapping[str, onnx.ModelProto], image_shape: list[int], n_cla
         images.append((f"{INPUT}:{model_id}", f"{model_id}/{taken}"))  # no model id has a colon
         answers.append((f"{model_id}/{given}", f"{PROBABILITIES}:{model_id}"))
         graphs.append(compose.add_prefix(model, f"{model_id}/", inplace=True).graph)
-    head = _copies_of_images([copy for copy, _ in images], image_shape)
+    head = _copies_of_images([copy for copy, _ in images], image_shape, image_dtype)
     tail = _mean([name for _, name in answers], n_classes)
     graph = compose.merge_graphs(head, _side_by_side(graphs), images, doc_string="")
     graph = compose.merge_graphs(graph, tail, answers, name="ensemble", doc_string="")
@@ -93,7 +98,7 @@ def _merged(models: Mapping[str, onnx.ModelProto], image_shape: list[int], n_cla
         graph,
         producer_name="ensembleflow",
         producer_version=ensembleflow.__version__,
-        doc_string="The mean of an ensemble's class probabilities; images are pixels from 0 to 255.",
+        doc_string=f"The mean of an ensemble's class probabilities; images are {_VALUES[image_dtype]}.",
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         ir_version=max(model.ir_version for model in models.values()),
         functions=[each for model in models.values() for each in model.functions],
@@ -123,12 +128,14 @@ def _side_by_side(graphs: list[onnx.GraphProto]) -> onnx.GraphProto:
     return graphs[0]
 
 
-def _copies_of_images(copies: Sequence[str], image_shape: list[int]) -> onnx.GraphProto:
+def _copies_of_images(copies: Sequence[str], image_shape: list[int], image_dtype: str) -> onnx.GraphProto:
     """The ensemble's input, under a name for each member: two graphs merge where an output meets an input."""
     from onnx import TensorProto, helper
 
+    element = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[image_dtype]
+
     def images(name: str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.UINT8, [BATCH_AXIS, *image_shape])
+        return helper.make_tensor_value_info(name, element, [BATCH_AXIS, *image_shape])
 
     nodes = [helper.make_node("Identity", [INPUT], [copy], name=f"give:{copy}") for copy in copies]
     return helper.make_graph(nodes, "images", [images(INPUT)], [images(copy) for copy in copies])

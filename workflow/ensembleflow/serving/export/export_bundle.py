@@ -27,7 +27,7 @@ from ensembleflow.serving.export.ensemble_graph import write_ensemble_graph
 from ensembleflow.serving.export.openvino import write_openvino_graph, write_server_config
 from ensembleflow.serving.export.output_folder import EXPORT_FILE, require_free
 from ensembleflow.serving.export.triton import write_triton_config
-from ensembleflow.serving.signature import INPUT, PROBABILITIES, Signature, most_images
+from ensembleflow.serving.signature import DATATYPES, INPUT, PROBABILITIES, Signature, most_images
 
 __all__ = ["FORMATS", "Export", "ExportFormat", "export_bundle"]
 
@@ -67,7 +67,7 @@ class Export:
 
 
 def export_bundle(bundle: Bundle, output: str | Path, export_format: str, name: str | None = None) -> Export:
-    """Write a bundle's ensemble as one graph, from uint8 images to the members' mean class probabilities.
+    """Write a bundle's ensemble as one graph, from images to the members' mean class probabilities.
 
     The runtime that the export is for first answers the bundle's check images: where a probability differs by more
     than the bundle's tolerance, nothing is written. An earlier export at the same place is replaced.
@@ -97,13 +97,14 @@ def export_bundle(bundle: Bundle, output: str | Path, export_format: str, name: 
         graph = folder / _graph_file(export_format, name)
         graph.parent.mkdir(parents=True, exist_ok=True)
         onnx_file = Path(scratch, ONNX_FILE) if export_format == "openvino" else graph
-        shape, class_names = bundle.manifest.image_shape, bundle.class_names
-        opset = write_ensemble_graph(_onnx_members(bundle, Path(scratch)), onnx_file, shape, len(class_names), said)
+        shape, dtype = bundle.manifest.image_shape, bundle.manifest.image_dtype
+        members, class_names = _onnx_members(bundle, Path(scratch)), bundle.class_names
+        opset = write_ensemble_graph(members, onnx_file, shape, len(class_names), said, dtype)
         if export_format == "openvino":
             _write_openvino(bundle, onnx_file, graph, said)
             write_server_config(folder / "config.json", name)
         elif export_format == "triton":
-            signature = Signature(name, _VERSION, shape, most_images(shape))
+            signature = Signature(name, _VERSION, shape, most_images(shape, dtype), dtype)
             write_triton_config(folder / name, signature, class_names)
         agreement = require_agreement(bundle, graph, _RUNTIME[export_format])
         about = _about(bundle, export_format, name, graph.relative_to(folder), opset, agreement)
@@ -205,7 +206,7 @@ def _about(
         "name": name,
         "graph": graph.as_posix(),
         "opset": opset,
-        "input": {"name": INPUT, "datatype": "UINT8", "shape": [-1, *manifest.image_shape]},
+        "input": {"name": INPUT, "datatype": DATATYPES[manifest.image_dtype], "shape": [-1, *manifest.image_shape]},
         "output": {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, len(manifest.class_names)]},
         "class_names": manifest.class_names,
         "agreement": {**asdict(agreement), "share_other_classes": agreement.share_other_classes},

@@ -19,8 +19,8 @@ max_batch_size: {max_images}
 input [
   {{
     name: "{input}"
-    data_type: TYPE_UINT8
-    format: FORMAT_NHWC
+    data_type: TYPE_{datatype}
+    format: {layout}
     dims: [ {dims} ]
   }}
 ]
@@ -61,6 +61,8 @@ def write_triton_config(folder: Path, signature: Signature, class_names: Sequenc
         name=signature.model_name,
         max_images=signature.max_images,
         input=INPUT,
+        datatype=signature.datatype,
+        layout=signature.layout,
         dims=", ".join(map(str, signature.image_shape)),
         output=PROBABILITIES,
         n_classes=len(class_names),

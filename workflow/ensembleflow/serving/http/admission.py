@@ -29,7 +29,8 @@ _PROBES = frozenset({"/metrics", "/v2/health/live", "/v2/health/ready"})
 _SLOWEST_BYTES_PER_SECOND = 50_000
 _MAX_BUFFERED_BYTES = 512 * 2**20
 _MAX_IMAGE_FILE_BYTES = 32 * 2**20
-_BYTES_A_VALUE, _BYTES_BESIDE_TENSORS = 8, 2**20  # `255.0, ` and INT64 fit
+# `255.0, ` and INT64 fit, and `-1.2345678901234567e-100, `.
+_BYTES_A_VALUE, _BYTES_BESIDE_TENSORS = {"uint8": 8, "float32": 26}, 2**20
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MAX_LOGGED_CHARACTERS = 200
 _CLIENT_GONE = 499
@@ -59,7 +60,7 @@ class RequestLimits:
 def needed_body_bytes(signature: Signature) -> int:
     """What the longest request of a model needs, as JSON, and any image file."""
     n_values = signature.max_images * math.prod(signature.image_shape)
-    return max(_MAX_IMAGE_FILE_BYTES, n_values * _BYTES_A_VALUE + _BYTES_BESIDE_TENSORS)
+    return max(_MAX_IMAGE_FILE_BYTES, n_values * _BYTES_A_VALUE[signature.image_dtype] + _BYTES_BESIDE_TENSORS)
 
 
 def note_images(scope: Scope, n_images: int) -> None:

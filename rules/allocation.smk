@@ -6,6 +6,7 @@ rule allocate_ensemble:
     """Profile one ensemble's members on the first n devices, place them there, and refine that by measuring."""
     input:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
+        cascade=CASCADE,
         exported=f"{RESULTS}/{{study}}/library/exported",
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",
         # Which say the engine.

@@ -6,6 +6,7 @@ rule make_bundle:
     """Pack what serving one budget's ensemble needs, and check its answers against the cache."""
     input:
         ensemble=f"{RESULTS}/{{study}}/selection/budget-{{budget}}.json",
+        cascade=CASCADE,
         allocation=f"{RESULTS}/{{study}}/allocation/budget-{{budget}}/devices-{N_DEVICES}.json",
         exported=f"{RESULTS}/{{study}}/library/exported",
         predictions=f"{RESULTS}/{{study}}/library/predictions.h5",

@@ -70,9 +70,9 @@ config.update(CONFIG.model_dump(mode="json"))
 RESULTS = CONFIG.results_dir
 STUDY = CONFIG.study
 BUDGETS = CONFIG.selection.budgets
-CASCADES = [f"{RESULTS}/{STUDY}/selection/cascade-{budget}.json" for budget in BUDGETS]
-if CONFIG.selection.cascade.max_changed is None:
-    CASCADES = []
+WITH_CASCADES = CONFIG.selection.cascade.max_changed is not None
+# A budget's cascade, for the rules that use it where there are cascades.
+CASCADE = [f"{RESULTS}/{{study}}/selection/cascade-{{budget}}.json"] if WITH_CASCADES else []
 N_DEVICES = max(CONFIG.allocation.device_counts)
 PAPER = PaperRun.of(CONFIG)
 
@@ -165,7 +165,10 @@ CODE = {
         *("selection/rivals/comparison.py", "selection/rivals/methods.py", "selection/rivals/relaxation.py"),
     ],
     "study_pruning": [*SMOBF_CODE, "selection/arrays.py", "selection/rivals/pruning_study.py"],
-    "make_bundle": ["serving/make_bundle.py", "serving/bundle.py", "serving/bundled_allocation.py"],
+    "make_bundle": [
+        *("selection/cascade.py", "serving/make_bundle.py", "serving/bundle.py", "serving/bundled_allocation.py"),
+        "serving/manifest.py",
+    ],
     "plot_learning_curves": [*FIGURE_CODE, "report/learning_curves.py"],
     "plot_library_distribution": [*FIGURE_CODE, "report/library_distribution.py"],
     "plot_error_against_cost": [*FIGURE_CODE, "report/error_against_cost.py", "report/labels.py"],

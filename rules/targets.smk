@@ -30,7 +30,7 @@ rule selection:
     """An ensemble for every budget."""
     input:
         expand(f"{RESULTS}/{STUDY}/selection/budget-{{budget}}.json", budget=BUDGETS),
-        CASCADES,
+        expand(CASCADE, study=STUDY, budget=BUDGETS),
         f"{RESULTS}/{STUDY}/selection/ensembles.csv",
         f"{RESULTS}/{STUDY}/selection/pareto.csv",
         f"{RESULTS}/{STUDY}/selection/trace.csv",

@@ -24,9 +24,10 @@ from ensembleflow.child_process import child_environment
 from ensembleflow.errors import ArgumentError, BundleError, EngineError, EnsembleflowError, StorageError
 from ensembleflow.models.engines import FLOAT32_ENGINES, ONNX_FILE, convert_to_onnx, load_engine
 from ensembleflow.models.tolerances import BFLOAT16_ANSWER_TOLERANCE
-from ensembleflow.serving.bundle import Bundle, Manifest
+from ensembleflow.serving.bundle import Bundle
 from ensembleflow.serving.export import FORMATS, Export, ensemble_graph, export_bundle
 from ensembleflow.serving.extension_schemas import describe_config
+from ensembleflow.serving.manifest import Manifest
 from ensembleflow.serving.signature import Signature, most_images
 from support.exported_bundle import answers_of_onnx_runtime, answers_of_openvino, read_triton_config, write_bundle
 from support.exported_functions import IMAGE_SHAPE, Exported

@@ -62,12 +62,12 @@ def decode(body: bytes, json_length: int | None) -> tuple[dict, dict[str, np.nda
     start = len(body) if json_length is None else json_length
     tensors = {}
     for output in content["outputs"]:
-        assert output["datatype"] == "FP32"
+        dtype = {"FP32": "<f4", "INT32": "<i4"}[output["datatype"]]
         size = output.get("parameters", {}).get("binary_data_size")
         if size is None:
-            array = np.array(output["data"], np.float32)
+            array = np.array(output["data"], dtype)
         else:
-            array = np.frombuffer(body[start : start + size], "<f4")
+            array = np.frombuffer(body[start : start + size], dtype)
             start += size
         tensors[output["name"]] = array.reshape(output["shape"])
     assert start == len(body)
@@ -140,6 +140,8 @@ def test_answers_are_the_same_as_json_and_as_bytes(n_images, n_members, n_classe
         others = sum(row.argmax() != answer.probabilities[image].argmax() for row in by_member[:, image])
         assert tensors["disagreement"][image] == pytest.approx(others / n_members)
         assert disagreement(answer)[image] == tensors["disagreement"][image]
+    np.testing.assert_array_equal(tensors["confidence"], answer.probabilities.max(axis=1))
+    assert tensors["stage"].tolist() == [n_members] * n_images
 
 
 def test_an_answer_without_an_id_has_none():

@@ -43,7 +43,8 @@ def test_triton_reads_what_the_model_is(server, client, exported):
     assert (metadata["name"], metadata["versions"]) == (MODEL, ["4x"])
     assert metadata["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 8, 8, 1]}]
     shapes = {output["name"]: output["shape"] for output in metadata["outputs"]}
-    assert shapes == {"probabilities": [-1, 10], "member_probabilities": [-1, -1, 10], "disagreement": [-1]}
+    of_images = {name: [-1] for name in ("disagreement", "confidence", "stage")}
+    assert shapes == {"probabilities": [-1, 10], "member_probabilities": [-1, -1, 10], **of_images}
     assert metadata["ensemble"]["class_names"] == [str(digit) for digit in range(10)]
     assert metadata["ensemble"]["members"] == list(exported.models)
     places = [(each["model"], each["device"], each["state"]) for each in metadata["ensemble"]["allocation"]]

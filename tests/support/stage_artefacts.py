@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,8 @@ import numpy as np
 from ensembleflow.config import DatasetConfig
 from ensembleflow.datasets import open_dataset, prepare_dataset
 from ensembleflow.io import create_hdf5
+from ensembleflow.library import open_predictions
+from ensembleflow.selection.cascade import Stages, share_interval
 from ensembleflow.serving import make_bundle
 
 CLASS_NAMES = [str(digit) for digit in range(10)]
@@ -51,9 +54,24 @@ class Results:
         devices = [{"name": "cpu0", "core_ids": [0], "memory_mb": 4096}]
         self.write(self.allocation, {"members": placed, "devices": devices, "images_per_second": 1000.0})
 
-    def make_bundle(self, output_dir: Path) -> None:
+    def make_bundle(self, output_dir: Path, cascade: Path | None = None) -> None:
         inputs = self.selection, self.allocation, self.exported_dir, self.predictions, self.dataset
-        make_bundle(*inputs, output_dir, self.folder / "bundle-store")
+        make_bundle(*inputs, output_dir, self.folder / "bundle-store", cascade)
+
+    def write_cascade(self, members: tuple[str, ...], thresholds: list[float | None], **changes: object) -> Path:
+        """`cascade-4x.json`, calibrated on the validation images."""
+        with open_predictions(self.predictions) as predictions:
+            places = [predictions.models.index(model) for model in members]
+            stages = Stages.of(predictions.probabilities("valid")[places])
+        finite = [math.inf if each is None else each for each in thresholds]
+        reached = stages.reached(finite).tolist()
+        calibration = {
+            "shares": [each / stages.n_images for each in reached],
+            "share_intervals": [share_interval(each, stages.n_images, 0.95) for each in reached],
+        }
+        content = {"members": list(members), "thresholds": thresholds, "max_changed": 0.01, "confidence": 0.95}
+        self.write(self.folder / "cascade-4x.json", {**content, "calibration": calibration, **changes})
+        return self.folder / "cascade-4x.json"
 
     @staticmethod
     def write(path: Path, content: dict) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ensembleflow.allocation.tune import Ensemble, Tuning, tune_allocation
 from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import AllocationError, ArtefactError
+from ensembleflow.inference.deployment import StopRule
 from ensembleflow.inference.placement import Member
 from ensembleflow.io import atomic_path, read_csv, read_json, snakemake_command, write_csv, write_json
 from ensembleflow.library import open_predictions
@@ -46,6 +48,7 @@ def allocate_ensemble(
     output_csv: str | Path,
     profiles_csv: str | Path,
     store_dir: str | Path,
+    cascade_json: str | Path | None = None,
 ) -> None:
     """Place a chosen ensemble on the first `n_devices` devices: profiled, worst-fit by memory, refined by speed.
 
@@ -64,6 +67,8 @@ def allocate_ensemble(
         output_csv: every allocation benched.
         profiles_csv: every member on every kind of device, with every engine, at every batch size.
         store_dir: the allocations and profiles made so far, of all of the study's budgets.
+        cascade_json: where the ensemble's images may stop early (`cascade-{budget}.json`): benches run it so, and a
+            member counts with the share of the images that it sees. By default each is shown to all members.
 
     Raises:
         AllocationError: a member cannot run or fits on no device.
@@ -82,6 +87,13 @@ def allocate_ensemble(
     engines = config.engines or _engines_for(_engine_of_costs(costs_csv), devices)
     used = config.model_copy(update={"devices": devices, "engines": engines})
     ensemble = _read_ensemble(selection["members"], exported_dir, predictions_h5, dataset_h5, config.bench_images)
+    if cascade_json is not None:
+        cascade = read_json(cascade_json, ["members", "thresholds", "calibration"])
+        ensemble = replace(
+            ensemble,
+            stop_rule=StopRule.of(cascade["members"], cascade["thresholds"]),
+            shares=dict(zip(cascade["members"], cascade["calibration"]["shares"], strict=True)),
+        )
     title = f"budget {selection['budget']} on {n_devices} device{'s' if n_devices > 1 else ''}"
 
     def make(folder: Path) -> None:
@@ -112,6 +124,8 @@ def _key(study: str, ensemble: Ensemble, config: AllocationConfig) -> dict[str, 
         "arrays": {name: array_checksum(array) for name, array in arrays.items()},
         "n_classes": ensemble.n_classes,
         "expected_rounding": ensemble.expected_rounding,
+        "stop_rule": None if ensemble.stop_rule is None else repr(ensemble.stop_rule),
+        "shares": dict(ensemble.shares),
         "config": config.model_dump(mode="json"),
         **measured_with(),
     }

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ensembleflow.allocation.refine_allocation import refine_allocation
 from ensembleflow.allocation.worst_fit import carry_over, worst_fit
 from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.errors import AllocationError
-from ensembleflow.inference.deployment import Deployment
+from ensembleflow.inference.deployment import Deployment, StopRule
 from ensembleflow.inference.devices import Device, assign_cores
 from ensembleflow.inference.fork_server import ForkServer
 from ensembleflow.inference.machine import available_memory_mb, detect_devices, usable_cores
@@ -55,6 +55,8 @@ class Ensemble:
         n_classes: number of classes.
         expected: by model id, what it answers to the first of `images`, (at most images, classes); engines must.
         expected_rounding: by how much that may be off by itself.
+        stop_rule: of a cascade; None where each image is shown to all members.
+        shares: of a cascade, the share of the images that each member sees, by model id.
     """
 
     members: Sequence[Member]
@@ -62,6 +64,8 @@ class Ensemble:
     n_classes: int
     expected: Mapping[str, npt.NDArray[np.floating[Any]]] | None = None
     expected_rounding: float = 0.0
+    stop_rule: StopRule | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def models(self) -> list[str]:
@@ -79,7 +83,13 @@ class Ensemble:
         """The ensemble under an allocation, to be used in a `with` block."""
         dtype = self.images.dtype.name
         deployment = Deployment(
-            self.members, devices, self.image_shape, self.n_classes, fork_server=fork_server, image_dtype=dtype
+            self.members,
+            devices,
+            self.image_shape,
+            self.n_classes,
+            fork_server=fork_server,
+            stop_rule=self.stop_rule,
+            image_dtype=dtype,
         )
         return Pipeline(deployment, allocation)
 
@@ -220,7 +230,7 @@ def _tune_measured(task: _Task, check: Callable[[Pipeline], None] | None) -> Tun
     ensemble, config = task.ensemble, task.config
     devices = assign_cores(config.devices)
     profiles = task.profiles(devices)
-    table = ProfileTable(profiles)
+    table = ProfileTable(profiles, task.ensemble.shares)
     start = task.start(devices, table)
     try:
         with ensemble.pipeline(devices, start, task.fork_server) as pipeline:
@@ -244,7 +254,7 @@ def _tune_simulated(task: _Task) -> Tuning:
     config = task.config
     devices, here = simulated_devices(config.devices)
     profiles = task.profiles(here)
-    table = ProfileTable(profiles)
+    table = ProfileTable(profiles, task.ensemble.shares)
     start = task.start(devices, table)
     bench = _simulated(task.ensemble, devices, table, config)
     bench = replace(bench, calibration=calibrate(*_benched_here(task, here, table)))

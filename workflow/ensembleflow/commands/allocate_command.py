@@ -75,7 +75,9 @@ def allocate_bundle(bundle: Bundle, config: AllocationConfig) -> Tuning:
         EngineError: an engine is not installed, or a member cannot be converted for it.
     """
     images = np.resize(bundle.check_images(), (config.bench_images, *bundle.manifest.image_shape))
-    ensemble = Ensemble(bundle.members, images, len(bundle.class_names))
+    ensemble = Ensemble(
+        bundle.members, images, len(bundle.class_names), stop_rule=bundle.stop_rule, shares=bundle.shares
+    )
     return tune_allocation(
         ensemble,
         config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,12 @@ class StopRule:
 
     members: tuple[str, ...]
     thresholds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, members: Sequence[str], thresholds: Sequence[float | None]) -> StopRule | None:
+        """The rule as JSON has it, where no threshold is null; None for a single member, which never goes on."""
+        stops = tuple(math.inf if threshold is None else float(threshold) for threshold in thresholds)
+        return cls(tuple(members), stops) if len(members) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,8 @@ async def classify(
     best = np.argsort(-ensemble, kind="stable")
     votes = []
     for member, row in zip(answer.members_used, answer.member_probabilities[:, 0], strict=True):
+        if np.isnan(row).any():
+            continue  # a cascade did not ask it
         vote = int(row.argmax())
         votes.append(
             MemberVote(
@@ -193,6 +195,8 @@ async def classify(
         classes=[ClassProbability(class_name=class_names[i], probability=float(ensemble[i])) for i in best[:top]],
         votes=votes,
         disagreement=float(disagreement(answer)[0]),
+        confidence=float(ensemble[best[0]]),
+        stage=int(answer.stage[0]),
         members_used=list(answer.members_used),
         width=width,
         height=height,

@@ -8,35 +8,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from ensembleflow.arguments import file_path
-from ensembleflow.config import DeviceConfig, Engine
+from ensembleflow.config import DeviceConfig
 from ensembleflow.errors import BundleError
 from ensembleflow.inference import (
     Allocation,
+    AnyDispatcher,
     Deployment,
     Device,
-    Dispatcher,
     ForkServer,
     Limits,
     Member,
     Pipeline,
     Placement,
+    StopRule,
     assign_cores,
+    make_dispatcher,
 )
 from ensembleflow.io import file_sha256
 from ensembleflow.models.tolerances import LONE_IMAGES, answer_tolerance
+from ensembleflow.serving.manifest import SCHEMA_VERSION, Manifest
 
 __all__ = [
     "MANIFEST",
-    "SCHEMA_VERSION",
     "Bundle",
-    "Manifest",
     "check_answers",
     "file_checksums",
     "open_bundle",
@@ -45,99 +46,12 @@ __all__ = [
 ]
 
 MANIFEST = "bundle.json"
-SCHEMA_VERSION = 2
 
 _MAX_MANIFEST_BYTES = 16 * 2**20
 _SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # an empty file that Snakemake puts into each folder it tracks
 _MAX_FILES = 100_000
 _CHECK_IMAGES_A_REQUEST = 64
 _REMAKE_HINT = "copy the bundle again, or delete it and run snakemake again"
-
-_ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
-_Length = Annotated[int, Field(ge=1, le=2**24)]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class BundledPlacement(_Part):
-    """Where one replica of a member runs."""
-
-    model: _ModelId
-    device: str
-    batch_size: int = Field(ge=1, le=65536)
-    engine: Engine = "tensorflow"
-
-
-class BundledDevice(_Part):
-    """A device as the allocation was measured on; `gpu` is a GPU's place among the machine's."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    cores: int = Field(ge=1, le=4096)
-    memory_mb: int = Field(ge=1)
-    gpu: int | None = Field(None, ge=0, le=1023)
-
-
-class Proof(_Part):
-    """How near the running server's answers came to the cached predictions, before the bundle was called servable.
-
-    Attributes:
-        n_images: validation images that it was asked for, over HTTP.
-        largest_difference: of a probability.
-        tolerance: the largest difference allowed.
-        n_other_classes: images whose most probable class was another than the cached one; None where the cache holds
-            the true classes only.
-        engines: what computed the members.
-    """
-
-    n_images: int = Field(ge=1)
-    largest_difference: float = Field(ge=0)
-    tolerance: float = Field(gt=0)
-    n_other_classes: int | None = Field(None, ge=0)
-    engines: list[Engine] = Field([])
-
-
-class Manifest(_Part):
-    """What `bundle.json` holds.
-
-    Attributes:
-        members: the ensemble's model ids.
-        allocation: where their replicas run.
-        image_shape: (height, width, channels), or of other samples their shape.
-        image_dtype: the images' type.
-        valid: the ensemble's metrics on the validation images; `test` likewise.
-        cost_seconds: the members' summed cost.
-        images_per_second: measured with this allocation on the machine that made the bundle.
-        servable: the proof that a server gives the right answers; without it none may be started.
-        files: SHA-256 of every other file, by its path within the bundle.
-    """
-
-    schema_version: Literal[2] = 2
-    study: str
-    budget: str
-    members: list[_ModelId] = Field(min_length=1, max_length=1000)
-    allocation: list[BundledPlacement] = Field(min_length=1, max_length=10_000)
-    devices: list[BundledDevice] = Field(min_length=1, max_length=1000)
-    class_names: list[str] = Field(min_length=1, max_length=1_000_000)
-    image_shape: tuple[_Length, ...] = Field(min_length=1, max_length=31)
-    image_dtype: Literal["uint8", "float32"] = "uint8"
-    combiner: Literal["average"] = "average"
-    valid: dict[str, float]
-    test: dict[str, float]
-    cost_seconds: float
-    images_per_second: float
-    dataset_checksum: str
-    servable: Proof | None = None
-    files: dict[str, _Sha256]
-    provenance: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _pixels_have_three_axes(self) -> Self:
-        if self.image_dtype == "uint8" and len(self.image_shape) != 3:
-            raise ValueError("uint8 images have height, width and channels")
-        return self
 
 
 @dataclass(frozen=True)
@@ -169,6 +83,18 @@ class Bundle:
             Placement(each.model, each.device, each.batch_size, each.engine) for each in self.manifest.allocation
         )
 
+    @property
+    def stop_rule(self) -> StopRule | None:
+        """When an image needs no further member; None where each is shown to all."""
+        cascade = self.manifest.cascade
+        return None if cascade is None else StopRule.of(cascade.members, cascade.thresholds)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """In a cascade the share of the images that each member is expected to see; else empty."""
+        cascade = self.manifest.cascade
+        return {} if cascade is None else dict(zip(cascade.members, cascade.shares, strict=True))
+
     def answer_tolerance(self, allocation: Allocation) -> float:
         """By how much a probability may differ from `check_probabilities` under an allocation of these members."""
         proven = [] if self.manifest.servable is None else self.manifest.servable.engines
@@ -194,7 +120,7 @@ class Bundle:
         members: Sequence[Member] | None = None,
         limits: Limits | None = None,
         fork_server: ForkServer | None = None,
-    ) -> Dispatcher:
+    ) -> AnyDispatcher:
         """The ensemble for a server: its processes are started anew when they end.
 
         Args:
@@ -206,12 +132,13 @@ class Bundle:
             AllocationError: the allocation names other members or unknown devices, or this machine lacks a GPU.
         """
         deployment = self._deployment(self.members if members is None else members)
-        return Dispatcher(replace(deployment, limits=limits or Limits(), fork_server=fork_server), self.allocation)
+        return make_dispatcher(replace(deployment, limits=limits or Limits(), fork_server=fork_server), self.allocation)
 
     def _deployment(self, members: Sequence[Member]) -> Deployment:
         manifest = self.manifest
         shape, dtype = manifest.image_shape, manifest.image_dtype
-        return Deployment(members, self.devices(), shape, len(self.class_names), image_dtype=dtype)
+        rule = self.stop_rule
+        return Deployment(members, self.devices(), shape, len(self.class_names), image_dtype=dtype, stop_rule=rule)
 
     def check_images(self) -> npt.NDArray[Any]:
         """Some validation images, (images, *image_shape), of `image_dtype`.
@@ -228,6 +155,20 @@ class Bundle:
             BundleError: they have another shape or type.
         """
         return self._array("check/probabilities.npy", np.dtype(np.float32), (len(self.class_names),))
+
+    def full_probabilities(self) -> tuple[npt.NDArray[np.float32], float]:
+        """The answers of all members to `check_images`, whether the bundle is a cascade or not.
+
+        Returns:
+            float32 (images, classes), and by how much they are rounded.
+
+        Raises:
+            BundleError: they have another shape or type.
+        """
+        if self.manifest.cascade is None:
+            return self.check_probabilities(), 0.0
+        full = self._array("check/full_probabilities.npy", np.dtype(np.float32), (len(self.class_names),))
+        return full, self.manifest.cascade.rounding
 
     def _array(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         path = self.path / name

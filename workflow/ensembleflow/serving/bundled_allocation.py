@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ensembleflow.serving.bundle import BundledDevice, BundledPlacement
+from ensembleflow.serving.manifest import BundledDevice, BundledPlacement
 
 __all__ = ["bundled_allocation"]
 

@@ -10,7 +10,15 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ensembleflow.serving.metrics import Served, Timed
-from ensembleflow.serving.signature import DISAGREEMENT, INPUT, MEMBER_PROBABILITIES, PROBABILITIES, Signature
+from ensembleflow.serving.signature import (
+    CONFIDENCE,
+    DISAGREEMENT,
+    INPUT,
+    MEMBER_PROBABILITIES,
+    PROBABILITIES,
+    STAGE,
+    Signature,
+)
 
 __all__ = [
     "IndexBody",
@@ -41,7 +49,7 @@ class ConfiguredTensor(BaseModel):
     """A tensor; `dims` are without the images' axis."""
 
     name: str
-    data_type: Literal["TYPE_UINT8", "TYPE_FP32"]
+    data_type: Literal["TYPE_UINT8", "TYPE_FP32", "TYPE_INT32"]
     dims: list[int]
     format: Literal["FORMAT_NHWC", "FORMAT_NONE"] = "FORMAT_NONE"
     reshape: Reshape | None = None
@@ -129,6 +137,8 @@ def describe_config(signature: Signature, n_classes: int) -> ModelConfig:
             ConfiguredTensor(name=MEMBER_PROBABILITIES, data_type="TYPE_FP32", dims=[-1, n_classes]),
             # No axis is left, which Triton writes as an axis that is not there.
             ConfiguredTensor(name=DISAGREEMENT, data_type="TYPE_FP32", dims=[1], reshape=Reshape(shape=[])),
+            ConfiguredTensor(name=CONFIDENCE, data_type="TYPE_FP32", dims=[1], reshape=Reshape(shape=[])),
+            ConfiguredTensor(name=STAGE, data_type="TYPE_INT32", dims=[1], reshape=Reshape(shape=[])),
         ],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,22 @@ from ensembleflow.allocation.shared_result import array_checksum, folder_checksu
 from ensembleflow.config import is_simulated
 from ensembleflow.datasets import open_dataset
 from ensembleflow.errors import BundleError
-from ensembleflow.inference import ForkServer, Limits
+from ensembleflow.inference import ForkServer, Limits, StopRule
 from ensembleflow.io import atomic_directory, link_or_copy_folder, provenance, read_json, write_json
 from ensembleflow.library import open_predictions
 from ensembleflow.models.engines import DEFAULT_ENGINE, prepare_members
 from ensembleflow.models.tolerances import answer_tolerance, cache_rounding
+from ensembleflow.selection.cascade import Stages
 from ensembleflow.serving.bundle import (
     MANIFEST,
     Bundle,
-    Manifest,
-    Proof,
     file_checksums,
     open_bundle,
     require_equal_answers,
     split_check_images,
 )
 from ensembleflow.serving.bundled_allocation import bundled_allocation
+from ensembleflow.serving.manifest import BundledCascade, Manifest, Proof
 
 __all__ = ["make_bundle"]
 
@@ -51,6 +51,7 @@ def make_bundle(
     dataset_h5: str | Path,
     output_dir: str | Path,
     store_dir: str | Path,
+    cascade_json: str | Path | None = None,
 ) -> None:
     """Write a self-contained bundle, and prove that a server answers from it as the cached predictions say.
 
@@ -68,6 +69,8 @@ def make_bundle(
         output_dir: the bundle.
         store_dir: the bundles made so far, of all of the study's budgets; on the file system of `output_dir` they take
             no room twice.
+        cascade_json: where its images may stop early (`cascade-{budget}.json`); by default each is shown to all
+            members.
 
     Raises:
         ArtefactError: an input is missing or damaged.
@@ -89,9 +92,16 @@ def make_bundle(
     placed = list(dict.fromkeys(each["model"] for each in allocation["members"]))  # replicas follow each other
     _same(selection_json, allocation_json, "members", models, placed)
 
-    check, dataset = _read_check(dataset_h5, predictions_h5, models)
+    cascade, stop_rule = None, None
+    if cascade_json is not None:
+        cascade = read_json(cascade_json, ["study", "budget", "members", "thresholds", "calibration"])
+        for key in ("study", "budget"):
+            _same(selection_json, cascade_json, key, selection[key], cascade[key])
+        _same(selection_json, cascade_json, "members", sorted(models), sorted(cascade["members"]))
+        stop_rule = StopRule.of(cascade["members"], cascade["thresholds"])
     placements, devices = bundled_allocation(allocation)
     engines = {each.get("engine", DEFAULT_ENGINE) for each in allocation["members"]}
+    check, dataset = _read_check(dataset_h5, predictions_h5, models, stop_rule, answer_tolerance(engines))
     members = [Path(exported_dir) / model for model in models]
 
     def make(entry: Path) -> None:
@@ -108,6 +118,7 @@ def make_bundle(
             test=_known(selection["test"]),
             cost_seconds=selection["cost_seconds"],
             images_per_second=allocation["images_per_second"],
+            cascade=None if cascade is None or stop_rule is None else _bundled_cascade(cascade, check.rounding),
             files={},
             provenance=provenance(),
             **dataset,
@@ -124,6 +135,7 @@ def make_bundle(
         "members": [folder_checksum(member) for member in members],
         "dataset": {name: list(value) if isinstance(value, tuple) else value for name, value in dataset.items()},
         "check": check.checksums(),
+        "cascade": None if cascade is None else {name: cascade[name] for name in cascade if name != "provenance"},
         "made_by": made_by("allocation", "inference", "models", "serving"),
     }
     with (
@@ -163,15 +175,17 @@ class _Check:
 
     Attributes:
         images: (images, *image_shape).
-        cached: float64 (images, classes), or of the true classes only, (images, 1).
+        cached: float64 (images, classes), or of the true classes only, (images, 1); a cascade's where it is one.
         true_classes: int64 (images, 1) in the latter case.
         rounding: by how much what is cached may be off by itself.
+        full: of a cascade, what all members together answer, float32 (images, classes).
     """
 
     images: npt.NDArray[Any]
     cached: npt.NDArray[np.float64]
     true_classes: npt.NDArray[np.int64] | None
     rounding: float
+    full: npt.NDArray[np.float32] | None = None
 
     def compare(self, answers: npt.NDArray[np.float32], engines: Sequence[str], cache: str | Path) -> Proof:
         if self.true_classes is not None:
@@ -197,10 +211,17 @@ class _Check:
         folder.mkdir()
         np.save(folder / "images.npy", self.images, allow_pickle=False)
         np.save(folder / "probabilities.npy", answers, allow_pickle=False)
+        if self.full is not None:
+            np.save(folder / "full_probabilities.npy", self.full, allow_pickle=False)
 
 
-def _read_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list[str]) -> tuple[_Check, dict[str, Any]]:
-    """The check's images and cached answers, and what the manifest says about the dataset."""
+def _read_check(
+    dataset_h5: str | Path, predictions_h5: str | Path, models: list[str], stop_rule: StopRule | None, tolerance: float
+) -> tuple[_Check, dict[str, Any]]:
+    """The check's images and cached answers, and what the manifest says about the dataset.
+
+    Of a cascade no image is checked that rounding, or another engine, may stop at another stage.
+    """
     with open_dataset(dataset_h5) as dataset, open_predictions(predictions_h5) as predictions:
         _same(dataset_h5, predictions_h5, "dataset_checksum", dataset.checksum, predictions.dataset_checksum)
         missing = [model for model in models if model not in predictions.models]
@@ -209,19 +230,33 @@ def _read_check(dataset_h5: str | Path, predictions_h5: str | Path, models: list
                 "members of the ensemble have no cached predictions", where=predictions_h5, found=", ".join(missing)
             )
         images = dataset.image_array("valid")
-        places = _spread(len(images), images[0].nbytes)
+        places = _spread(np.arange(len(images)), images[0].nbytes)
         rows = [predictions.models.index(model) for model in models]
         if predictions.has_every_class:
             stored, true_classes = predictions.probabilities("valid"), None
         else:
             stored = predictions.true_class_probability("valid")[..., None]
             true_classes = predictions.labels("valid")[places, None]
-        check = _Check(
-            images=images[places],
-            cached=stored[rows][:, places].mean(axis=0, dtype=np.float64),
-            true_classes=true_classes,
-            rounding=cache_rounding(stored.dtype),
-        )
+        rounding = cache_rounding(stored.dtype)
+        if stop_rule is None:
+            cached, full = stored[rows][:, places].mean(axis=0, dtype=np.float64), None
+        else:
+            order = [predictions.models.index(model) for model in stop_rule.members]
+            stages = Stages.of(stored[order])
+            margins = abs(stages.confidences[:-1] - np.reshape(stop_rule.thresholds, (-1, 1))).min(axis=0)
+            places = _spread(np.flatnonzero(margins > tolerance + rounding), images[0].nbytes)
+            n_asked = stages.stops(stop_rule.thresholds)[places] + 1
+            members = stored[order][:, places].astype(np.float64)
+            sums = members.cumsum(axis=0)[n_asked - 1, np.arange(len(places))]
+            cached, full = sums / n_asked[:, None], members.mean(axis=0).astype(np.float32)
+        if not len(places):
+            raise BundleError(
+                "no validation image tells whether a cascade stops where it should",
+                where=predictions_h5,
+                found=f"each is within {tolerance + rounding:.2g} of a threshold",
+                hint="leave engines of less precision out of allocation.engines, or use more validation images",
+            )
+        check = _Check(images=images[places], cached=cached, true_classes=true_classes, rounding=rounding, full=full)
         return check, {
             "class_names": dataset.class_names,
             "image_shape": dataset.image_shape,
@@ -235,9 +270,23 @@ def _known(metrics: dict[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _spread(n_images: int, image_bytes: int) -> npt.NDArray[np.intp]:
-    n_checked = max(1, min(n_images, _MAX_CHECK_IMAGES, _MAX_CHECK_BYTES // image_bytes))
-    return np.linspace(0, n_images - 1, n_checked).astype(np.intp)
+def _bundled_cascade(cascade: Mapping[str, Any], rounding: float) -> BundledCascade:
+    calibration = cascade["calibration"]
+    return BundledCascade(
+        members=cascade["members"],
+        thresholds=cascade["thresholds"],
+        max_changed=cascade["max_changed"],
+        confidence=cascade["confidence"],
+        shares=calibration["shares"],
+        share_intervals=calibration["share_intervals"],
+        rounding=rounding,
+    )
+
+
+def _spread(places: npt.NDArray[np.intp], image_bytes: int) -> npt.NDArray[np.intp]:
+    """Some of the places, evenly spread."""
+    n_checked = min(len(places), _MAX_CHECK_IMAGES, max(1, _MAX_CHECK_BYTES // image_bytes))
+    return places[np.linspace(0, len(places) - 1, n_checked).astype(np.intp)]
 
 
 def _same(first: str | Path, second: str | Path, key: str, expected: object, found: object) -> None:

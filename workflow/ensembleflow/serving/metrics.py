@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ensembleflow.inference import Observer, WorkerStatus
+from ensembleflow.serving.live_shares import LiveShares
 
 __all__ = ["Metrics", "Served", "Timed"]
 
@@ -114,9 +115,19 @@ class Metrics(Observer):
             ready
         )
         self._registry.register(_Workers(status))
+        self._shares: LiveShares | None = None
         # Looking children up by their labels costs more than counting.
         self._of_requests = cache(lambda route, code: (self._requests.labels(route, code), self._seconds.labels(route)))
         self._of_member = cache(self._member_seconds.labels)
+
+    def watch_cascade(self, intervals: Mapping[str, tuple[float, float]]) -> None:
+        """Count the images that each member of a cascade sees, and compare their share with what was calibrated.
+
+        Args:
+            intervals: the calibrated interval of each member's share, in the order in which they answer.
+        """
+        self._shares = LiveShares(intervals)
+        self._registry.register(self._shares)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""
@@ -149,6 +160,11 @@ class Metrics(Observer):
     def member_failed(self, model: str, reason: str) -> None:
         """Count the end of a member's process."""
         self._failures.labels(model).inc()
+
+    def cascade_answered(self, n_seen: Mapping[str, int]) -> None:
+        """Count the images that each member of a cascade has seen."""
+        if self._shares is not None:
+            self._shares.add(n_seen)
 
 
 class _Workers:

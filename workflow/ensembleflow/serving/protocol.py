@@ -14,10 +14,14 @@ import orjson
 from ensembleflow.errors import EnsembleflowError
 from ensembleflow.inference import Answer
 from ensembleflow.serving.signature import (
+    CONFIDENCE,
     DISAGREEMENT,
     INPUT,
+    MEMBER_PROBABILITIES,
+    OUTPUT_DATATYPES,
     OUTPUTS,
     PROBABILITIES,
+    STAGE,
     Signature,
 )
 
@@ -75,7 +79,7 @@ class InferenceRequest:
     @property
     def with_members(self) -> bool:
         """Whether an output needs each member's probabilities."""
-        return any(output.name != PROBABILITIES for output in self.outputs)
+        return any(output.name in (MEMBER_PROBABILITIES, DISAGREEMENT) for output in self.outputs)
 
 
 def parse_request(body: bytes, header_length: str | None, signature: Signature) -> InferenceRequest:
@@ -133,16 +137,17 @@ def build_response(request: InferenceRequest, answer: Answer, signature: Signatu
         answer: with each member's probabilities, if `request.with_members`.
         signature: the model.
     """
-    tensors: list[npt.NDArray[np.float32]] = []
+    tensors: list[npt.NDArray[Any]] = []
     outputs = []
     for requested in request.outputs:
         array = _output(requested.name, answer)
-        output: dict[str, Any] = {"name": requested.name, "datatype": "FP32", "shape": list(array.shape)}
+        datatype = OUTPUT_DATATYPES[requested.name]
+        output: dict[str, Any] = {"name": requested.name, "datatype": datatype, "shape": list(array.shape)}
         if requested.binary:
             output["parameters"] = {"binary_data_size": array.nbytes}
             tensors.append(array)
         else:
-            output["data"] = array.reshape(-1)
+            output["data"] = array.reshape(-1)  # NaN becomes null
         outputs.append(output)
     content = {
         "model_name": signature.model_name,
@@ -154,19 +159,31 @@ def build_response(request: InferenceRequest, answer: Answer, signature: Signatu
     text = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     if not tensors:
         return text, None
-    return b"".join([text, *(tensor.astype("<f4", copy=False).data for tensor in tensors)]), len(text)
+    return b"".join([text, *(_little_endian(tensor).data for tensor in tensors)]), len(text)
+
+
+def _little_endian(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return tensor.astype(tensor.dtype.newbyteorder("<"), copy=False)
 
 
 def disagreement(answer: Answer) -> npt.NDArray[np.float32]:
-    """The share of an answer's members whose most probable class is not the ensemble's, float32 (images,)."""
+    """Of the members that saw an image, the share whose most probable class is another than the ensemble's.
+
+    Float32 (images,).
+    """
     assert answer.member_probabilities is not None
-    votes = answer.member_probabilities.argmax(axis=2)
-    return (votes != answer.probabilities.argmax(axis=1)).mean(axis=0, dtype=np.float32)
+    asked = ~np.isnan(answer.member_probabilities).any(axis=2)
+    others = answer.member_probabilities.argmax(axis=2) != answer.probabilities.argmax(axis=1)
+    return ((others & asked).sum(axis=0) / asked.sum(axis=0)).astype(np.float32)
 
 
-def _output(name: str, answer: Answer) -> npt.NDArray[np.float32]:
+def _output(name: str, answer: Answer) -> npt.NDArray[Any]:
     if name == PROBABILITIES:
         return np.ascontiguousarray(answer.probabilities)
+    if name == CONFIDENCE:
+        return answer.probabilities.max(axis=1)
+    if name == STAGE:
+        return answer.stage
     if name == DISAGREEMENT:
         return disagreement(answer)
     assert answer.member_probabilities is not None

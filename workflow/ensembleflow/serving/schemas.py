@@ -6,13 +6,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ensembleflow.serving.bundle import Manifest
+from ensembleflow.serving.manifest import Manifest
 from ensembleflow.serving.signature import (
+    CONFIDENCE,
     DISAGREEMENT,
     INPUT,
     MEMBER_PROBABILITIES,
+    OUTPUT_DATATYPES,
     OUTPUTS,
     PROBABILITIES,
+    STAGE,
     InputName,
     OutputName,
     Signature,
@@ -93,6 +96,18 @@ class Worker(_Body):
     peak_memory_mb: float
 
 
+class Cascade(_Body):
+    """Where images stop early."""
+
+    members: list[str] = Field(description="in the order in which they answer")
+    thresholds: list[float | None] = Field(
+        description="an image stops after a member once the largest mean probability so far is so large; null: never"
+    )
+    max_changed: float = Field(description="the largest share of images of another class than all members give")
+    confidence: float = Field(description="how sure that is")
+    shares: list[float] = Field(description="the share of the calibration images that each member saw")
+
+
 class Ensemble(_Body):
     """What is known of the ensemble besides its tensors."""
 
@@ -105,6 +120,7 @@ class Ensemble(_Body):
     valid: dict[str, float] = Field(description="metrics on the validation images")
     test: dict[str, float] = Field(description="metrics on the test images")
     dataset_checksum: str
+    cascade: Cascade | None = Field(description="where images may stop early; null where all members see each")
     max_images: int = Field(description="the most images of one request")
 
 
@@ -171,9 +187,11 @@ class OutputTensor(_Body):
     """An output; `data` are in row-major order."""
 
     name: str
-    datatype: Literal["FP32"]
+    datatype: Literal["FP32", "INT32"]
     shape: list[int]
-    data: list[float] | None = None
+    data: list[float | None] | None = Field(
+        default=None, description="null is the probability of a member that a cascade did not ask"
+    )
     parameters: dict[str, int] | None = None
 
 
@@ -208,7 +226,9 @@ class Classification(_Body):
 
     classes: list[ClassProbability] = Field(description="the ensemble's most probable classes, the first one first")
     votes: list[MemberVote] = Field(description="each member's most probable class")
-    disagreement: float = Field(description="share of the members whose class is not the ensemble's")
+    disagreement: float = Field(description="share of the members that saw it whose class is not the ensemble's")
+    confidence: float = Field(description="the probability of the ensemble's most probable class")
+    stage: int = Field(description="by how many members the image was answered")
     members_used: list[str]
     width: int = Field(description="the image's width in pixels, before it was scaled")
     height: int
@@ -218,12 +238,13 @@ def describe_model(manifest: Manifest, signature: Signature, workers: list[Worke
     """The model's metadata."""
     n_classes = len(manifest.class_names)
     shapes = {PROBABILITIES: [-1, n_classes], MEMBER_PROBABILITIES: [-1, -1, n_classes], DISAGREEMENT: [-1]}
+    shapes |= {CONFIDENCE: [-1], STAGE: [-1]}
     return ModelMetadata(
         name=signature.model_name,
         versions=[signature.model_version],
         platform="ensembleflow",
         inputs=[TensorMetadata(name=INPUT, datatype=signature.datatype, shape=[-1, *signature.image_shape])],
-        outputs=[TensorMetadata(name=name, datatype="FP32", shape=shapes[name]) for name in OUTPUTS],
+        outputs=[TensorMetadata(name=name, datatype=OUTPUT_DATATYPES[name], shape=shapes[name]) for name in OUTPUTS],
         ensemble=Ensemble(
             study=manifest.study,
             budget=manifest.budget,
@@ -234,6 +255,7 @@ def describe_model(manifest: Manifest, signature: Signature, workers: list[Worke
             valid=manifest.valid,
             test=manifest.test,
             dataset_checksum=manifest.dataset_checksum,
+            cascade=None if manifest.cascade is None else Cascade.model_validate(manifest.cascade.model_dump()),
             max_images=signature.max_images,
         ),
     )

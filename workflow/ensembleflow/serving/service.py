@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensembleflow.errors import BundleError, ConfigError, ServingError
-from ensembleflow.inference import Answer, Dispatcher
+from ensembleflow.inference import Answer, AnyDispatcher
 from ensembleflow.serving.bundle import MANIFEST, Bundle, require_equal_answers, split_check_images
 from ensembleflow.serving.metrics import Metrics
 from ensembleflow.serving.signature import Signature, most_images
@@ -47,7 +47,7 @@ class Service:
     def __init__(
         self,
         bundle: Bundle,
-        dispatcher: Dispatcher,
+        dispatcher: AnyDispatcher,
         *,
         max_images: int | None = None,
         request_timeout_seconds: float = 60.0,
@@ -76,6 +76,9 @@ class Service:
             manifest.study, manifest.budget, manifest.image_shape, max_images, manifest.image_dtype
         )
         self.metrics = Metrics(dispatcher.status, lambda: dispatcher.queued_images, lambda: self.ready)
+        if manifest.cascade is not None:
+            intervals = dict(zip(manifest.cascade.members, manifest.cascade.share_intervals, strict=True))
+            self.metrics.watch_cascade(intervals)
         dispatcher.observer = self.metrics
         self.decoding = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
         self._request_timeout_seconds = request_timeout_seconds

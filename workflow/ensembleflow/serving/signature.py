@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 __all__ = [
+    "CONFIDENCE",
     "DATATYPES",
     "DISAGREEMENT",
     "INPUT",
     "MEMBER_PROBABILITIES",
     "OUTPUTS",
+    "OUTPUT_DATATYPES",
     "PROBABILITIES",
+    "STAGE",
     "InputName",
     "OutputName",
     "Signature",
@@ -20,9 +23,12 @@ __all__ = [
 ]
 
 InputName = Literal["images"]
-OutputName = Literal["probabilities", "member_probabilities", "disagreement"]
+OutputName = Literal["probabilities", "member_probabilities", "disagreement", "confidence", "stage"]
 (INPUT,) = get_args(InputName)
-OUTPUTS = PROBABILITIES, MEMBER_PROBABILITIES, DISAGREEMENT = get_args(OutputName)
+OUTPUTS = PROBABILITIES, MEMBER_PROBABILITIES, DISAGREEMENT, CONFIDENCE, STAGE = get_args(OutputName)
+
+OUTPUT_DATATYPES = {name: "INT32" if name == STAGE else "FP32" for name in OUTPUTS}
+"""What each output comes as."""
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 """What the protocol calls the types of images."""

@@ -19,9 +19,12 @@ class ProfileTable:
 
     Args:
         profiles: of any members on any kinds of device.
+        shares: in a cascade the share of the images that a member sees, by model id; a call of it counts as so much
+            of its time.
     """
 
-    def __init__(self, profiles: Iterable[Profile]) -> None:
+    def __init__(self, profiles: Iterable[Profile], shares: Mapping[str, float] | None = None) -> None:
+        self._shares = shares or {}
         self._by_key: dict[tuple[str, str, str, int], Profile] = {}
         self._by_place: dict[tuple[str, str], list[Profile]] = {}
         self._failures: dict[tuple[str, str], list[str]] = {}
@@ -86,7 +89,7 @@ class ProfileTable:
             slope = (seconds[1] - seconds[0]) / (sizes[1] - sizes[0]) if len(sizes) > 1 else 0.0
             line = seconds[0] - slope * (sizes[0] - n_images)
             found = min(max(line, seconds[0] * n_images / sizes[0]), seconds[0])
-        return found / device.speed
+        return found * self._shares.get(placement.model, 1.0) / device.speed
 
     def failure(self, model: str, device_kind: str) -> str:
         """Why a member does not run on a kind of device."""

@@ -45,6 +45,8 @@ class Agreement:
 def require_agreement(bundle: Bundle, graph: Path, package: str) -> Agreement:
     """Have a runtime compute the bundle's check images by an exported graph, in float32, and compare the answers.
 
+    A graph shows each image to all members, so of a cascade's bundle it is the full ensemble.
+
     Args:
         bundle: what was exported.
         graph: `model.onnx`, or OpenVINO's `model.xml`.
@@ -55,7 +57,7 @@ def require_agreement(bundle: Bundle, graph: Path, package: str) -> Agreement:
         EngineError: the runtime cannot compute the graph, or is not installed.
     """
     runtime = f"{RUNTIMES[package]} {import_engine(package).__version__.partition('-')[0]}"
-    expected = bundle.check_probabilities()
+    expected, rounding = bundle.full_probabilities()
     parts = split_check_images(bundle.check_images())
     # ONNX Runtime's engine takes the folder of a `model.onnx`.
     path = graph.parent if package == "onnxruntime" else graph
@@ -70,7 +72,7 @@ def require_agreement(bundle: Bundle, graph: Path, package: str) -> Agreement:
             found=f"{runtime}: {' '.join(str(found).split())[:400]}",
             hint="install the tested versions, pip install -r requirements-engines.lock, or choose another --format",
         ) from error
-    tolerance = bundle.answer_tolerance(())
+    tolerance = bundle.answer_tolerance(()) + rounding
     if answers.shape != expected.shape:
         raise _differs(bundle, f"{runtime}: answers of shape {answers.shape}", f"{expected.shape}")
     differences = np.abs(answers - expected).max(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ SMALL = {
     "search.n_trials": 2,
     "search.max_epochs": 2,
     "selection.budgets": ["1x"],
+    "dataset.calibration_fraction": 0.5,
+    "selection.cascade": {"max_changed": 0.05},
     "allocation.max_benches": 1,
 }
 LAYER = """
@@ -58,6 +61,14 @@ def own(copy_repository: Callable[[Path], None], tmp_path_factory: pytest.TempPa
     (clone.folder / FAMILY).write_text(source)
     clone.run()
     return clone
+
+
+def test_a_single_member_goes_through_every_stage_as_a_cascade_of_one(own: Clone) -> None:
+    cascade = json.loads((own.study / "selection/cascade-1x.json").read_text())
+    assert len(cascade["members"]) == 1 and cascade["thresholds"] == []
+    assert cascade["calibration"]["n_images"] > 200
+    assert json.loads((own.study / "bundles/budget-1x/bundle.json").read_text())["cascade"] is None
+    assert "Stopping early" in (own.folder / "results/report.html").read_text(encoding="utf-8")
 
 
 def test_the_bundle_answers_where_the_file_is_gone(own: Clone, tmp_path: Path) -> None:

@@ -18,6 +18,6 @@ with rule_log(snakemake.log[0]):
         output_json=snakemake.output.allocation,
         output_csv=snakemake.output.search,
         profiles_csv=snakemake.output.profiles,
-        cascade_json=snakemake.input.cascade or None,
+        cascade_json=next(iter(snakemake.input.cascade), None),
         store_dir=Path(snakemake.output.allocation).parents[1] / "store",
     )

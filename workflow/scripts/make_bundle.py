@@ -13,6 +13,6 @@ with rule_log(snakemake.log[0]):
         predictions_h5=snakemake.input.predictions,
         dataset_h5=snakemake.input.dataset,
         output_dir=snakemake.output.bundle,
-        cascade_json=snakemake.input.cascade or None,
+        cascade_json=next(iter(snakemake.input.cascade), None),
         store_dir=Path(snakemake.output.bundle).parent / "store",
     )

@@ -20,6 +20,7 @@ from ensembleflow.inference.worker import MemberError, WorkerStatus
 __all__ = ["AnyDispatcher", "CascadeDispatcher", "make_dispatcher"]
 
 _UNLIMITED = 2**62
+_MOST_PARTS = 64  # of a request, each a task
 
 
 class CascadeDispatcher:
@@ -173,7 +174,8 @@ class CascadeDispatcher:
             used = [model for model in self._rule.members if model not in missing]
             thresholds = self._rule.thresholds if not missing else (float("inf"),) * (len(used) - 1)
             passage = _Passage(self.deployment, used, thresholds, len(images), with_members)
-            size = max(each.batch_size for each in self._stages[used[0]].allocation)
+            whole_batch = max(each.batch_size for each in self._stages[used[0]].allocation)
+            size = max(whole_batch, -(-len(images) // _MOST_PARTS))
             parts = [slice(start, start + size) for start in range(0, len(images), size)]
             try:
                 if len(parts) > 1:

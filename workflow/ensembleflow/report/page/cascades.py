@@ -7,7 +7,7 @@ from typing import Any
 
 from ensembleflow.report.answers import CONFIDENCE, counted_difference
 from ensembleflow.report.page.blocks import Block, Drawing, Table
-from ensembleflow.report.page.look import ACCENT, INK, figure, percent, seconds, value_axis
+from ensembleflow.report.page.look import ACCENT, INK, figure, percent, plain, seconds, value_axis
 from ensembleflow.report.page.study import Study
 
 __all__ = ["cascades"]
@@ -42,13 +42,13 @@ def cascades(study: Study) -> Iterator[Block]:
     plot.update_traces(cliponaxis=False)
     description = (
         "Members answer cheapest first; an image whose class is clear stops, and the others go on. To the left the "
-        f"same answers cost less: at most {percent(asked['max_changed'], 3)} of the images get another class than the "
+        f"same answers cost less: at most {plain(100 * asked['max_changed'])} % of the images get another class than the "
         f"full ensemble gives them, with {percent(asked['confidence'], 0)} confidence. No image costs more than the "
         "full ensemble, which is within the budget."
     )
     columns = ["budget", "members, cheapest first, and the share of images that each sees", "stops from"]
     columns += ["mean cost", "full cost", "changed, of the calibration images", "at most"]
-    columns += ["changed, of the test images", "test error", f"against the full ensemble ({percent(CONFIDENCE, 0)})"]
+    columns += ["changed, of the test images", "test error", f"points above the full ({percent(CONFIDENCE, 0)})"]
     rows = [_row(budget, each) for budget, each in found.items()]
     sources = [f"selection/cascade-{budget}.json" for budget in found]
     table = Table("Cascades by budget; shares and costs on the test images", columns, rows, sources)
@@ -62,7 +62,7 @@ def _row(budget: str, cascade: dict[str, Any]) -> list[str]:
     )
     stops = ", ".join("never" if each is None else f"{each:.3f}" for each in cascade["thresholds"])
     difference = counted_difference(test["n_images"], test["n_wrong"], test["n_lost"], test["n_gained"])
-    points = "{:+.2f} ({:+.2f} to {:+.2f}) points".format(*(100 * value for value in difference)).replace("-", "−")
+    points = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * value for value in difference)).replace("-", "−")
     guaranteed = ["–", "–"]
     if guarantee is not None:
         guaranteed = [f"{guarantee['n_changed']:,} of {guarantee['n_images']:,}"]

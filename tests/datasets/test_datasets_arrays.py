@@ -144,7 +144,7 @@ def test_samples_of_any_rank_are_kept_as_they_are_where_the_config_says_so(tmp_p
     config = DatasetConfig(name="own", source="arrays", path=str(path), samples="arrays")
     prepare_dataset(config, tmp_path / "own.h5")
     with open_dataset(tmp_path / "own.h5") as dataset:
-        assert (dataset.image_shape, dataset.image_dtype) == (shape, "float32")
+        assert (dataset.name, dataset.image_shape, dataset.image_dtype) == ("own", shape, "float32")
         rows = {values[place].astype(np.float32).tobytes() for place in range(N)}
         assert {image.tobytes() for split in SPLITS for image in dataset.images(split)} == rows
 

@@ -17,9 +17,11 @@ import yaml
 from ensembleflow.datasets import open_dataset
 from ensembleflow.serving.client import ask_server
 from support.clone import STUDY, Clone, edited
+from support.exported_bundle import read_triton_config
 from support.family_files import of_the_manual
 from support.server_process import ServerProcess
 
+TYPE_FP32 = 11  # of Triton's enumeration
 SMALL = {
     "search.n_trials": 2,
     "search.max_epochs": 2,
@@ -182,3 +184,18 @@ def test_the_server_takes_no_image_files(series: Clone, server: ServerProcess) -
     answer = server.client.post("/classify", content=(series.folder / "docs/images/digit.png").read_bytes())
     assert answer.status_code == 415
     assert "takes arrays" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("export_format", ["onnx", "openvino", "triton"])
+def test_an_ensemble_of_series_is_exported_with_float_inputs(export_format: str, series: Clone, tmp_path: Path) -> None:
+    bundle = "results/series-hyperband-s0/bundles/budget-2x"
+    command = [sys.executable, "-m", "ensembleflow.cli", "export", bundle, "--format", export_format]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out")], capture_output=True, text=True, check=False, cwd=series.folder
+    )
+    assert done.returncode == 0, done.stderr
+    about = json.loads((tmp_path / "out/export.json").read_text())
+    assert about["input"] == {"name": "images", "datatype": "FP32", "shape": [-1, 64, 1]}
+    if export_format == "triton":
+        (model,) = (read_triton_config(path) for path in (tmp_path / "out").rglob("config.pbtxt"))
+        assert (model.input[0].data_type, list(model.input[0].dims)) == (TYPE_FP32, [64, 1])

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ensembleflow.arguments import file_path, one_of
 from ensembleflow.datasets.duplicates import Duplicates, contents_of, find_duplicates
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
+from ensembleflow.datasets.near_duplicates import NearDuplicates, find_near_duplicates, outlines
 from ensembleflow.datasets.standardisation import Standardisation, standardisation_of
 from ensembleflow.errors import ArtefactError
 from ensembleflow.io import create_hdf5, map_array, open_hdf5
@@ -180,6 +181,7 @@ def write_dataset(
     source: str,
     split_seed: int,
     finish: Callable[[h5py.File, Duplicates], None] = lambda file, duplicates: None,
+    tell_near: Callable[[NearDuplicates], None] = lambda near: None,
 ) -> str:
     """Write images and labels split by split, a few images in memory at a time; give the checksum.
 
@@ -192,6 +194,7 @@ def write_dataset(
         source: where the images came from.
         split_seed: the seed that `splits` was made with.
         finish: is called with the file and what was found before it appears; what it raises leaves no file.
+        tell_near: is called with the near-duplicates that are found once the file is there.
 
     Raises:
         UnreadableImagesError: images cannot be read; all of them are named, and no file is left.
@@ -201,6 +204,7 @@ def write_dataset(
     digest = hashlib.sha256("\0".join(images.class_names).encode("utf-8"))
     faults: dict[int, str] = {}
     contents: dict[str, list[NDArray[np.uint64]]] = {split: [np.empty(0, np.uint64)] for split in splits}
+    seen: dict[str, list[NDArray[np.float32]]] = {split: [] for split in splits}
     progress = _Progress(name, sum(map(len, splits.values())))
     with create_hdf5(path, _SCHEMA, _SCHEMA_VERSION) as file:
         file.create_dataset("class_names", data=list(images.class_names), dtype=h5py.string_dtype("utf-8"))
@@ -230,19 +234,25 @@ def write_dataset(
                     stored[start : start + len(batch)] = batch
                     digest.update(batch.data)
                     contents[split].append(contents_of(batch))
+                    seen[split].append(outlines(batch))
         if faults:
             raise UnreadableImagesError(faults)
         if images.image_dtype != "uint8":
             scale = standardisation_of(file["train/images"], _images_a_read(images.image_shape))
-            for name in _STANDARDISATION:
-                file["train"].create_dataset(name, data=getattr(scale, name))
+            for each in _STANDARDISATION:
+                file["train"].create_dataset(each, data=getattr(scale, each))
         checksum = digest.hexdigest()
         for key, value in zip(_ATTRIBUTES, (name, source, split_seed, checksum), strict=True):
             file.attrs[key] = value
-        duplicates = find_duplicates(images, splits, {split: np.concatenate(contents[split]) for split in splits})
+        checksums = {split: np.concatenate(contents[split]) for split in splits}
+        duplicates = find_duplicates(images, splits, checksums)
         if duplicates:
             file.attrs["duplicates"] = duplicates.as_json()
         finish(file, duplicates)
+    with open_dataset(path) as data:
+        stored_images = {split: data.image_array(split) for split in SPLITS}
+        found = {split: np.concatenate(seen[split]) for split in SPLITS}
+        tell_near(find_near_duplicates(images, splits, checksums, found, stored_images))
     return checksum
 
 

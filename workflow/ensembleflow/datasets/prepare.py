@@ -20,6 +20,7 @@ from ensembleflow.datasets.group_split import joined, split_whole_groups, warn_o
 from ensembleflow.datasets.idx import read_idx
 from ensembleflow.datasets.image_folder import read_image_folder
 from ensembleflow.datasets.labelled_images import LabelledImages, UnreadableImagesError
+from ensembleflow.datasets.near_duplicates import NearDuplicates
 from ensembleflow.datasets.some import some
 from ensembleflow.datasets.source_faults import refuse_faults, warn_of_alike_names
 from ensembleflow.datasets.source_state import file_checksum, find_source_files, write_source_files
@@ -63,6 +64,9 @@ def prepare_dataset(config: DatasetConfig, path: str | Path, threads: int = 1) -
                 checksums = np.array([file_checksum(each) for each in files.paths], np.uint64)
             write_source_files(file, files, checksums)
 
+    def tell_near(near: NearDuplicates) -> None:
+        _tell_near_duplicates(config, splits, near)
+
     while True:
         try:
             contents = image_contents(images) if config.duplicates == "together" else None
@@ -76,6 +80,7 @@ def prepare_dataset(config: DatasetConfig, path: str | Path, threads: int = 1) -
                 source=config.source,
                 split_seed=config.split_seed,
                 finish=finish,
+                tell_near=tell_near,
             )
             break
         except UnreadableImagesError as error:
@@ -112,6 +117,18 @@ def _tell_duplicates(config: DatasetConfig, splits: dict[str, np.ndarray], dupli
     if duplicates.n_contradicting:
         told_of_classes = (config.name, duplicates.n_contradicting, some(duplicates.contradicting))
         _LOG.warning("%s: %d images are identical to one of another class: %s", *told_of_classes)
+
+
+def _tell_near_duplicates(config: DatasetConfig, splits: dict[str, np.ndarray], near: NearDuplicates) -> None:
+    if near:
+        told = (near.n_test, len(splits["test"]), near.n_valid, len(splits["valid"]))
+        _LOG.warning(
+            "%s: %d of %d test images and %d of %d validation images are nearly identical to images that are trained "
+            "with, so errors may be too low: %s; images of one group stay in one part",
+            config.name,
+            *told,
+            some(near.examples),
+        )
 
 
 def _read_source(config: DatasetConfig, threads: int) -> LabelledImages:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ensembleflow.config import BaselineConfig
 from ensembleflow.datasets import Dataset, open_dataset
+from ensembleflow.datasets.shrunk_images import shrunk_images, shrunk_shape
 from ensembleflow.datasets.split import stratified_part
 from ensembleflow.datasets.standardisation import Standardisation
 from ensembleflow.io import provenance, write_csv, write_json
@@ -23,7 +24,6 @@ __all__ = ["CLASSIFIER", "fit_baseline", "fitted_values", "n_affordable"]
 
 CLASSIFIER = "SVC(C=10, gamma='scale')"
 _C = 10.0
-_LARGEST_SIDE = 32
 _RANK_OF_IMAGES = 4
 _LEAST_SHARE = 0.1
 _SPLITS = ("valid", "test")
@@ -113,24 +113,16 @@ def fitted_values(images: npt.NDArray[Any], standardisation: Standardisation | N
         images = standardisation.apply(images)
     if images.ndim != _RANK_OF_IMAGES:
         return images.reshape(n, -1)
-    _, height, width, channels = images.shape
-    step = _shrink_step(height, width)
-    rows, columns = max(1, height // step), max(1, width // step)
-    high, wide = min(step, height), min(step, width)
-    squares = images[:, : rows * high, : columns * wide].reshape(n, rows, high, columns, wide, channels)
-    means = squares.mean(axis=(2, 4), dtype=np.float32)
-    return (means / 255 if standardisation is None else means).reshape(n, -1)
-
-
-def _shrink_step(height: int, width: int) -> int:
-    return math.ceil(max(height, width) / _LARGEST_SIDE)
+    pixels = shrunk_images(images)
+    if standardisation is None:
+        pixels /= 255
+    return pixels.reshape(n, -1)
 
 
 def _facts(data: Dataset, labels: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
     shape = list(data.image_shape)
     if len(shape) == _RANK_OF_IMAGES - 1:
-        step = _shrink_step(*shape[:2])
-        shape[:2] = [max(1, side // step) for side in shape[:2]]
+        shape[:2] = shrunk_shape(*shape[:2])
     return {
         "n_train_images": len(labels["train"]),
         "n_fitted_images": 0,

@@ -42,9 +42,9 @@ def cascades(study: Study) -> Iterator[Block]:
     plot.update_traces(cliponaxis=False)
     description = (
         "Members answer cheapest first; an image whose class is clear stops, and the others go on. To the left the "
-        f"same answers cost less: at most {plain(100 * asked['max_changed'])} % of the images get another class than all "
-        f"members together give them, with {percent(asked['confidence'], 0)} confidence. No image costs more than the "
-        "full ensemble, which is within the budget."
+        f"same answers cost less: at most {plain(100 * asked['max_changed'])} % of the images get another class than "
+        f"all members together give them, with {percent(asked['confidence'], 0)} confidence. No image costs more "
+        "than the full ensemble, which is within the budget."
     )
     columns = ["budget", "members, cheapest first, and the share of images that each sees", "stops from"]
     columns += ["mean cost", "full cost", "changed, of the calibration images", "at most"]

@@ -11,6 +11,8 @@ from ensembleflow.serving.signature import INPUT, PROBABILITIES
 
 __all__ = ["write_openvino_graph", "write_server_config"]
 
+_LAYOUT = "NHWC"  # of images; samples of other ranks have none
+
 
 def write_openvino_graph(onnx_file: Path, output: Path, metadata: Mapping[str, str]) -> None:
     """Write an ensemble's ONNX graph as OpenVINO's `model.xml`, with the weights, float32 as they are, beside it.
@@ -30,7 +32,8 @@ def write_openvino_graph(onnx_file: Path, output: Path, metadata: Mapping[str, s
     # Where the copies for the members were joined, the images have their names as well, and a server takes one of all.
     images.get_tensor().set_names({INPUT})
     probabilities.get_tensor().set_names({PROBABILITIES})
-    model.get_parameters()[0].set_layout(openvino.Layout("NHWC"))
+    if len(images.partial_shape) == len(_LAYOUT):
+        model.get_parameters()[0].set_layout(openvino.Layout(_LAYOUT))
     for key, value in metadata.items():
         model.set_rt_info(value, ["ensembleflow", key])
     # By itself it would round the weights to float16.

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multinomial
@@ -397,3 +398,39 @@ def test_the_same_members_at_other_speeds_are_told_beside_both_budgets(copied: P
         allocation = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**allocation, "images_per_second": speed}), encoding="utf-8")
     assert made(copied).count("The same members were measured at 212 and at 900 images/s.") == len(BUDGETS)
+
+
+def test_models_of_a_study_of_several_families_say_which_they_are_of(copied: Path) -> None:
+    assert "<th>family</th>" not in made(copied)
+    trials_csv = copied / STUDY / "search/trials.csv"
+    trials = pd.read_csv(trials_csv)
+    families = np.where(trials.slot % 2, "resnet", "small_cnn")
+    trials.assign(family=families).to_csv(trials_csv, index=False)
+    table = made(copied).split("<caption><span>Models by rank")[1].split("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    assert "family" in rows[0]
+    told = {cells[0]: cells[1] for cells in (re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows[1:])}
+    expected = dict(zip(trials.model, families, strict=True))
+    assert told and told == {model: expected[model] for model in told}
+
+
+def test_cascades_are_shown_where_the_config_asks_for_them(copied: Path) -> None:
+    assert "Stopping early" not in made(copied)
+    config = yaml.safe_load((copied / "run_config.yaml").read_text())
+    config["selection"]["cascade"]["max_changed"] = 0.01
+    (copied / "run_config.yaml").write_text(yaml.safe_dump(config))
+    page = made(copied)
+    assert "cascade-1x.json" in page, "what is missing is told"
+    test = {"n_images": 200, "shares": [1.0, 0.3], "n_changed": 1, "n_wrong": 10, "n_lost": 1, "n_gained": 0}
+    test |= {"error": 0.05, "full_error": 0.045, "mean_cost_seconds": 1.3}
+    guarantee = {"n_images": 500, "n_changed": 1, "upper_bound": 0.0095}
+    content = {"members": ["trial-00001", "trial-00002"], "thresholds": [0.9], "max_changed": 0.01}
+    content |= {"guarantee": guarantee, "cost_seconds": 2.0, "mean_cost_seconds": 1.2, "test": test}
+    for budget in BUDGETS:
+        (copied / STUDY / f"selection/cascade-{budget}.json").write_text(json.dumps(content))
+    page = unescape(made(copied))
+    assert "at most 1 % of the images get another class" in page
+    section = page.split("<caption><span>Cascades by budget")[1].split("</table>")[0]
+    section = section.replace("\N{NO-BREAK SPACE}", " ")
+    for told in ("trial-00002 30.0", "0.900", "1.3 s", "2 s", "1 of 500", "0.950", "1 of 200", "+0.50 (−"):
+        assert told in section

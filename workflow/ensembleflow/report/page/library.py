@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from ensembleflow.errors import EnsembleflowError
+from ensembleflow.models.hyperparameters import FAMILY
 from ensembleflow.report.drawing import as_bool, measure
 from ensembleflow.report.page.blocks import Block, Drawing, Section, Table, Text, guarded, rows_of
 from ensembleflow.report.page.look import ACCENT, FAINT, SURFACE, figure, seconds, value_axis
@@ -62,10 +63,12 @@ def _models(study: Study) -> Iterator[Block]:
         f"{len(kept)} of {len(models)} models are kept, with {kept.value.min():.3g} to {kept.value.max():.3g} "
         f"validation {scale.label} and {kept.n_parameters.min():,.0f} to {kept.n_parameters.max():,.0f} parameters."
     )
+    families = _families(study)
     rows = [
         [
             f"{row.rank:.0f}",
             row.model,
+            *([families.get(row.model, "–")] if families else []),
             "yes" if row.kept else "no",
             f"{row.value:.4g}",
             f"{row.n_parameters:,.0f}",
@@ -73,9 +76,18 @@ def _models(study: Study) -> Iterator[Block]:
         ]
         for row in rows_of(ranked)
     ]
-    columns = ["rank", "model", "kept", f"validation {scale.label}", "parameters", "epochs"]
+    several = ["family"] if families else []
+    columns = ["rank", "model", *several, "kept", f"validation {scale.label}", "parameters", "epochs"]
     table = Table("Models by rank", columns, rows, ["library/models.csv"], folded=True)
     yield Drawing("models", "Error against size", description, [("", plot)], table)
+
+
+def _families(study: Study) -> dict[str, str]:
+    """Each model's family of networks, by its id, where a study has several; else empty."""
+    trials = study.csv("search/trials.csv", ["model"])
+    if FAMILY not in trials or trials[FAMILY].nunique() < 2:
+        return {}
+    return dict(zip(trials.model, trials[FAMILY].astype(str), strict=True))
 
 
 def _costs(study: Study) -> Iterator[Block]:

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from ensembleflow.allocation import allocate_ensemble, read_allocation
+from ensembleflow.allocation.allocate import _engines_for
 from ensembleflow.config import AllocationConfig, DeviceConfig
-from ensembleflow.errors import AllocationError
+from ensembleflow.errors import AllocationError, ArtefactError
 from ensembleflow.inference import allocation_text
 from support.stage_artefacts import Results
 
@@ -182,3 +183,28 @@ def test_a_member_without_cached_predictions_is_named(exported, tmp_path):
     with pytest.raises(AllocationError) as caught:
         allocate(results, AllocationConfig())
     assert "trial-00009" in str(caught.value) and "predictions.h5" in str(caught.value)
+
+
+def test_without_engines_of_their_own_members_run_with_that_of_the_costs(exported, tmp_path):
+    results = Results(tmp_path, exported, members=("trial-00000",))
+    config = AllocationConfig(batch_sizes=[16], max_benches=1, bench_images=100, bench_repeats=1)
+    results.costs.write_text(results.costs.read_text().replace("tensorflow", "openvino"))
+    allocation, _, profiles = allocate(results, config, n_devices=1)
+    assert {*profiles["engine"]} == {"openvino"} and allocation["members"][0]["engine"] == "openvino"
+    results.costs.write_text("model,cost_seconds\ntrial-00000,1\n")
+    with pytest.raises(ArtefactError, match="engine"):
+        allocate(results, config, n_devices=1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "expected"),
+    [
+        ("openvino", None, ["openvino"]),
+        ("openvino", 0, ["openvino", "tensorflow"]),
+        ("onnxruntime", 0, ["onnxruntime", "tensorflow"]),
+        ("tensorflow", 0, ["tensorflow"]),
+    ],
+)
+def test_gpus_may_take_tensorflow_whatever_the_costs_were_measured_with(engine, gpu, expected):
+    devices = [DeviceConfig(name="cpu0"), DeviceConfig(name="other", gpu=gpu)]
+    assert _engines_for(engine, devices) == expected

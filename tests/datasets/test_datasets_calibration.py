@@ -38,7 +38,7 @@ def test_without_them_the_file_and_its_plan_are_what_they_were(tmp_path):
     assert "calibration" in plan_dataset(DatasetConfig(calibration_fraction=0.4))
 
 
-def test_images_of_a_group_are_not_torn_apart(tmp_path):
+def test_images_of_a_group_are_not_torn_apart_and_their_number_is_told(tmp_path, caplog):
     for slide in range(36):
         folder = tmp_path / "images" / ("oak" if slide % 2 else "beech")
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,3 +50,4 @@ def test_images_of_a_group_are_not_torn_apart(tmp_path):
     with open_dataset(tmp_path / "own.h5") as dataset:
         slides = [set((dataset.images(split)[:, 0, 0, 0] // 4).tolist()) for split in dataset.splits]
     assert sum(map(len, slides)) == 36 and all(slides)
+    assert "calibration images are of" in caplog.text and "groups: what a cascade promises" in caplog.text

@@ -81,6 +81,12 @@ def test_the_digits_have_none(tmp_path, caplog) -> None:
     assert "nearly identical" not in caplog.text
 
 
+def test_values_too_large_to_be_compared_end_nothing(tmp_path, caplog) -> None:
+    images = blobs(60, side=64, channels=1).astype(np.float32)
+    images[::7, :8, :8] = np.finfo(np.float32).min
+    told(images[:40], images[40:], tmp_path, caplog)
+
+
 def test_images_too_small_and_samples_of_other_ranks_have_no_outlines() -> None:
     assert outlines(np.zeros((5, 7, 40, 3), np.uint8)).shape == (0, 15)
     assert outlines(np.zeros((5, 40, 3), np.float32)).shape == (0, 15)

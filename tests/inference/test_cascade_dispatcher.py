@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ensembleflow.config import DeviceConfig
+from ensembleflow.errors import AllocationError
 from ensembleflow.inference import (
     CascadeDispatcher,
     DeadlineError,
@@ -243,3 +244,10 @@ def test_members_that_cannot_start_are_told_together(deployment, allocation, tmp
 def test_a_rule_of_other_members_is_refused(deployment, allocation):
     with pytest.raises(ValueError, match="cannot stop"):
         make_dispatcher(replace(deployment, stop_rule=StopRule(("a", "b"), (math.inf,))), allocation)
+
+
+def test_less_than_float32_is_refused(deployment, allocation):
+    inexact = (replace(allocation[0], engine="openvino_bfloat16"), *allocation[1:])
+    with pytest.raises(AllocationError, match="less than float32"):
+        make_dispatcher(deployment, inexact)
+    assert make_dispatcher(replace(deployment, stop_rule=None), inexact).allocation == inexact

@@ -169,3 +169,25 @@ def test_the_share_that_a_hint_names_can_be_guaranteed():
 def test_intervals_of_shares_hold_the_share(n_found, n_images):
     low, high = share_interval(n_found, n_images, 0.95)
     assert 0 <= low <= (n_found / n_images if n_images else 0.5) <= high <= 1
+
+
+def test_no_threshold_is_so_near_to_1_that_rounding_decides_and_what_rounding_may_change_counts():
+    """Networks so sure that most of their confidences are within rounding of 1."""
+    valid, calibration = stages_of(9, n_images=2000, sure=30.0), stages_of(10, n_images=4000, sure=30.0)
+    assert (valid.confidences[0] > 1 - 1e-4).mean() > 0.5
+    for thresholds in threshold_path(valid, COSTS[:3], tolerance=1e-4):
+        assert all(math.isinf(each) or each <= 1 - 2e-4 for each in thresholds)
+    cascade = calibrate_cascade(valid, calibration, COSTS[:3], 0.005, 0.95)
+    assert calibration.reached(cascade.thresholds)[1] < calibration.n_images, "it stops sure images all the same"
+    random = np.random.default_rng(11)
+    served = Stages(
+        calibration.confidences + random.uniform(-1e-4, 1e-4, calibration.confidences.shape), calibration.classes
+    )
+    changed = served.answers(cascade.thresholds) != calibration.classes[-1]
+    assert changed.sum() <= cascade.guarantee.n_changed
+
+
+@pytest.mark.parametrize("max_changed", [1e-17, 1e-9])
+def test_a_share_that_no_number_of_images_can_promise_is_told_as_any_other(max_changed):
+    with pytest.raises(SelectionError, match="too few calibration images"):
+        calibrate_cascade(stages_of(0), stages_of(1), COSTS[:3], max_changed, 0.95)

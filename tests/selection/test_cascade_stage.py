@@ -98,6 +98,10 @@ def test_too_few_and_no_calibration_images_are_told_with_what_to_do(tmp_path):
             {"dataset": {"calibration_fraction": 0.5}, "library": {"predictions": {"every_class": False}}},
             "`selection.cascade.max_changed` must be null where `library.predictions.every_class` is false",
         ),
+        (
+            {"dataset": {"calibration_fraction": 0.5}, "allocation": {"engines": ["openvino_bfloat16"]}},
+            "`allocation.engines` must not have openvino_bfloat16",
+        ),
     ],
 )
 def test_a_config_that_cannot_have_cascades_is_refused_before_anything_runs(changes, told):

@@ -23,7 +23,7 @@ from ensembleflow.inference.deployment import StopRule
 from ensembleflow.inference.placement import Member
 from ensembleflow.io import atomic_path, read_csv, read_json, snakemake_command, write_csv, write_json
 from ensembleflow.library import open_predictions
-from ensembleflow.models.engines import CPU_ONLY_ENGINES, DEFAULT_ENGINE, ENGINES
+from ensembleflow.models.engines import DEFAULT_ENGINE, ENGINES
 from ensembleflow.models.tolerances import cache_rounding
 
 __all__ = ["allocate_ensemble", "log_tuning"]
@@ -132,9 +132,9 @@ def _key(study: str, ensemble: Ensemble, config: AllocationConfig) -> dict[str, 
 
 
 def _engines_for(engine: str, devices: Sequence[DeviceConfig]) -> list[str]:
-    """The engine of the costs, and, where it computes on CPU cores only, one that GPUs can use."""
+    """The engine of the costs, and where there are GPUs TensorFlow: another one may compute on CPU cores only."""
     on_gpus = any(device.gpu is not None for device in devices)
-    return [engine, DEFAULT_ENGINE] if on_gpus and engine in CPU_ONLY_ENGINES else [engine]
+    return list(dict.fromkeys([engine, DEFAULT_ENGINE])) if on_gpus else [engine]
 
 
 def _engine_of_costs(costs_csv: str | Path) -> str:

@@ -107,6 +107,11 @@ class Config(Block):
                     "`selection.cascade.max_changed` must be null where `library.predictions.every_class` is false: a "
                     "cascade is made from the probabilities of every class"
                 )
+            if "openvino_bfloat16" in (self.allocation.engines or ()):
+                raise ValueError(
+                    "`allocation.engines` must not have openvino_bfloat16 where `selection.cascade.max_changed` is "
+                    "set: the cascade's thresholds are those of float32"
+                )
             if not self.dataset.calibration_fraction:
                 raise ValueError(
                     "`dataset.calibration_fraction` must be above 0 where `selection.cascade.max_changed` is set: a "

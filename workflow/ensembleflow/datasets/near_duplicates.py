@@ -28,6 +28,7 @@ _NEIGHBOURS = 3
 _IMAGES_AT_ONCE = 256
 _MOST_BYTES_COMPARED = 2**31
 _MAX_EXAMPLES = 10
+_FAR = 1e9
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,15 @@ def find_near_duplicates(
 
     if not len(outlines["train"]):
         return NearDuplicates()
-    tree = cKDTree(outlines["train"])
+    # Where values are too large to be compared, an image is put far from all others.
+    tree = cKDTree(np.nan_to_num(outlines["train"], nan=_FAR, posinf=_FAR, neginf=_FAR))
     # Of standardised pixels the squared distance is 2 - 2 x correlation.
     radius = np.sqrt(2 - 2 * CORRELATION)
     n_most = max(1, _MOST_BYTES_COMPARED // (2 * stored["train"][:1].nbytes))
     counts, examples = {}, []
     for part in ("valid", "test"):
-        distances, places = tree.query(outlines[part], k=_NEIGHBOURS, distance_upper_bound=radius)
+        asked = np.nan_to_num(outlines[part], nan=-_FAR, posinf=-_FAR, neginf=-_FAR)
+        distances, places = tree.query(asked, k=_NEIGHBOURS, distance_upper_bound=radius)
         near = np.isfinite(distances) & ~np.isin(contents[part], contents["train"])[:, np.newaxis]
         here, rank = np.nonzero(near)
         nearest = np.sort(np.argsort(distances[here, rank], kind="stable")[:n_most])

@@ -187,6 +187,13 @@ def split_of(
     if config.calibration_fraction:
         set_aside = {CALIBRATION: config.calibration_fraction}
         splits |= _split(images, splits["valid"], "valid", set_aside, config.split_seed, contents)
+        if images.groups is not None:
+            n_groups = len(np.unique(images.groups[splits[CALIBRATION]]))
+            _LOG.warning(
+                "the %d calibration images are of %d groups: what a cascade promises holds for images that are "
+                "independent of each other, and those of a group may not be",
+                *(len(splits[CALIBRATION]), n_groups),
+            )
     return splits
 
 

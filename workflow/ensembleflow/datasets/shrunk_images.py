@@ -29,7 +29,8 @@ def shrunk_images(images: NDArray[Any]) -> NDArray[np.float32]:
     step, (rows, columns) = _step(height, width), shrunk_shape(height, width)
     high, wide = min(step, height), min(step, width)
     squares = images[:, : rows * high, : columns * wide].reshape(n, rows, high, columns, wide, channels)
-    return squares.mean(axis=(2, 4), dtype=np.float32)
+    # In float64, in which the largest float32 values add up.
+    return squares.mean(axis=(2, 4), dtype=np.float64).astype(np.float32)
 
 
 def _step(height: int, width: int) -> int:

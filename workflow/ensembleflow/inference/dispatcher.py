@@ -27,6 +27,7 @@ from ensembleflow.inference.request import (
 )
 from ensembleflow.inference.shared_array import SharedArray
 from ensembleflow.inference.worker import WorkerStatus
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE, answer_tolerance
 
 __all__ = ["Dispatcher", "checked_allocation"]
 
@@ -275,7 +276,7 @@ def checked_allocation(deployment: Deployment, allocation: Allocation) -> Alloca
     """The allocation itself, if it has the ensemble's members in their order, on its devices.
 
     Raises:
-        AllocationError: it has not.
+        AllocationError: it has not, or an engine is too inexact for a cascade.
     """
     devices = [device.name for device in deployment.devices]
     placed = [model for model, _ in groupby(allocation, key=lambda placement: placement.model)]
@@ -285,6 +286,14 @@ def checked_allocation(deployment: Deployment, allocation: Allocation) -> Alloca
             "the allocation does not suit the ensemble",
             found=allocation_text(allocation),
             expected=f"members {' '.join(deployment.models)} in this order, on devices {', '.join(devices)}",
+        )
+    engines = dict.fromkeys(placement.engine for placement in allocation)
+    if deployment.stop_rule is not None and answer_tolerance(engines) > ANSWER_TOLERANCE:
+        raise AllocationError(
+            "a cascade cannot be computed in less than float32",
+            found=", ".join(engines),
+            expected="engines that answer as the calibrated networks did: its thresholds are theirs",
+            hint="leave openvino_bfloat16 out of allocation.engines or --engines",
         )
     return allocation
 

@@ -295,7 +295,7 @@ class _Loader:
     def load_ahead(self) -> None:
         """Load those for which there is room, up to the first for which there is none."""
         for folder in self._parameter_bytes:
-            with suppress(ArtefactError):  # told by whoever measures it
+            with suppress(ArtefactError, EngineError):  # told by whoever measures it
                 self(folder)
                 if folder not in self._kept:
                     return

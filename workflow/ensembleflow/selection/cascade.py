@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ensembleflow.arguments import array, share
 from ensembleflow.errors import ArgumentError, SelectionError
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE
 
 __all__ = [
     "Cascade",
@@ -106,7 +107,7 @@ class Guarantee:
 
     Attributes:
         n_images: calibration images.
-        n_changed: of them, how many get another class than the full ensemble gives them.
+        n_changed: of them, how many may get another class than the full ensemble gives them.
         max_changed: the largest share that was allowed.
         confidence: how sure it is that the share is no larger.
         upper_bound: the share that it is not larger than, at that confidence (Clopper and Pearson, one-sided).
@@ -136,7 +137,7 @@ class Cascade:
 
 def images_needed(max_changed: float, confidence: float) -> int:
     """Calibration images that guarantee a share, where none of them changes its class."""
-    return math.ceil(math.log(1 - confidence) / math.log(1 - max_changed))
+    return math.ceil(math.log1p(-confidence) / math.log1p(-max_changed))
 
 
 def share_interval(n_found: int, n_images: int, confidence: float) -> tuple[float, float]:
@@ -152,11 +153,17 @@ def share_interval(n_found: int, n_images: int, confidence: float) -> tuple[floa
 
 
 def calibrate_cascade(
-    valid: Stages, calibration: Stages, costs: Sequence[float], max_changed: float, confidence: float
+    valid: Stages,
+    calibration: Stages,
+    costs: Sequence[float],
+    max_changed: float,
+    confidence: float,
+    tolerance: float = ANSWER_TOLERANCE,
 ) -> Cascade:
     """The boldest thresholds of the path whose share of changed images is guaranteed.
 
-    Where not even the most cautious ones are, no image stops early.
+    Where not even the most cautious ones are, no image stops early. A served answer may differ a little from a cached
+    one, so an image counts as changed if it changes with any of these thresholds, or with them moved by `tolerance`.
 
     Args:
         valid: of the validation images, on which thresholds are found.
@@ -164,6 +171,7 @@ def calibrate_cascade(
         costs: of the members in their order, above 0, (stages,).
         max_changed: the largest share of images that may get another class, in 0 … 1.
         confidence: in 0 … 1.
+        tolerance: by how much a probability may differ from the cached one when it is served.
 
     Raises:
         SelectionError: there are too few calibration images to guarantee such a share at all.
@@ -179,13 +187,13 @@ def calibrate_cascade(
             where="selection.cascade.max_changed",
             found=f"{n_images:,} images, of the share {largest:g} of changed images to be guaranteed",
             expected=f"at least {needed:,}, of which none may change",
-            hint=f"raise dataset.calibration_fraction, or set max_changed to "
-            f"{_can_guarantee(n_images, sure):.2g} or more",
+            hint=f"set max_changed to {_can_guarantee(n_images, sure):.2g} or more; more images, by "
+            "dataset.calibration_fraction, make another dataset, with which all is trained again",
         )
     never = (NEVER,) * (len(costs) - 1)
-    best = Cascade(never, _guarantee(calibration, never, largest, sure, 0))
-    for n_tested, thresholds in enumerate(threshold_path(valid, costs), start=1):
-        guarantee = _guarantee(calibration, thresholds, largest, sure, n_tested)
+    best = Cascade(never, _guarantee(calibration, never, largest, sure, tolerance, 0))
+    for n_tested, thresholds in enumerate(threshold_path(valid, costs, tolerance), start=1):
+        guarantee = _guarantee(calibration, thresholds, largest, sure, tolerance, n_tested)
         # The exact test, and not the bound, which is found by iteration.
         if binom.cdf(guarantee.n_changed, n_images, largest) > 1 - sure:
             break
@@ -193,11 +201,14 @@ def calibrate_cascade(
     return best
 
 
-def threshold_path(valid: Stages, costs: Sequence[float]) -> list[tuple[float, ...]]:
+def threshold_path(
+    valid: Stages, costs: Sequence[float], tolerance: float = ANSWER_TOLERANCE
+) -> list[tuple[float, ...]]:
     """Thresholds from cautious to bold, found on validation images alone; no two of them are the same.
 
     First those that change no validation image's class, moved towards 1 by less and less; then those that
-    `find_thresholds` finds for changes that cost less and less.
+    `find_thresholds` finds for changes that cost less and less. None is nearer to 1 than twice the tolerance: of images
+    that sure, answers that are served and those that were cached would lie on both sides of it.
     """
     found: list[tuple[float, ...]] = []
     start: tuple[float, ...] = (NEVER,) * (len(costs) - 1)
@@ -206,7 +217,12 @@ def threshold_path(valid: Stages, costs: Sequence[float]) -> list[tuple[float, .
         found.append(start)
     cautious = [tuple(_moved(threshold, by) for threshold in found[0]) for by in _CAUTIONS]
     never = (NEVER,) * (len(costs) - 1)
-    return [each for each in dict.fromkeys([*cautious, *found]) if each != never]
+    highest = 1 - 2 * tolerance
+    capped = [
+        tuple(min(threshold, highest) if math.isfinite(threshold) else NEVER for threshold in each)
+        for each in (*cautious, *found)
+    ]
+    return [each for each in dict.fromkeys(capped) if each != never]
 
 
 def find_thresholds(
@@ -273,11 +289,18 @@ def _moved(threshold: float, by: float) -> float:
 
 
 def _guarantee(
-    calibration: Stages, thresholds: Sequence[float], max_changed: float, confidence: float, n_tested: int
+    calibration: Stages,
+    thresholds: Sequence[float],
+    max_changed: float,
+    confidence: float,
+    tolerance: float,
+    n_tested: int,
 ) -> Guarantee:
     from scipy.stats import beta
 
-    n_images, n_changed = calibration.n_images, int(calibration.changed(thresholds).sum())
+    moved = [[threshold + by for threshold in thresholds] for by in (-tolerance, 0.0, tolerance)]
+    n_images = calibration.n_images
+    n_changed = int(np.any([calibration.changed(each) for each in moved], axis=0).sum())
     upper = 1.0 if n_changed == n_images else float(beta.ppf(confidence, n_changed + 1, n_images - n_changed))
     return Guarantee(n_images, n_changed, max_changed, confidence, upper, n_tested)
 

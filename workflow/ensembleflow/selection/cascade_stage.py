@@ -17,6 +17,7 @@ from ensembleflow.datasets import CALIBRATION
 from ensembleflow.errors import ArtefactError, SelectionError
 from ensembleflow.io import provenance, read_json, write_json
 from ensembleflow.library import Predictions, open_predictions
+from ensembleflow.models.tolerances import ANSWER_TOLERANCE, cache_rounding
 from ensembleflow.selection.cascade import Cascade, Stages, calibrate_cascade, share_interval
 from ensembleflow.selection.costs import read_costs
 
@@ -73,10 +74,13 @@ def select_cascade(
                 hint="set dataset.calibration_fraction, to 0.5 for example",
             )
         splits = {split: _answers(predictions, split, members) for split in predictions.splits}
+        tolerance = ANSWER_TOLERANCE + cache_rounding(predictions.probabilities("valid").dtype)
     cascade = None
     if len(members) > 1:
         stages = {split: stages for split, (stages, _) in splits.items()}
-        cascade = calibrate_cascade(stages["valid"], stages[CALIBRATION], costs, config.max_changed, config.confidence)
+        cascade = calibrate_cascade(
+            stages["valid"], stages[CALIBRATION], costs, config.max_changed, config.confidence, tolerance
+        )
     thresholds = () if cascade is None else cascade.thresholds
     measured = {
         split: _measured(stages, labels, thresholds, costs, config.confidence)

@@ -135,7 +135,9 @@ def make_bundle(
         "members": [folder_checksum(member) for member in members],
         "dataset": {name: list(value) if isinstance(value, tuple) else value for name, value in dataset.items()},
         "check": check.checksums(),
-        "cascade": None if cascade is None else {name: cascade[name] for name in cascade if name != "provenance"},
+        "cascade": None
+        if cascade is None
+        else {name: cascade[name] for name in cascade if name not in ("provenance", "budget")},
         "made_by": made_by("allocation", "inference", "models", "serving"),
     }
     with (

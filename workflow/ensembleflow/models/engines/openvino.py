@@ -46,17 +46,18 @@ def load(openvino: Any, exported: Path, threads: int, *, gpu: bool, precision: s
         raise ArtefactError(
             "an exported model cannot be read by OpenVINO", where=exported, found=found, expected="a SavedModel"
         ) from error
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": precision,  # by itself it takes bfloat16 where the processor has it
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # whoever loads it has bound the process
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-        },
-    )
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,  # by itself it takes bfloat16 where the processor has it
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # whoever loads it has bound the process
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    try:
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        found = " ".join(str(error).split())[:300]
+        raise EngineError("OpenVINO cannot compile a model", where=exported, found=found) from error
     return _OpenVinoModel(compiled.create_infer_request(), openvino.Tensor)
 
 

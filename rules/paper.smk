@@ -60,6 +60,7 @@ use rule measure_costs as measure_whole_library with:
         models=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/models.csv",
         exported=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/exported",
         predictions=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/predictions.h5",
+        kept_costs=f"{RESULTS}/{{study}}/library/costs.csv",
         dataset=DATASET,
     output:
         costs=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/costs.csv",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import signal
@@ -184,6 +185,18 @@ def test_what_waits_before_any_member_counts_against_the_limit(cascade, order, e
     assert len(requests) > 7, "what the first member had answered did not make room"
     for images, answer in zip(requests, answers, strict=True):
         require_right(answer.result(timeout=60), images, exported, rule)
+
+
+def test_long_requests_that_come_at_once_count_against_the_limit_before_they_are_in_a_queue(cascade, exported, rule):
+    async def at_once():
+        asked = [cascade.dispatcher.submit(random_images(seed, 300)) for seed in (20, 21, 22)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = cascade.wait(at_once())
+    assert sum(isinstance(answer, QueueFullError) for answer in answers) == 2
+    (answered,) = (answer for answer in answers if not isinstance(answer, QueueFullError))
+    require_right(answered, random_images(20, 300), exported, rule)
+    assert cascade.call(lambda: cascade.dispatcher.queued_images) == 0
 
 
 def test_an_answer_that_nobody_waits_for_makes_room(cascade):

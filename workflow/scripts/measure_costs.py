@@ -2,7 +2,9 @@
 
 from ensembleflow.config import CostConfig
 from ensembleflow.io import rule_log
-from ensembleflow.library import measure_costs
+from ensembleflow.library import engine_of_costs, measure_costs
+
+kept_costs = snakemake.input.get("kept_costs")
 
 with rule_log(snakemake.log[0]):
     measure_costs(
@@ -12,5 +14,6 @@ with rule_log(snakemake.log[0]):
         dataset_path=snakemake.input.dataset,
         config=CostConfig.model_validate_json(snakemake.params.cost),
         costs_csv=snakemake.output.costs,
-        engine=snakemake.params.engine,
+        # A whole library's costs are held against those of its kept models.
+        engine=engine_of_costs(kept_costs) if kept_costs else snakemake.params.engine,
     )

@@ -18,12 +18,12 @@ from ensembleflow.allocation.shared_result import array_checksum, folder_checksu
 from ensembleflow.allocation.tune import Ensemble, Tuning, tune_allocation
 from ensembleflow.config import AllocationConfig, DeviceConfig
 from ensembleflow.datasets import open_dataset
-from ensembleflow.errors import AllocationError, ArtefactError
+from ensembleflow.errors import AllocationError
 from ensembleflow.inference.deployment import StopRule
 from ensembleflow.inference.placement import Member
-from ensembleflow.io import atomic_path, read_csv, read_json, snakemake_command, write_csv, write_json
-from ensembleflow.library import open_predictions
-from ensembleflow.models.engines import DEFAULT_ENGINE, ENGINES
+from ensembleflow.io import atomic_path, read_json, write_csv, write_json
+from ensembleflow.library import engine_of_costs, open_predictions
+from ensembleflow.models.engines import DEFAULT_ENGINE
 from ensembleflow.models.tolerances import cache_rounding
 
 __all__ = ["allocate_ensemble", "log_tuning"]
@@ -84,7 +84,7 @@ def allocate_ensemble(
             hint="add devices, or lower allocation.device_counts",
         )
     devices = config.devices[:n_devices]
-    engines = config.engines or _engines_for(_engine_of_costs(costs_csv), devices)
+    engines = config.engines or _engines_for(engine_of_costs(costs_csv), devices)
     used = config.model_copy(update={"devices": devices, "engines": engines})
     ensemble = _read_ensemble(selection["members"], exported_dir, predictions_h5, dataset_h5, config.bench_images)
     if cascade_json is not None:
@@ -135,19 +135,6 @@ def _engines_for(engine: str, devices: Sequence[DeviceConfig]) -> list[str]:
     """The engine of the costs, and where there are GPUs TensorFlow: another one may compute on CPU cores only."""
     on_gpus = any(device.gpu is not None for device in devices)
     return list(dict.fromkeys([engine, DEFAULT_ENGINE])) if on_gpus else [engine]
-
-
-def _engine_of_costs(costs_csv: str | Path) -> str:
-    engines = read_csv(costs_csv, ["model", "engine"], dtype={"engine": str}).engine.unique()
-    if len(engines) != 1 or engines[0] not in ENGINES:
-        raise ArtefactError(
-            "the costs do not say which engine they were measured with",
-            where=f"{costs_csv}, column engine",
-            found=", ".join(map(str, engines)) or "nothing",
-            expected="one of " + ", ".join(ENGINES),
-            hint=snakemake_command("--forcerun", "measure_costs", near=costs_csv),
-        )
-    return str(engines[0])
 
 
 def log_tuning(title: str, tuning: Tuning) -> None:

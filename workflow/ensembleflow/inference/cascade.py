@@ -66,6 +66,7 @@ class CascadeDispatcher:
             )
             for member in deployment.members
         }
+        self._n_entering = 0  # images of long requests whose parts are not yet in the first queue
         self.observer = observer or Observer()
 
     @property
@@ -92,7 +93,7 @@ class CascadeDispatcher:
     @property
     def queued_images(self) -> int:
         """Images that wait, before any member."""
-        return sum(stage.queued_images for stage in self._stages.values())
+        return self._n_entering + sum(stage.queued_images for stage in self._stages.values())
 
     def unavailable(self) -> dict[str, str]:
         """The members that no process can answer for now, with the reason."""
@@ -179,7 +180,7 @@ class CascadeDispatcher:
             parts = [slice(start, start + size) for start in range(0, len(images), size)]
             try:
                 if len(parts) > 1:
-                    await _all_or_none([passage.go(self._stages, images, part) for part in parts])
+                    await self._go_in_parts(passage, images, parts)
                 else:
                     await passage.go(self._stages, images, slice(None))
             except MemberUnavailableError as error:
@@ -191,6 +192,20 @@ class CascadeDispatcher:
             if not missing:
                 self.observer.cascade_answered(dict(zip(used, passage.n_seen, strict=True)))
             return passage.result()
+
+    async def _go_in_parts(self, passage: _Passage, images: npt.NDArray[Any], parts: Sequence[slice]) -> None:
+        entering = {part.start: len(images[part]) for part in parts}
+        self._n_entering += len(images)
+
+        async def go(part: slice) -> None:
+            # From here to the first queue nothing waits.
+            self._n_entering -= entering.pop(part.start)
+            await passage.go(self._stages, images, part)
+
+        try:
+            await _all_or_none([go(part) for part in parts])
+        finally:
+            self._n_entering -= sum(entering.values())
 
 
 class _Passage:

@@ -7,6 +7,7 @@ from ensembleflow.lazy_names import lazy_names
 if TYPE_CHECKING:
     from ensembleflow.library.baseline import fit_baseline
     from ensembleflow.library.cache import cache_predictions
+    from ensembleflow.library.cost_engine import engine_of_costs
     from ensembleflow.library.costs import measure_costs
     from ensembleflow.library.predictions import FileSource, Predictions, open_predictions
     from ensembleflow.library.predictions_file import PredictionsWriter, create_predictions
@@ -18,6 +19,7 @@ __all__ = [
     "PredictionsWriter",
     "cache_predictions",
     "create_predictions",
+    "engine_of_costs",
     "fit_baseline",
     "measure_costs",
     "open_predictions",
@@ -30,6 +32,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("FileSource", "Predictions", "open_predictions"), "predictions"),
         **dict.fromkeys(("PredictionsWriter", "create_predictions"), "predictions_file"),
         "cache_predictions": "cache",
+        "engine_of_costs": "cost_engine",
         "fit_baseline": "baseline",
         "measure_costs": "costs",
         "rank_models": "ranking",

@@ -154,7 +154,8 @@ CODE = {
     "fit_baseline": ["library/baseline.py"],
     "select_ensemble": [*SELECTION_CODE, *CLUSTER_CODE],
     "select_cascade": [
-        *("library/predictions.py", "selection/cascade.py", "selection/cascade_stage.py", "selection/costs.py"),
+        *("library/predictions.py", "models/tolerances.py"),
+        *("selection/cascade.py", "selection/cascade_stage.py", "selection/costs.py"),
     ],
     "collect_ensembles": [*SELECTION_CODE, "selection/pareto.py", "selection/tables.py"],
     "compare_methods": [

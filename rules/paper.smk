@@ -59,8 +59,9 @@ use rule measure_costs as measure_whole_library with:
     input:
         models=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/models.csv",
         exported=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/exported",
-        predictions=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/predictions.h5",
-        kept_costs=f"{RESULTS}/{{study}}/library/costs.csv",
+        predictions=ancient(f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/predictions.h5"),
+        # Which say the engine.
+        kept_costs=ancient(f"{RESULTS}/{{study}}/library/costs.csv"),
         dataset=DATASET,
     output:
         costs=f"{RESULTS}/{{study}}/{WHOLE_LIBRARY}/costs.csv",

@@ -103,7 +103,7 @@ EDITED_MODULES: dict[str, tuple[str, set[str]]] = {
     "fit_baseline": ("library/baseline.py", {"fit_baseline", "tabulate_budgets"} | RECORD),
     "select_ensemble": ("selection/smobf.py", SELECTION_ON),
     # The finished study has no cascades.
-    "select_cascade": ("selection/cascade.py", set()),
+    "select_cascade": ("selection/cascade_stage.py", set()),
     "collect_ensembles": (
         "selection/tables.py",
         {"collect_ensembles", "plot_error_against_cost", "tabulate_budgets"} | RECORD,

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from ensembleflow.commands.serve_command import add_command
+from ensembleflow.serving.live_shares import LiveShares
 from support.server_process import MODEL, PATIENCE_SECONDS, ServerProcess
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text(encoding="utf-8")
@@ -48,4 +50,7 @@ def test_its_metrics_are_those_of_the_server(server: ServerProcess) -> None:
     text = server.client.get("/metrics").text
     told = {name for name in re.findall(r"^# TYPE ensembleflow_(\w+) ", text, re.MULTILINE) if "_created" not in name}
     rows = PAGE[PAGE.index("| metric (") : PAGE.index("The log has one JSON object")]
-    assert set(re.findall(r"`([a-z_]+)(?:\{[a-z,]+\})?`", rows)) - {"ensembleflow_"} == told
+    exposition = CollectorRegistry()
+    exposition.register(LiveShares({"a": (1.0, 1.0), "b": (0.1, 0.2)}))
+    of_cascades = set(re.findall(r"^# TYPE ensembleflow_(\w+) ", generate_latest(exposition).decode(), re.MULTILINE))
+    assert set(re.findall(r"`([a-z_]+)(?:\{[a-z,]+\})?`", rows)) - {"ensembleflow_"} == told | of_cascades

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ensembleflow.errors import EnsembleflowError
+from ensembleflow.errors import ArtefactError, EnsembleflowError
 from ensembleflow.models.hyperparameters import FAMILY
 from ensembleflow.report.drawing import as_bool, measure
 from ensembleflow.report.page.blocks import Block, Drawing, Section, Table, Text, guarded, rows_of
@@ -84,7 +84,10 @@ def _models(study: Study) -> Iterator[Block]:
 
 def _families(study: Study) -> dict[str, str]:
     """Each model's family of networks, by its id, where a study has several; else empty."""
-    trials = study.csv("search/trials.csv", ["model"])
+    try:
+        trials = study.csv("search/trials.csv", ["model"])
+    except ArtefactError:
+        return {}  # the search's section says so
     if FAMILY not in trials or trials[FAMILY].nunique() < 2:
         return {}
     return dict(zip(trials.model, trials[FAMILY].astype(str), strict=True))

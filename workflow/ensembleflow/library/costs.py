@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from ensembleflow.errors import ArtefactError, EngineError, LibraryError
 from ensembleflow.io import warn_of_other_work, write_csv
 from ensembleflow.library.engine_speed import engines_by_speed
 from ensembleflow.library.peak_memory import measure_peak_memory
+from ensembleflow.library.predict_seconds import predict_seconds
 from ensembleflow.library.predictions import open_predictions
 from ensembleflow.library.ranking import kept_models
 from ensembleflow.models import configure_tensorflow, device_name, import_tensorflow, open_energy_counter
@@ -242,16 +242,16 @@ def _measure(folders: Mapping[str, Path], library: _Library, config: CostConfig,
                 _check(model, function, images[: len(answers)], answers, config.batch_size, library.tolerance)
             values.other_work_percent = max(values.other_work_percent, other_work_percent)
             for _ in range(config.warmup_repeats):
-                _predict_seconds(function, images, config.batch_size)
+                predict_seconds(function, images, config.batch_size)
             joules = read_joules()
-            values.seconds += [_predict_seconds(function, images, config.batch_size) for _ in range(repeats)]
+            values.seconds += [predict_seconds(function, images, config.batch_size) for _ in range(repeats)]
             values.joules += read_joules() - joules
             # One image may be computed by other kernels than a batch: these are warmed up too.
             if requests:
-                _predict_seconds(function, images[:1], 1)
+                predict_seconds(function, images[:1], 1)
             for request in requests:
                 place = request % len(images)
-                values.latency_seconds.append(_predict_seconds(function, images[place : place + 1], 1))
+                values.latency_seconds.append(predict_seconds(function, images[place : place + 1], 1))
         logger.info(
             "costs of %d kept models: pass %d/%d measured", len(folders), pass_ + 1, _PASSES, extra={"progress": True}
         )
@@ -317,9 +317,3 @@ def _optional_columns(measured: Sequence[_Measured], memory: Sequence[int] | Non
     else:
         logger.info("costs.csv has no energy_joules: this device does not tell it, or not finely enough")
     return columns
-
-
-def _predict_seconds(function: LoadedEngine, images: npt.NDArray[Any], batch_size: int) -> float:
-    started = time.perf_counter()
-    function.predict(images, batch_size)
-    return time.perf_counter() - started

@@ -7,7 +7,6 @@ the sum over the models of each one's median time.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ensembleflow.child_process import run_child
-from ensembleflow.models.engines import LoadedEngine, check_engine, load_engine
+from ensembleflow.library.predict_seconds import predict_seconds
+from ensembleflow.models.engines import check_engine, load_engine
 from ensembleflow.models.engines.process import import_without_keras
 
 _REPEATS = 3
@@ -35,14 +35,8 @@ def measure(settings: dict[str, Any], answer: Callable[[object], None]) -> None:
         if expected is not None:
             check_engine(loaded, images[: expected.shape[1]], expected[place], batch_size, settings["tolerance"])
         loaded.predict(images, batch_size)
-        total += median(_predict_seconds(loaded, images, batch_size) for _ in range(_REPEATS))
+        total += median(predict_seconds(loaded, images, batch_size) for _ in range(_REPEATS))
     answer({"seconds": total})
-
-
-def _predict_seconds(loaded: LoadedEngine, images: np.ndarray, batch_size: int) -> float:
-    started = time.perf_counter()
-    loaded.predict(images, batch_size)
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
